@@ -1,0 +1,49 @@
+# `make test` and `make demo` do all of their set-up, also on a fresh Debian machine. What is done stays done.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+
+# To build the core, to run devices, to name them, and what the tests compare with.
+PACKAGES := gcc python3-dev python3-venv qemu-system-x86 pci.ids binutils xz-utils zstd
+# The Debian kernels whose drivers the tests run.
+KERNELS := 6.1 6.12
+
+CORE := setup.py pyproject.toml vmkernel_core/core_build.py $(wildcard vmkernel_core/*.[ch] vmklinux/*.[ch])
+
+.PHONY: setup check test demo bench clean
+
+setup: $(VENV)/installed
+	for release in $(KERNELS); do $(BIN)/vmk kernel fetch $$release || exit; done
+
+check: $(VENV)/installed
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check setup
+	$(BIN)/pytest
+
+demo: $(VENV)/installed
+	$(BIN)/vmk kernel fetch
+	$(BIN)/vmk demo
+
+bench: $(VENV)/installed
+	$(BIN)/vmk kernel fetch
+	$(BIN)/python -m bench
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info vmkernel_core/_core.*
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache .benchmarks
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/packages: Makefile tools/apt-install
+	tools/apt-install $(PACKAGES)
+	mkdir -p $(VENV)
+	touch $@
+
+$(VENV)/installed: $(VENV)/packages $(CORE)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
+	touch $@

@@ -1,0 +1,31 @@
+"""The errors of the hardware compatibility list; it stands alone, so they have a root of their own."""
+
+
+class HclError(Exception):
+    """Something about the list, or a question put to it, is wrong in a way that a person can mend.
+
+    ``str(error)`` is one line for people: ``what (where); remedy``. ``exit_code`` is what a console
+    command that ends with this error returns to the shell: 3, bad usage or input.
+    """
+
+    exit_code = 3
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "") -> None:
+        """Name what is wrong, where it stands and what mends it."""
+        self.what = what
+        self.where = where
+        self.remedy = remedy
+        text = f"{what} ({where})" if where else what
+        super().__init__(f"{text}; {remedy}" if remedy else text)
+
+
+class RegistryError(HclError):
+    """A registry file cannot be read, or says something that cannot be; ``where`` is ``file:line``."""
+
+
+class UnknownKernel(HclError):
+    """The registry says nothing about this kernel release."""
+
+
+class BadIds(HclError):
+    """A PCI id or class code is out of its range: ids have 16 bits, class codes 24."""

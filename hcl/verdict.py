@@ -1,0 +1,86 @@
+"""What the list answers: the verdict on one device, as plain data that any JSON encoder can write."""
+
+from __future__ import annotations
+
+import logging
+from enum import StrEnum
+
+import msgspec
+
+_log = logging.getLogger(__name__)
+
+
+class Rung(StrEnum):
+    """The step of the ladder at which a device was found, the most telling first."""
+
+    EXACT = "exact"
+    """Vendor, device, subsystem vendor and subsystem device are all named."""
+    VENDOR_DEVICE = "vendor:device"
+    """Vendor and device are named (and perhaps the subsystem vendor)."""
+    CLASS = "class"
+    """The vendor is named, and the class code under a mask."""
+    UNKNOWN = "unknown"
+    """No row of the registry matches."""
+
+
+class Status(StrEnum):
+    """How well it is proven that a device is driven."""
+
+    CERTIFIED = "certified"
+    """A certification run proved it; the verdict's evidence names the run."""
+    COMPATIBLE = "compatible"
+    """It was seen working, with no certification run yet; the evidence says what was seen."""
+    UNSUPPORTED = "unsupported"
+    """Nothing drives it, or an operator chose another module than the registry does."""
+    UNKNOWN = "unknown"
+    """Nobody has tried: the device is on no list, or its module has not been run here yet."""
+
+
+class Loser(msgspec.Struct, frozen=True):
+    """A registry row that matched the device too, and was not taken."""
+
+    driver: str
+    """ESX driver name, such as ``net/bcm5700``."""
+    module: str | None
+    """Linux module that serves the row's devices, None when none does."""
+    rung: Rung
+    reason: str
+    """Why it lost, one clause."""
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """Which driver and which Linux module serve a device, and how that was decided."""
+
+    device: str
+    """``vendor:device`` in lower-case hexadecimal, as lspci -n prints it."""
+    subsystem: str
+    """``subvendor:subdevice``, likewise."""
+    pci_class: str
+    """Class code of 24 bits (base class, subclass, programming interface), six hexadecimal digits."""
+    kernel: str
+    """The kernel series whose module is meant, such as ``6.1``."""
+    rung: Rung
+    driver: str | None
+    """ESX driver name, such as ``net/e1000``; None when the device is on no list."""
+    module: str | None
+    """Linux module to load; None when there is none, and then nothing is to be loaded."""
+    status: Status
+    evidence: str | None
+    """What the status rests on, None when it rests on nothing yet."""
+    losers: tuple[Loser, ...]
+    """The other rows that matched, the nearest first."""
+    reason: str
+    """One sentence for people."""
+
+    def overridden(self, module: str) -> Verdict:
+        """The verdict after an operator chose this Linux module instead; logged as a warning.
+
+        The status is ``unsupported`` from then on. Naming the module that the list names changes nothing.
+        """
+        if module == self.module:
+            return self
+        reason = f"an operator chose {module} instead of {self.module or 'no module'} for {self.device}"
+        _log.warning("%s: unsupported from now on", reason)
+        return msgspec.structs.replace(
+            self, module=module, status=Status.UNSUPPORTED, evidence=None, reason=f"{reason}."
+        )

@@ -1,0 +1,59 @@
+"""Fixtures that every test may use: Debian's own kernels, fetched when they are missing, and their images."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vmklinux.image import Image, prepare
+from vmklinux.kernels import Kernel, NoKernel, fetch, find
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vmklinux.btf import Btf
+
+
+def _kernel(series: str) -> Kernel:
+    try:
+        return find(series)
+    except NoKernel:
+        return fetch(series)
+
+
+@pytest.fixture(scope="session")
+def kernel61() -> Kernel:
+    """Debian 12's kernel: 6.1, modules uncompressed, image compressed with xz."""
+    return _kernel("6.1")
+
+
+@pytest.fixture(scope="session")
+def kernel612() -> Kernel:
+    """Debian 13's kernel: 6.12, modules compressed with xz, image compressed with zstd."""
+    return _kernel("6.12")
+
+
+@pytest.fixture(scope="session", params=["kernel61", "kernel612"])
+def kernel(request: pytest.FixtureRequest) -> Kernel:
+    """Each of the two kernels in turn."""
+    found: Kernel = request.getfixturevalue(request.param)
+    return found
+
+
+@pytest.fixture(scope="session")
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache of prepared kernel images, for this test run."""
+    return tmp_path_factory.mktemp("images")
+
+
+@pytest.fixture(scope="session")
+def image(kernel: Kernel, images: Path) -> Image:
+    """The prepared image of that kernel."""
+    return prepare(kernel, images)
+
+
+@pytest.fixture(scope="session")
+def types(image: Image) -> Btf:
+    """The types of that kernel."""
+    return image.btf

@@ -1,0 +1,26 @@
+"""What these tests ask of the hardware below: the level of an interrupt line, and what comes with time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from vmkernel_core._core import ffi, lib
+
+#: Seconds until what was to come has failed to come.
+LIMIT = 10.0
+
+
+def level(line: int) -> int:
+    """The interrupt line's level, 0 or 1, as the C core has it."""
+    stats = ffi.new("struct vmk_irq_stats *")
+    assert lib.vmk_irq_stats(line, stats) == 0
+    return int(stats.level)
+
+
+def until(what: str, condition: Callable[[], object]) -> None:
+    """Wait for a condition that no descriptor tells of, and name it when it does not come."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline, f"no {what} in {LIMIT} s"
+        time.sleep(0.001)

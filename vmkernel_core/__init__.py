@@ -1,0 +1,1 @@
+"""The hypervisor's kernel services: memory, worlds, interrupts, PCI, platforms, uplinks."""

@@ -1,0 +1,251 @@
+"""The composition root: boots a host of a platform, a Linux kernel and the modules that the HCL names.
+
+This is the one file of vmkernel_core that knows vmklinux and hcl.
+"""
+
+from __future__ import annotations
+
+import logging
+from contextlib import ExitStack
+from dataclasses import dataclass
+from time import perf_counter
+from typing import TYPE_CHECKING
+
+import hcl
+from vmkernel_core._core import lib
+from vmkernel_core.errors import VmkError
+from vmkernel_core.idle import IdleLoop
+from vmkernel_core.memory import MachineMemory
+from vmkernel_core.net.uplink import Uplink
+from vmkernel_core.pci import scan
+from vmklinux import kernels
+from vmklinux.errors import DriverRefused, DriverStopped
+from vmklinux.linux import Linux
+from vmklinux.loader import Leak, Loader
+from vmklinux.netdevice import NetDevice, NetDevices
+from vmklinux.pci import PciCore, PciDevice
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+    from vmkernel_core.pci import PciFunction
+    from vmkernel_core.platform.base import Platform
+    from vmklinux.kernels import Kernel
+
+log = logging.getLogger(__name__)
+
+
+class NoDriver(VmkError):
+    """No module may serve the device: the HCL names none."""
+
+    exit_code = 4
+
+
+@dataclass
+class Adapter:
+    """A device of the machine, the HCL's verdict on it, and, once bound, its pci_dev and uplink."""
+
+    function: PciFunction
+    verdict: hcl.Verdict
+    device: PciDevice | None = None
+    uplink: Uplink | None = None
+    error: VmkError | None = None
+
+
+class VMkernel:
+    """A host: use it as a context manager. ``uplinks`` has its network devices by name (``vmnic0`` ...).
+
+    ``kernel`` is a release or its beginning (``"6.1"``); ``modules`` overrides the HCL, PCI address or
+    ``vendor:device`` to module name (the device is then "unsupported"); ``settings`` are module parameters by module.
+    ``seconds`` tells how long the image, loading and probing took.
+    """
+
+    def __init__(
+        self,
+        platform: Platform,
+        *,
+        kernel: str | None = None,
+        memory: int = 256 << 20,
+        modules: Mapping[str, str] | None = None,
+        settings: Mapping[str, Sequence[str]] | None = None,
+        allow_unresolved: bool = False,
+    ) -> None:
+        """Note what is wanted; start() boots."""
+        self.platform = platform
+        self.uplinks: dict[str, Uplink] = {}
+        self.adapters: list[Adapter] = []
+        self.seconds: dict[str, float] = {}
+        self.leaks: list[Leak] = []
+        self._release = kernel
+        self._size = memory
+        self._overrides = dict(modules or {})
+        self._settings = dict(settings or {})
+        self._allow_unresolved = allow_unresolved
+        self._stack = ExitStack()
+        self._booted = False
+
+    def __enter__(self) -> VMkernel:
+        """Boot."""
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Shut down."""
+        self.stop()
+
+    # ---- life cycle ----
+
+    def start(self) -> None:
+        """Bring up memory, the platform and Linux, then load what the HCL names for the devices found.
+
+        Raises NoKernel, PlatformError, ImageError; a device whose driver fails is reported in its Adapter's error.
+        """
+        try:
+            with self._timed("image"):
+                self.kernel: Kernel = kernels.find(self._release)
+                self.memory = self._stack.enter_context(MachineMemory(self._size))
+                self.idle = IdleLoop(self._on_event, self._on_gone)
+                self.linux = self._stack.enter_context(Linux(self.kernel, self.memory, self.idle, kernels.cache_dir()))
+            self.linux.on_stopped = self._on_stopped
+            self._stack.callback(self.platform.stop)
+            with self._timed("platform"):
+                self.platform.start(self.memory)
+            self.loader = Loader(self.linux)
+            self._stack.callback(self.loader.close)
+            lib.vmk_port_bus(self.platform.bus.handle)
+            lib.vmk_idle_watch(self.platform.bus.handle)
+            self._stack.callback(lib.vmk_idle_unwatch, self.platform.bus.handle)
+            self._stack.callback(self.idle.stop)
+            self.idle.start()
+            self.linux.state(NetDevices).on_register = self._new_uplink
+            self.seconds.update(load=0.0, probe=0.0)
+            for function in scan(self.platform):
+                self._add(function)
+            self._booted = True
+        except BaseException:
+            self._stack.close()
+            raise
+
+    def stop(self) -> None:
+        """Unload every module, then take everything down. ``leaks`` has what the modules left. May be called twice."""
+        try:
+            if self._booted:
+                self._booted = False
+                self.unload_all()
+        finally:
+            self._stack.close()
+
+    def _timed(self, what: str) -> _Timed:
+        return _Timed(self.seconds, what)
+
+    def _add(self, function: PciFunction) -> None:
+        verdict = hcl.lookup(
+            function.vendor, function.device, function.subsystem_vendor, function.subsystem_device,
+            function.class_code, kernel=self.kernel.release,
+        )  # fmt: skip
+        ids = f"{function.vendor:04x}:{function.device:04x}"
+        override = self._overrides.get(str(function.address)) or self._overrides.get(ids)
+        if override:
+            verdict = verdict.overridden(override)
+        adapter = Adapter(function, verdict)
+        self.adapters.append(adapter)
+        if verdict.module is None:
+            return
+        try:
+            self.bind(adapter)
+        except VmkError as error:
+            adapter.error = error
+            log.error("%s: %s", function, error)
+
+    # ---- modules ----
+
+    def bind(self, adapter: Adapter) -> None:
+        """Load the module that the verdict names and let its driver probe the device. NoDriver, DriverRefused ..."""
+        name = adapter.verdict.module
+        if name is None:
+            raise NoDriver(f"no module may serve {adapter.function}", remedy=adapter.verdict.reason)
+        core = self.linux.state(PciCore)
+        before = len(core.drivers)
+        if name.replace("-", "_") not in self.loader.modules:
+            with self._timed("load"):
+                self.loader.load(name, self._settings.get(name, ()), allow_unresolved=self._allow_unresolved)
+        with self._timed("probe"):
+            device = core.add(adapter.function, self.platform)
+            try:
+                self._probe(adapter, device, name, before)
+            except BaseException:
+                core.remove(device)
+                raise
+
+    def _probe(self, adapter: Adapter, device: PciDevice, name: str, before: int) -> None:
+        core = self.linux.state(PciCore)
+        known = set(self.uplinks)
+        for driver in core.drivers[before:] or core.drivers:
+            if entry := core.match(driver, device):
+                error = core.bind(driver, device, entry)
+                if error:
+                    raise DriverRefused(f"{name} refused the device: error {-error}", -error, where=str(adapter.function))
+                adapter.device = device
+                adapter.uplink = next((u for n, u in self.uplinks.items() if n not in known), None)
+                return
+        raise NoDriver(f"{name} does not claim the device", where=str(adapter.function))
+
+    def unload(self, name: str) -> list[Leak]:
+        """Unload one module; what it left behind. Its devices are unbound."""
+        core = self.linux.state(PciCore)
+        try:
+            return self.loader.unload(name)
+        finally:
+            for adapter in self.adapters:
+                if adapter.device is not None and adapter.device.driver is None:
+                    core.remove(adapter.device)
+                    adapter.device = adapter.uplink = None
+            self.uplinks = {n: u for n, u in self.uplinks.items() if any(a.uplink is u for a in self.adapters)}
+
+    def unload_all(self) -> list[Leak]:
+        """Unload every module, those that depend on others first."""
+        for name in reversed(list(self.loader.modules)):
+            self.leaks += self.unload(name)
+        return self.leaks
+
+    # ---- what happens ----
+
+    def _new_uplink(self, device: NetDevice) -> Uplink:
+        number = 0
+        while f"vmnic{number}" in self.uplinks:
+            number += 1
+        uplink = Uplink(f"vmnic{number}", device)
+        self.uplinks[uplink.name] = uplink
+        return uplink
+
+    def _on_event(self, event: object) -> None:
+        self.linux.event(event)
+
+    def _on_stopped(self, error: DriverStopped) -> None:
+        log.error("driver stopped: %s", error)
+        for uplink in list(self.uplinks.values()):
+            if f"[{uplink.driver_name}]" in error.site:
+                uplink.kill("stopped", error)
+
+    def _on_gone(self) -> None:
+        for uplink in list(self.uplinks.values()):
+            uplink.removed()
+
+
+class _Timed:
+    """Adds the seconds that a block takes to a table."""
+
+    def __init__(self, table: dict[str, float], key: str) -> None:
+        self.table, self.key = table, key
+
+    def __enter__(self) -> None:
+        self.began = perf_counter()
+
+    def __exit__(self, *exception: object) -> None:
+        self.table[self.key] = self.table.get(self.key, 0.0) + perf_counter() - self.began
+
+

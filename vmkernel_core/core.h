@@ -1,0 +1,211 @@
+/* The C core's one seam: what Python (through cffi) and the C files of vmkernel_core/ and vmklinux/ call.
+ *
+ * Everything between the two CDEF marks is read by cffi too, so it holds plain C declarations only.
+ * Rules of the seam:
+ *  - cffi releases the GIL around every call; nothing here may be called with the baton's order reversed:
+ *    the GIL is never held while waiting for the baton.
+ *  - Addresses are uint64_t in Python and here; sizes are in bytes, times in nanoseconds of CLOCK_MONOTONIC.
+ *  - "kernel code" is code of the kernel image or of a Linux module; it runs only inside vmk_call() or at a
+ *    delivery point (vmk_deliver), and only in the world that holds the baton.
+ */
+#ifndef VMK_CORE_H
+#define VMK_CORE_H
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+/* ---- CDEF ---- */
+
+/* ---- memory.c: address space and machine memory ------------------------------------------------------- */
+
+/* Maps at a fixed address and fails rather than replace anything. fd -1: anonymous, zeroed.
+ * Returns 0 or -errno. prot is PROT_*; shared chooses MAP_SHARED. */
+int vmk_map(uint64_t address, uint64_t length, int prot, int shared, int fd, uint64_t offset);
+int vmk_unmap(uint64_t address, uint64_t length);
+
+/* Machine memory: [base, base+size) is the mapping of one memfd; DMA address = address - base.
+ * The first `reserved` bytes are never allocated. Returns 0 or -errno. */
+int vmk_memory_init(uint64_t base, uint64_t size, uint64_t reserved);
+void vmk_memory_fini(void);
+
+/* Whole pages: 2^order of them, naturally aligned, not cleared. 0 when there is no room.
+ * `site` is the code address that asked (low 32 bits; all kernel code lies below 4 GiB): its owner. */
+uint64_t vmk_pages_alloc(unsigned order, uint32_t site);
+/* A run of `bytes` (rounded up to pages), page aligned; counts as one allocation. 0 when there is no room. */
+uint64_t vmk_run_alloc(uint64_t bytes, uint32_t site);
+/* Small objects: naturally aligned for powers of two, at least 8. 0 when there is no room. */
+uint64_t vmk_alloc(uint64_t bytes, uint32_t site);
+/* Frees what any of the three gave. 0, or -EINVAL when nothing is allocated there (a double free, a stray pointer). */
+int vmk_free(uint64_t address);
+/* The same by any address inside the allocation. */
+int vmk_free_around(uint64_t address);
+/* Usable size of an allocation, 0 when there is none at the address. */
+uint64_t vmk_alloc_size(uint64_t address);
+
+struct vmk_allocation { uint64_t address; uint64_t size; uint32_t site; uint32_t kind; }; /* kind: 0 object, 1 pages, 2 run */
+/* Fills at most `max` records of live allocations whose site is in [low, high); returns how many there are. */
+uint64_t vmk_allocations(uint32_t low, uint32_t high, struct vmk_allocation *out, uint64_t max);
+/* Moves the ownership of all allocations in [low, high) by freeing them: what a dead driver left. Returns how many. */
+uint64_t vmk_free_owned(uint32_t low, uint32_t high);
+struct vmk_memory_stats { uint64_t size, pages_total, pages_free, objects, bytes; };
+void vmk_memory_stats(struct vmk_memory_stats *out);
+
+/* ---- bus.c: where registers are reached --------------------------------------------------------------- */
+
+/* Spaces of a bus. */
+enum { VMK_SPACE_MEMORY = 0, VMK_SPACE_IO = 1 };
+struct vmk_bus;
+uint64_t vmk_bus_read(struct vmk_bus *bus, int space, uint64_t address, unsigned size);
+void vmk_bus_write(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t value);
+/* A descriptor that becomes readable when the bus has news (an interrupt, the end), or -1. */
+int vmk_bus_fd(struct vmk_bus *bus);
+/* Takes in the news that is there without waiting. 0, or -ENODEV once the other side has gone. */
+int vmk_bus_service(struct vmk_bus *bus);
+/* Whether the other side has gone; from then on reads give all ones and writes are dropped, as on PCI. */
+int vmk_bus_gone(struct vmk_bus *bus);
+void vmk_bus_close(struct vmk_bus *bus);
+
+/* A bus over a connected qtest socket of QEMU's (bus_qtest.c). It owns the descriptor from here on. NULL: no memory.
+ * Writes are posted: their replies are read with the next read. IRQ lines "IRQ raise N"/"IRQ lower N" end in vmk_irq_set_level. */
+struct vmk_bus *vmk_bus_qtest(int fd);
+/* Sends one line (no newline) and waits for its reply, IRQ lines aside, at most timeout_ns.
+ * Copies the reply into out. Its length, -ENODEV, -ETIMEDOUT or -ENOSPC. */
+int vmk_qtest_command(struct vmk_bus *bus, const char *line, char *out, unsigned size, uint64_t timeout_ns);
+/* A bus that calls Python: vmk_python_bus_read/_write with this handle. */
+struct vmk_bus *vmk_bus_python(void *handle);
+
+/* ---- trap.c: MMIO windows, port I/O, faults ------------------------------------------------------------ */
+
+/* Opens a window of `length` bytes on the bus at `address`; gives the virtual address at which kernel code
+ * reaches it, or 0. Each access there traps and goes to the bus. */
+uint64_t vmk_window_open(struct vmk_bus *bus, uint64_t address, uint64_t length);
+int vmk_window_close(uint64_t virt);
+/* Where `in` and `out` of kernel code go. NULL: nowhere (all ones). */
+void vmk_port_bus(struct vmk_bus *bus);
+/* Explicit accesses, for ioread32 and the like: a window, or plain memory. */
+uint64_t vmk_io_read(uint64_t virt, unsigned size);
+void vmk_io_write(uint64_t virt, unsigned size, uint64_t value);
+
+/* How many accesses trapped since the start. */
+struct vmk_trap_stats { uint64_t reads, writes, ports; };
+void vmk_trap_stats(struct vmk_trap_stats *out);
+
+/* The bug table: sites of WARN and BUG, sorted by the program. flags as in struct bug_entry. */
+struct vmk_bug { uint32_t address; uint32_t flags; };
+int vmk_bugs_add(const struct vmk_bug *bugs, uint64_t count);
+void vmk_bugs_remove(uint32_t low, uint32_t high);
+int vmk_traps_install(void);
+
+/* ---- world.c: worlds, the baton, calls into kernel code ------------------------------------------------ */
+
+enum vmk_stop {
+    VMK_OK = 0,
+    VMK_STOP_FAULT = 1,      /* an access to an address that is nobody's; detail = address, site = code */
+    VMK_STOP_BUG = 2,        /* BUG(); site = code */
+    VMK_STOP_UNRESOLVED = 3, /* a stub of an import that nobody serves; detail = import index, site = caller */
+    VMK_STOP_PYTHON = 4,     /* a function implemented in Python raised; the exception waits in Python */
+    VMK_STOP_ILLEGAL = 5,    /* an instruction that cannot run here; site = code */
+    VMK_STOP_PANIC = 6       /* fortify_panic, __stack_chk_fail, panic(): site = caller */
+};
+/* What happened where no Python caller was there to be told; Python drains the queue. */
+enum vmk_event_kind {
+    VMK_EVENT_WARN = 1,         /* WARN() at site */
+    VMK_EVENT_STOPPED = 2,      /* a driver was stopped inside an interrupt, softirq or timer: stop reason in stop */
+    VMK_EVENT_NOBODY_CARED = 3, /* an interrupt line that nobody serves was disabled: detail = line */
+    VMK_EVENT_LOST = 4          /* the queue was full: detail = how many events were lost */
+};
+struct vmk_event { uint32_t kind; uint32_t site; int32_t stop; uint32_t owner; uint64_t detail; };
+/* 1 and the oldest event, or 0 when there is none. */
+int vmk_event_next(struct vmk_event *out);
+
+struct vmk_result { uint64_t value; int32_t stop; uint32_t site; uint64_t detail; };
+/* Calls kernel code in this thread's world (made at the first call) with the baton held; delivers interrupts
+ * afterwards. `owner` names, by any code address in it, the module on whose behalf it runs. */
+void vmk_call(uint64_t function, const uint64_t args[6], uint32_t owner, struct vmk_result *out);
+/* The baton by itself, for Python that touches kernel structures. They nest. */
+void vmk_baton_take(void);
+void vmk_baton_drop(void);
+/* Sleeps without the baton, at most timeout_ns, or until vmk_world_wake(task). Remaining ns, 0 when it ran out. */
+uint64_t vmk_world_sleep(uint64_t timeout_ns);
+void vmk_world_wake(uint64_t task);
+uint64_t vmk_world_task(void);
+/* Whether the calling thread runs inside vmk_call (so that its world may be asked). */
+int vmk_world_active(void);
+/* The code address on whose behalf this world runs: the module that kernel code was entered for, or 0. */
+uint32_t vmk_owner(void);
+/* What a host of Linux's per-CPU area tells the worlds: GS base, the places of current and preempt_count. */
+struct vmk_cpu { uint64_t gs_base; uint64_t current_slot; uint64_t preempt_slot; };
+void vmk_cpu_set(const struct vmk_cpu *cpu);
+uint64_t vmk_now(void);
+
+/* The idle loop's one step: without the baton waits for a bus, a kick or the deadline; then, with it, takes in
+ * news, delivers interrupts and runs softirqs. Returns a mask of reasons: 1 deadline reached, 2 kicked, 4 a bus has gone,
+ * 8 events wait. */
+int vmk_idle(uint64_t deadline_ns);
+void vmk_kick(void);
+/* Module code lies at and above this address; the image's below. */
+void vmk_modules_from(uint32_t address);
+int vmk_idle_watch(struct vmk_bus *bus);
+void vmk_idle_unwatch(struct vmk_bus *bus);
+
+/* ---- interrupt.c ---------------------------------------------------------------------------------------- */
+
+/* A pin's level changes (any thread, no baton needed). */
+void vmk_irq_set_level(unsigned line, int level);
+/* handler: int (*)(int line, void *cookie) in kernel code or C; nonzero: handled. 0, -EBUSY or -ENOMEM. */
+int vmk_irq_add(unsigned line, uint64_t handler, uint64_t cookie);
+int vmk_irq_remove(unsigned line, uint64_t cookie);
+/* Nested disable and enable of a line, as Linux counts them. */
+int vmk_irq_disable(unsigned line);
+int vmk_irq_enable(unsigned line);
+struct vmk_irq_stats { uint64_t delivered, unhandled; int32_t depth, level; };
+int vmk_irq_stats(unsigned line, struct vmk_irq_stats *out);
+
+/* ---- END CDEF ---- */
+
+/* ---- between the C files ---- */
+
+struct vmk_world;
+struct vmk_frame; /* one vmk_call or one delivery: where a stop returns to */
+bool vmk_in_kernel(void);
+/* Ends the kernel code that runs in this world; returns at its frame. Never comes back. */
+void vmk_stop(int reason, uint32_t site, uint64_t detail) __attribute__((noreturn));
+/* The caller of a C function that kernel code called through a thunk, if that is a module's code; else the owner. */
+uint32_t vmk_site(uint64_t caller);
+void vmk_event_put(uint32_t kind, uint32_t site, int32_t stop, uint64_t detail);
+/* Runs `fn` in a frame of its own, so that a stop ends only that; the stop becomes an event. */
+void vmk_guarded(void (*fn)(void *), void *arg, uint32_t owner);
+/* vmk_call for C: runs fn(arg) with the baton, in a frame, then delivers. */
+void vmk_enter(void (*fn)(void *), void *arg, uint32_t owner, struct vmk_result *result);
+/* Takes in the news of every watched bus without waiting. With the baton. False once one has just gone. */
+bool vmk_service(void);
+/* Interrupts, then softirqs, if they may run now. With the baton. Whether work is left. */
+bool vmk_deliver(void);
+bool vmk_irq_run(void);      /* interrupt.c: one pass over asserted lines; whether one was handled */
+bool vmk_irq_waiting(void);  /* whether an asserted line has handlers and is enabled */
+extern bool (*vmk_softirq_run)(void); /* set by vmklinux; whether work is left */
+extern void (*vmk_tick)(void);        /* set by vmklinux: time has passed, jiffies move */
+extern uint64_t (*vmk_task_new)(void);
+extern void (*vmk_task_free)(uint64_t task);
+extern uint64_t vmk_interrupt_flag; /* 0x200 (EFLAGS.IF) when kernel code has interrupts enabled, else 0 */
+extern struct vmk_cpu vmk_cpu;
+extern bool vmk_delivering;
+/* Ranges of module code, so that a site can be told from an image address: below this, the image. */
+extern uint32_t vmk_modules_low;
+
+/* What a bus implements. */
+struct vmk_bus_ops {
+    uint64_t (*read)(struct vmk_bus *, int space, uint64_t address, unsigned size);
+    void (*write)(struct vmk_bus *, int space, uint64_t address, unsigned size, uint64_t value);
+    int (*service)(struct vmk_bus *);
+    void (*close)(struct vmk_bus *);
+};
+struct vmk_bus {
+    const struct vmk_bus_ops *ops;
+    int fd;
+    int gone;
+};
+
+static inline uint64_t vmk_all_ones(unsigned size) { return size == 8 ? ~0ull : (1ull << (size * 8)) - 1; }
+
+#endif

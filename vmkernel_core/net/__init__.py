@@ -1,0 +1,1 @@
+"""Networking as the hypervisor sees it: uplinks."""

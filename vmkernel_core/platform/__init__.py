@@ -1,0 +1,1 @@
+"""Platforms: where hardware comes from."""

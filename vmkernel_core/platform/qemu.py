@@ -1,0 +1,228 @@
+"""QEMU as a hardware lab: its device models on a q35 board whose processor is halted, driven from here.
+
+QEMU runs no guest. The qtest socket gives access to registers and reports interrupt pins; the RAM is our
+machine memory (shared), so DMA arrives by itself. Everything that QEMU needs is handed over as an open
+descriptor: nothing is left on disk, and no name can clash.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import socket
+from typing import TYPE_CHECKING, Any
+
+from vmkernel_core.bus import QtestBus, Space
+from vmkernel_core.errors import DeviceGone, TimedOut, UsageError
+from vmkernel_core.platform.base import WIRE_BUFFER, Apertures, PciAddress, Wire
+from vmkernel_core.platform.qemu_process import QemuFailed, QemuProcess
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Sequence
+
+    from vmkernel_core.memory import MachineMemory
+
+#: Seconds from the start of QEMU to its first reply.
+START_LIMIT = 10.0
+#: q35 puts RAM beyond this size above 4 GiB, where a DMA address would no longer be an offset into it.
+MOST_MEMORY = 0xB000_0000
+#: The firmware: at the reset vector (16 bytes before its end) cli; hlt; jmp to the hlt.
+FIRMWARE = b"\xf4" * 0xFFF0 + b"\xfa\xf4\xeb\xfd" + b"\xf4" * 12
+
+# The 3 series host bridge's PCIEXBAR (Intel 3 Series datasheet 316966, 5.1.14): base | enable, 256 MiB.
+_PCIEXBAR = 0x60
+_CONFIG_BASE = 0xB000_0000
+_CONFIG_ADDRESS, _CONFIG_DATA = 0xCF8, 0xCFC
+
+# Between MMCONFIG and the I/O APIC at 0xfec00000; I/O above what the ICH9 and the ACPI blocks use.
+_APERTURES = Apertures(memory=(0xC000_0000, 0x3000_0000), io=(0x1000, 0xF000))
+
+
+class QemuPlatform:
+    """QEMU's device models as hardware. ``devices`` are what QEMU's ``-device`` takes, such as
+    ``"e1000,netdev=wire0"``: each ``netdev=NAME`` becomes a Wire, in this order in ``wires`` after ``start``.
+
+    ``arguments`` go to QEMU as they are, for what devices refer to (``-drive``, ``-blockdev``, ``-global``).
+
+    While a card does not receive yet, QEMU takes one frame out of its wire beforehand, and some of its models
+    drop that one while their driver sets them up. When a wire is full of frames that nobody took, QEMU keeps
+    10,000 more and then drops what its card sends: its models know no back-pressure on this side.
+    """
+
+    name = "qemu"
+    apertures = _APERTURES
+    bus: QtestBus
+
+    def __init__(
+        self, devices: Sequence[str], *, binary: str = "qemu-system-x86_64", arguments: Sequence[str] = ()
+    ) -> None:
+        """Note what the machine shall have; ``start`` looks for QEMU."""
+        self._devices = [_with_id(device, index) for index, device in enumerate(devices)]
+        self._binary = binary
+        self._arguments = list(arguments)
+        self._process: QemuProcess | None = None
+        self.wires: list[Wire] = []
+
+    def start(self, memory: MachineMemory) -> None:
+        """Start QEMU on this memory; raises QemuMissing, UnknownDevice, QemuFailed, UsageError (its size)."""
+        if memory.size > MOST_MEMORY or memory.size % (1 << 20):
+            raise UsageError(
+                f"QEMU's q35 board cannot have {memory.size} bytes of machine memory",
+                remedy=f"whole MiB, at most {MOST_MEMORY >> 20}",
+            )
+        try:
+            self._launch(memory)
+        except OSError as error:
+            self.stop()
+            raise QemuFailed(f"cannot start QEMU: {error.strerror}", where=self._binary) from error
+        except BaseException:
+            self.stop()
+            raise
+
+    def _launch(self, memory: MachineMemory) -> None:
+        with contextlib.ExitStack() as theirs:
+            registers, registers_fd = _pair(theirs, socket.SOCK_STREAM)
+            self.bus = QtestBus(registers)
+            firmware = os.memfd_create("firmware", os.MFD_CLOEXEC)
+            theirs.callback(os.close, firmware)
+            os.write(firmware, FIRMWARE)
+            ram = f"memory-backend-file,id=ram,size={memory.size},share=on,mem-path={_path(memory.fd)}"
+            arguments = [
+                *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"),
+                *("-machine", "q35,accel=tcg,memory-backend=ram,hpet=off,i8042=off,vmport=off"),
+                *("-machine", "pit=off,sata=off,smbus=off,usb=off"),
+                *("-object", ram, "-m", f"{memory.size >> 20}M", "-bios", _path(firmware)),
+                *("-chardev", f"socket,id=qtest,fd={registers_fd}"),
+                *("-object", "qtest,id=server,chardev=qtest,log=none"),
+                # Nobody runs an option ROM here, and its file is in a package of its own.
+                *("-global", "driver=pci-device,property=romfile,value="),
+            ]
+            descriptors = [memory.fd, firmware, registers_fd]
+            for name in _wire_names(self._devices):
+                ours, wire_fd = _pair(theirs, socket.SOCK_DGRAM)
+                self.wires.append(Wire(name, ours))
+                descriptors.append(wire_fd)
+                arguments += ["-netdev", f"dgram,id={name},local.type=fd,local.str={wire_fd}"]
+            for device in self._devices:
+                arguments += ["-device", device]
+            self._process = QemuProcess(self._binary, [*arguments, *self._arguments], descriptors)
+        try:
+            self.bus.command("irq_intercept_in ioapic", START_LIMIT)
+        except (DeviceGone, TimedOut) as error:
+            raise self._process.failure("starting it") from error
+        self.bus.write(Space.IO, _CONFIG_ADDRESS, 4, 1 << 31 | _PCIEXBAR)
+        self.bus.write(Space.IO, _CONFIG_DATA, 4, _CONFIG_BASE | 1)
+
+    def stop(self) -> None:
+        """End QEMU, close the bus and the wires. Close windows on the bus first. May be called twice."""
+        if self._process is not None:
+            self._process.stop()
+            self._process = None
+        if hasattr(self, "bus"):
+            self.bus.close()
+        for wire in self.wires:
+            wire.socket.close()
+        self.wires.clear()
+
+    @property
+    def pid(self) -> int:
+        """QEMU's process id; DeviceGone when it does not run."""
+        return self._running().pid
+
+    def monitor(self, command: str, **arguments: object) -> object:
+        """Run a command of QEMU's monitor (QMP) and return its result.
+
+        Raises UsageError when QEMU refuses it, DeviceGone when QEMU has gone, TimedOut.
+        """
+        return self._running().execute(command, **arguments)
+
+    def functions(self) -> list[PciAddress]:
+        """All 256 places on the board's root bus."""
+        return [PciAddress(0, 0, device, function) for device in range(32) for function in range(8)]
+
+    def config_read(self, address: PciAddress, offset: int, size: int) -> int:
+        """Read 1, 2 or 4 bytes of the 4096 of configuration space; all ones where nothing answers."""
+        return self.bus.read(Space.MEMORY, _config_address(address, offset), size)
+
+    def config_write(self, address: PciAddress, offset: int, size: int, value: int) -> None:
+        """Write 1, 2 or 4 bytes of configuration space."""
+        self.bus.write(Space.MEMORY, _config_address(address, offset), size, value)
+
+    def interrupt_line(self, address: PciAddress, pin: int) -> int:
+        """The I/O APIC input of a pin 1…4, as q35 wires it: PIRQA…H are inputs 16…23.
+
+        Devices 25…29 and 31 follow the ICH9's routing registers, which map INTA…D to PIRQA…D after reset;
+        30 (its PCI bridge) goes to PIRQE…H; from device to device the others rotate through PIRQE…H.
+        """
+        if not 1 <= pin <= 4:
+            raise UsageError(
+                f"there is no interrupt pin {pin}", where=str(address), remedy="1 is INTA, 4 INTD"
+            )
+        match address.device:
+            case 25 | 26 | 27 | 28 | 29 | 31:
+                return 16 + pin - 1
+            case 30:
+                return 20 + pin - 1
+            case device:
+                return 20 + (device + pin - 1) % 4
+
+    def set_link(self, address: PciAddress, up: bool) -> None:
+        """Pull or plug the cable of the network device there; UsageError when there is none."""
+        self.monitor("set_link", name=self._device_id(address), up=up)
+
+    def unplug(self, address: PciAddress) -> None:
+        """Take the device away at once, without asking it: configuration reads give all ones from then on.
+
+        q35's root bus knows no orderly hot-unplug (``device_del`` is refused), so the device is unrealized.
+        Reads of its BARs then give 0, as QEMU's empty address space does, where hardware would give all ones.
+        """
+        device = self._device_id(address)
+        self.monitor("qom-set", path=f"/machine/peripheral/{device}", property="realized", value=False)
+        if self.config_read(address, 0, 2) != 0xFFFF:
+            raise TimedOut(f"QEMU did not take {device} away", where=str(address))
+
+    def _running(self) -> QemuProcess:
+        if self._process is None:
+            raise DeviceGone("QEMU is not running", remedy="start the platform")
+        return self._process
+
+    def _device_id(self, address: PciAddress) -> str:
+        buses: Any = self.monitor("query-pci")
+        for device in _flatten(buses):
+            place = (0, device["bus"], device["slot"], device["function"])
+            if place == (address.domain, address.bus, address.device, address.function) and device["qdev_id"]:
+                return str(device["qdev_id"])
+        raise UsageError("no device of the platform's is there", where=str(address))
+
+
+def _flatten(buses: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for bus in buses:
+        yield from bus["devices"]
+
+
+def _pair(theirs: contextlib.ExitStack, kind: socket.SocketKind) -> tuple[socket.socket, int]:
+    """A connected pair: our end, and the descriptor of QEMU's, which is closed here once QEMU has it."""
+    ours, other = socket.socketpair(socket.AF_UNIX, kind)
+    theirs.enter_context(other)
+    if kind == socket.SOCK_DGRAM:
+        for end in (ours, other):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, WIRE_BUFFER)
+    return ours, other.fileno()
+
+
+def _path(descriptor: int) -> str:
+    return f"/proc/self/fd/{descriptor}"
+
+
+def _config_address(address: PciAddress, offset: int) -> int:
+    return _CONFIG_BASE | address.bus << 20 | address.devfn << 12 | offset
+
+
+def _with_id(device: str, index: int) -> str:
+    """The device with an id, by which the monitor knows it."""
+    return device if re.search(r",id=", device) else f"{device},id=device{index}"
+
+
+def _wire_names(devices: Iterable[str]) -> list[str]:
+    return [name for device in devices for name in re.findall(r",netdev=([^,]+)", device)]

@@ -1,0 +1,1 @@
+"""The Linux emulation layer: the only way a device gets into vmkernel_core."""

@@ -1,0 +1,48 @@
+"""The device model, as far as drivers look at it (Linux drivers/base)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmklinux.api import linux_api, no_op
+from vmklinux.kobject import Obj
+
+if TYPE_CHECKING:
+    from vmklinux.linux import Linux
+
+
+def list_init(linux: Linux, address: int) -> None:
+    """INIT_LIST_HEAD: an empty list refers to itself."""
+    head = Obj(linux.types, "list_head", address)
+    head.next = head.prev = address
+
+
+def driver_name(linux: Linux, device: Obj) -> str:
+    """The name of the driver bound to a device, "" without one."""
+    driver = device.driver
+    return linux.string(driver.name) if driver else ""
+
+
+@linux_api()
+def dev_driver_string(linux: Linux, device: Obj) -> int:
+    """The driver's name, else the bus's; for messages."""
+    if device.driver:
+        return int(device.driver.name)
+    return int(device.bus.name) if device.bus else linux.state(Strings).empty
+
+
+class Strings:
+    """C strings that live as long as the kernel."""
+
+    def __init__(self, linux: Linux) -> None:
+        """Make them."""
+        self.empty = linux.new_string("")
+
+
+no_op(
+    "device.py",
+    "No power management core runs: a device is awake while its driver is bound.",
+    "device_set_wakeup_enable", "device_set_wakeup_capable", "device_wakeup_enable", "device_wakeup_disable",
+    "pm_runtime_enable", "__pm_runtime_disable", "__pm_runtime_resume", "__pm_runtime_suspend", "__pm_runtime_idle",
+    "pm_runtime_allow", "pm_runtime_forbid", "__pm_runtime_set_status", "pm_wakeup_dev_event",
+)  # fmt: skip

@@ -1,0 +1,77 @@
+/* The DMA API (Linux kernel/dma/mapping.c): a DMA address is an offset into machine memory; nothing is copied. */
+#include <string.h>
+
+#include "vmklinux/linux.h"
+
+#define DEVICES 64
+
+static struct { uint64_t device; int64_t open; } mappings[DEVICES];
+
+static void count(uint64_t device, int change)
+{
+    int free_slot = -1;
+    for (int i = 0; i < DEVICES; i++) {
+        if (mappings[i].device == device) {
+            mappings[i].open += change;
+            return;
+        }
+        if (!mappings[i].device && free_slot < 0)
+            free_slot = i;
+    }
+    if (free_slot >= 0) {
+        mappings[free_slot].device = device;
+        mappings[free_slot].open = change;
+    }
+}
+
+int64_t linux_dma_mappings(uint64_t device)
+{
+    for (int i = 0; i < DEVICES; i++)
+        if (mappings[i].device == device)
+            return mappings[i].open;
+    return 0;
+}
+
+static uint64_t dma_map_page_attrs(uint64_t device, uint64_t page, uint64_t offset)
+{
+    count(device, 1);
+    return (page - *(uint64_t *)SYMBOL(vmemmap_base)) / SIZE(page) * 4096 + offset;
+}
+
+static void dma_unmap_page_attrs(uint64_t device) { count(device, -1); }
+
+static void *dma_alloc_attrs(uint64_t device, uint64_t size, uint64_t *handle)
+{
+    uint64_t address = vmk_run_alloc(size, SITE());
+    if (!address)
+        return NULL;
+    memset((void *)address, 0, size);
+    *handle = address - *(uint64_t *)SYMBOL(page_offset_base);
+    count(device, 1);
+    return (void *)address;
+}
+
+static void dma_free_attrs(uint64_t device, uint64_t size, uint64_t address)
+{
+    (void)size;
+    if (vmk_free(address))
+        vmk_stop(VMK_STOP_PANIC, SITE(), address);
+    count(device, -1);
+}
+
+/* Device and CPU see the same coherent memory: the device is another process with the same memfd mapped. */
+static void sync_nothing(void) {}
+
+#define COHERENT "Memory is coherent: device and driver map the same memfd."
+
+const struct linux_api dma_api[] = {
+    API(dma_map_page_attrs, "done", "Gives the DMA address of a page; counted per device until unmapped.", NULL),
+    API(dma_unmap_page_attrs, "done", "Ends a mapping.", NULL),
+    API(dma_alloc_attrs, "done", "Allocates cleared memory that the device shares.", NULL),
+    API(dma_free_attrs, "done", "Frees what dma_alloc_attrs gave.", NULL),
+    API_AS("dma_sync_single_for_cpu", sync_nothing, "no-op", "Hands a buffer back to the driver.", COHERENT),
+    API_AS("dma_sync_single_for_device", sync_nothing, "no-op", "Hands a buffer to the device.", COHERENT),
+    API_AS("__dma_sync_single_for_cpu", sync_nothing, "no-op", "Hands a buffer back to the driver.", COHERENT),
+    API_AS("__dma_sync_single_for_device", sync_nothing, "no-op", "Hands a buffer to the device.", COHERENT),
+    API_END,
+};

@@ -1,0 +1,265 @@
+/* The part of the C core that knows Linux: what of the emulated API runs per packet, per command or per access.
+ *
+ * No offset, size, enumerator or address of Linux's is written down here: the lists below only name them, and
+ * vmklinux/layout.py fills the tables from the kernel's BTF and symbols when it boots. A leading '?' in a name
+ * marks one that not every kernel has; its entry is then LINUX_ABSENT. */
+#ifndef VMK_LINUX_H
+#define VMK_LINUX_H
+#include "vmkernel_core/core.h"
+
+/* ---- CDEF ---- */
+
+/* The tables that Python fills: names in, values out. The index runs from 0 until the name is NULL. */
+const char *linux_field_name(unsigned index);
+void linux_field_set(unsigned index, uint32_t offset);
+const char *linux_bits_name(unsigned index);
+void linux_bits_set(unsigned index, uint32_t bit_offset, uint32_t width);
+const char *linux_size_name(unsigned index);
+void linux_size_set(unsigned index, uint32_t size);
+const char *linux_enum_name(unsigned index);
+void linux_enum_set(unsigned index, int64_t value);
+const char *linux_symbol_name(unsigned index);
+void linux_symbol_set(unsigned index, uint64_t address);
+
+/* A function of the emulated API that is written in C. status: "done", "partial" or "no-op"; note: what is
+ * missing or why it may do nothing; summary: what it does. */
+struct linux_api { const char *name; void *function; const char *status; const char *summary; const char *note; };
+/* The index-th of them, NULL at the end. */
+const struct linux_api *linux_api_c(unsigned index);
+
+/* Thunks: small pieces of code below 2 GiB that kernel code calls; they realign the stack (kernel code keeps it to 8
+ * bytes) and go on to C or Python. 0 when the thunk area is full. */
+int linux_thunks_init(uint64_t address, uint64_t length);
+uint64_t linux_thunk_c(void *function);
+uint64_t linux_thunk_python(uint32_t index);
+uint64_t linux_thunk_missing(uint32_t index);
+/* Replaces the function at `address` in the image by a five-byte jump. */
+void linux_patch_jump(uint64_t address, uint64_t target);
+/* What a thunk saved: the six argument registers (also the register area of a va_list), where further arguments lie,
+ * who called; Python leaves the result in value. */
+struct linux_regs { uint64_t reg[6]; uint64_t stack, caller, value; };
+
+/* Completes the boot of the C half, when the tables are filled. hz: ticks a second of this kernel. */
+void linux_start(unsigned hz);
+void linux_stop(void);
+uint64_t linux_jiffies(void);
+/* What stands in for a function that may do nothing: returns 0. */
+uint64_t linux_nothing(void);
+/* pv_ops of the interrupt flag; they keep every register but rax (PV_CALLEE_SAVE). */
+uint64_t linux_save_fl(void);
+void linux_irq_disable(void);
+void linux_irq_enable(void);
+
+/* mm.c: DMA mappings that are open, by device. */
+int64_t linux_dma_mappings(uint64_t device);
+
+/* netdevice.c: a port is what an uplink holds of a net_device. */
+struct linux_port;
+/* As struct virtio_net_hdr tells offloads; vlan_tci | 0x10000 asks for a tag to be inserted by the device. */
+struct linux_frame {
+    uint32_t length; uint32_t vlan;
+    uint16_t flags, gso_type, header_length, gso_size, csum_start, csum_offset;
+};
+enum { LINUX_FRAME_NEEDS_CSUM = 1, LINUX_GSO_NONE = 0, LINUX_GSO_TCPV4 = 1, LINUX_GSO_TCPV6 = 4 };
+struct linux_port *linux_port_create(uint64_t net_device, uint32_t owner);
+void linux_port_destroy(struct linux_port *port);
+/* Sends frames that lie one after the other in data. How many were taken, or -ENETDOWN, or -EIO with result filled
+ * when the driver was stopped. */
+int linux_port_transmit(struct linux_port *port, const char *data, const struct linux_frame *frames, unsigned count,
+                        struct vmk_result *result);
+/* Copies received frames, one after the other, into data. How many; their lengths in lengths. */
+int linux_port_receive(struct linux_port *port, char *data, uint64_t size, uint32_t *lengths, unsigned max);
+enum { LINUX_PORT_RX = 1, LINUX_PORT_TX = 2, LINUX_PORT_END = 4 };
+/* Waits, without the baton, until one of `events` is true. Those that are, 0 when the time is up. */
+int linux_port_wait(struct linux_port *port, int events, uint64_t timeout_ns);
+/* The device is dead: every wait ends at once from now on. */
+void linux_port_end(struct linux_port *port);
+struct linux_port_stats { uint64_t tx_frames, tx_bytes, tx_busy, rx_frames, rx_bytes, rx_dropped; };
+void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
+
+/* ---- END CDEF ---- */
+
+#define LINUX_ABSENT UINT32_MAX
+
+#define LINUX_FIELDS(F)                                                                                             \
+    F(sk_buff, head, "sk_buff.head")                                                                                \
+    F(sk_buff, data, "sk_buff.data")                                                                                \
+    F(sk_buff, tail, "sk_buff.tail")                                                                                \
+    F(sk_buff, end, "sk_buff.end")                                                                                  \
+    F(sk_buff, len, "sk_buff.len")                                                                                  \
+    F(sk_buff, data_len, "sk_buff.data_len")                                                                        \
+    F(sk_buff, truesize, "sk_buff.truesize")                                                                        \
+    F(sk_buff, users, "sk_buff.users")                                                                              \
+    F(sk_buff, dev, "sk_buff.dev")                                                                                  \
+    F(sk_buff, protocol, "sk_buff.protocol")                                                                        \
+    F(sk_buff, queue_mapping, "sk_buff.queue_mapping")                                                              \
+    F(sk_buff, mac_header, "sk_buff.mac_header")                                                                    \
+    F(sk_buff, network_header, "sk_buff.network_header")                                                            \
+    F(sk_buff, transport_header, "sk_buff.transport_header")                                                        \
+    F(sk_buff, csum_start, "sk_buff.csum_start")                                                                    \
+    F(sk_buff, csum_offset, "sk_buff.csum_offset")                                                                  \
+    F(sk_buff, vlan_tci, "sk_buff.vlan_tci")                                                                        \
+    F(sk_buff, vlan_proto, "sk_buff.vlan_proto")                                                                    \
+    F(sk_buff, destructor, "sk_buff.destructor")                                                                    \
+    F(skb_shared_info, dataref, "skb_shared_info.dataref")                                                          \
+    F(skb_shared_info, nr_frags, "skb_shared_info.nr_frags")                                                        \
+    F(skb_shared_info, frags, "skb_shared_info.frags")                                                              \
+    F(skb_shared_info, frag_list, "skb_shared_info.frag_list")                                                      \
+    F(skb_shared_info, gso_size, "skb_shared_info.gso_size")                                                        \
+    F(skb_shared_info, gso_segs, "skb_shared_info.gso_segs")                                                        \
+    F(skb_shared_info, gso_type, "skb_shared_info.gso_type")                                                        \
+    F(skb_frag, page, "?bio_vec.bv_page")                                                                           \
+    F(skb_frag, netmem, "?skb_frag.netmem")                                                                         \
+    F(skb_frag, size, "?bio_vec.bv_len")                                                                            \
+    F(skb_frag, len, "?skb_frag.len")                                                                               \
+    F(skb_frag, bv_offset, "?bio_vec.bv_offset")                                                                    \
+    F(skb_frag, offset, "?skb_frag.offset")                                                                         \
+    F(page, refcount, "page._refcount")                                                                             \
+    F(page, flags, "page.flags")                                                                                    \
+    F(page, compound_head, "page.compound_head")                                                                    \
+    F(net_device, flags, "net_device.flags")                                                                        \
+    F(net_device, state, "net_device.state")                                                                        \
+    F(net_device, tx, "net_device._tx")                                                                             \
+    F(net_device, netdev_ops, "net_device.netdev_ops")                                                              \
+    F(net_device, real_num_tx_queues, "net_device.real_num_tx_queues")                                              \
+    F(net_device_ops, ndo_start_xmit, "net_device_ops.ndo_start_xmit")                                              \
+    F(netdev_queue, state, "netdev_queue.state")                                                                    \
+    F(netdev_queue, dev, "netdev_queue.dev")                                                                        \
+    F(netdev_queue, trans_start, "netdev_queue.trans_start")                                                        \
+    F(softnet_data, more, "softnet_data.xmit.more")                                                                 \
+    F(napi_struct, poll_list, "napi_struct.poll_list")                                                              \
+    F(napi_struct, state, "napi_struct.state")                                                                      \
+    F(napi_struct, weight, "napi_struct.weight")                                                                    \
+    F(napi_struct, poll, "napi_struct.poll")                                                                        \
+    F(napi_struct, dev, "napi_struct.dev")                                                                          \
+    F(napi_struct, dev_list, "napi_struct.dev_list")                                                                \
+    F(napi_struct, skb, "napi_struct.skb")                                                                          \
+    F(net_device, napi_list, "net_device.napi_list")                                                                \
+    F(task_struct, state, "task_struct.__state")                                                                    \
+    F(task_struct, comm, "task_struct.comm")                                                                        \
+    F(task_struct, pid, "task_struct.pid")                                                                          \
+    F(mutex, owner, "mutex.owner")                                                                                  \
+    F(wait_queue_entry, private, "wait_queue_entry.private")                                                        \
+    F(kmem_cache, size, "kmem_cache.size")                                                                          \
+    F(kmem_cache, align, "kmem_cache.align")                                                                        \
+    F(kmem_cache, ctor, "kmem_cache.ctor")
+
+#define LINUX_BITS(F)                                                                                               \
+    F(sk_buff, cloned, "sk_buff.cloned")                                                                            \
+    F(sk_buff, nohdr, "sk_buff.nohdr")                                                                              \
+    F(sk_buff, head_frag, "sk_buff.head_frag")                                                                      \
+    F(sk_buff, ip_summed, "sk_buff.ip_summed")                                                                      \
+    F(sk_buff, vlan_present, "?sk_buff.vlan_present")
+
+#define LINUX_SIZES(F)                                                                                              \
+    F(sk_buff, "sk_buff")                                                                                           \
+    F(skb_shared_info, "skb_shared_info")                                                                           \
+    F(skb_frag, "?skb_frag")                                                                                        \
+    F(bio_vec, "bio_vec")                                                                                           \
+    F(page, "page")                                                                                                 \
+    F(netdev_queue, "netdev_queue")                                                                                 \
+    F(task_struct, "task_struct")                                                                                   \
+    F(kmem_cache, "kmem_cache")
+
+#define LINUX_ENUMS(F)                                                                                              \
+    F(NAPI_STATE_SCHED, "NAPI_STATE_SCHED")                                                                         \
+    F(NAPI_STATE_MISSED, "NAPI_STATE_MISSED")                                                                       \
+    F(NAPI_STATE_DISABLE, "NAPI_STATE_DISABLE")                                                                     \
+    F(NAPI_STATE_NPSVC, "NAPI_STATE_NPSVC")                                                                         \
+    F(NAPI_STATE_LISTED, "NAPI_STATE_LISTED")                                                                       \
+    F(QUEUE_STATE_DRV_XOFF, "__QUEUE_STATE_DRV_XOFF")                                                               \
+    F(QUEUE_STATE_STACK_XOFF, "__QUEUE_STATE_STACK_XOFF")                                                           \
+    F(QUEUE_STATE_FROZEN, "__QUEUE_STATE_FROZEN")                                                                   \
+    F(LINK_STATE_START, "__LINK_STATE_START")                                                                       \
+    F(LINK_STATE_NOCARRIER, "__LINK_STATE_NOCARRIER")                                                               \
+    F(PG_head, "PG_head")                                                                                           \
+    F(SKB_GSO_TCPV4, "SKB_GSO_TCPV4")                                                                               \
+    F(SKB_GSO_TCPV6, "SKB_GSO_TCPV6")
+
+#define LINUX_SYMBOLS(F)                                                                                            \
+    F(jiffies, "jiffies")                                                                                           \
+    F(page_offset_base, "page_offset_base")                                                                         \
+    F(vmemmap_base, "vmemmap_base")                                                                                 \
+    F(softnet_data, "softnet_data")
+
+#define LINUX_ENTRY(a, b, name) L_##a##__##b,
+enum { LINUX_FIELDS(LINUX_ENTRY) LINUX_FIELD_COUNT };
+#undef LINUX_ENTRY
+#define LINUX_ENTRY(a, b, name) B_##a##__##b,
+enum { LINUX_BITS(LINUX_ENTRY) LINUX_BITS_COUNT };
+#undef LINUX_ENTRY
+#define LINUX_ENTRY(a, name) S_##a,
+enum { LINUX_SIZES(LINUX_ENTRY) LINUX_SIZE_COUNT };
+#undef LINUX_ENTRY
+#define LINUX_ENTRY(a, name) E_##a,
+enum { LINUX_ENUMS(LINUX_ENTRY) LINUX_ENUM_COUNT };
+#undef LINUX_ENTRY
+#define LINUX_ENTRY(a, name) Y_##a,
+enum { LINUX_SYMBOLS(LINUX_ENTRY) LINUX_SYMBOL_COUNT };
+#undef LINUX_ENTRY
+
+extern uint32_t linux_field[LINUX_FIELD_COUNT], linux_size[LINUX_SIZE_COUNT];
+extern int64_t linux_enum[LINUX_ENUM_COUNT];
+extern uint64_t linux_symbol[LINUX_SYMBOL_COUNT];
+extern struct linux_bits { uint32_t byte, shift, mask; } linux_bits[LINUX_BITS_COUNT];
+
+/* FIELD(skb, sk_buff, len, uint32_t): an lvalue. BITS_GET/BITS_SET: a bit field. */
+#define FIELD(object, structure, member, type)                                                                      \
+    (*(__typeof__(type) *)((char *)(object) + linux_field[L_##structure##__##member]))
+#define INNER(object, structure, member) ((char *)(object) + linux_field[L_##structure##__##member])
+#define HAS_FIELD(structure, member) (linux_field[L_##structure##__##member] != LINUX_ABSENT)
+#define HAS_BITS(structure, member) (linux_bits[B_##structure##__##member].byte != LINUX_ABSENT)
+#define SIZE(structure) linux_size[S_##structure]
+#define ENUM(name) linux_enum[E_##name]
+#define SYMBOL(name) linux_symbol[Y_##name]
+
+static inline uint32_t linux_bits_get(const void *object, unsigned which)
+{
+    const struct linux_bits *bits = &linux_bits[which];
+    return *((const uint8_t *)object + bits->byte) >> bits->shift & bits->mask;
+}
+static inline void linux_bits_put(void *object, unsigned which, uint32_t value)
+{
+    const struct linux_bits *bits = &linux_bits[which];
+    uint8_t *byte = (uint8_t *)object + bits->byte;
+    *byte = (uint8_t)((*byte & ~(bits->mask << bits->shift)) | (value & bits->mask) << bits->shift);
+}
+#define BITS_GET(object, structure, member) linux_bits_get(object, B_##structure##__##member)
+#define BITS_SET(object, structure, member, value) linux_bits_put(object, B_##structure##__##member, value)
+
+/* The code that called the emulated function in which this stands (through linux_thunk_c). */
+#define CALLER() (((uint64_t *)*(uint64_t *)__builtin_frame_address(0))[1])
+#define SITE() vmk_site(CALLER())
+
+struct list_head { struct list_head *next, *prev; };
+static inline void list_init(struct list_head *list) { list->next = list->prev = list; }
+static inline void list_add_tail(struct list_head *entry, struct list_head *head)
+{
+    entry->prev = head->prev;
+    entry->next = head;
+    head->prev->next = entry;
+    head->prev = entry;
+}
+static inline void list_del(struct list_head *entry)
+{
+    entry->next->prev = entry->prev;
+    entry->prev->next = entry->next;
+    list_init(entry);
+}
+
+/* Emulated functions that other C files call. */
+void kfree_skb_now(void *skb);
+void *skb_new(uint32_t room, uint32_t headroom, uint32_t site);
+void linux_page_put(uint64_t page);
+void linux_napi_start(void);
+bool linux_softirq_run(void);
+
+#define LINUX_TABLES(T) T(mm) T(sched) T(skbuff) T(netdevice) T(dma) T(io)
+#define LINUX_TABLE(name) extern const struct linux_api name##_api[];
+LINUX_TABLES(LINUX_TABLE)
+#undef LINUX_TABLE
+#define API(function, status, summary, note) {#function, (void *)(function), status, summary, note}
+#define API_AS(name, function, status, summary, note) {name, (void *)(function), status, summary, note}
+#define API_END {NULL, NULL, NULL, NULL, NULL}
+
+#endif

@@ -1,0 +1,434 @@
+"""One Linux kernel as a library: its image mapped and running in this process, with our functions in place of its own.
+
+There is one per process, because the image lies at a fixed address below 2 GiB, where its code expects to be.
+"""
+
+from __future__ import annotations
+
+import bisect
+import logging
+import os
+import threading
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from vmkernel_core._core import ffi, lib
+from vmkernel_core.errors import VmkError
+from vmkernel_core.memory import load_string, store, store_bytes
+from vmklinux import layout
+from vmklinux.api import Emulated, emulated
+from vmklinux.btf import IntType, PointerType, StructType
+from vmklinux.errors import DriverStopped
+from vmklinux.image import prepare
+from vmklinux.kobject import Obj
+from vmklinux.safe import image_safe
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+    from vmkernel_core.idle import IdleLoop
+    from vmkernel_core.memory import MachineMemory
+    from vmklinux.btf import Prototype, Type
+    from vmklinux.kernels import Kernel
+
+log = logging.getLogger(__name__)
+State = TypeVar("State")
+
+#: Fixed places below 2 GiB: kernel code reaches each other by 32-bit displacements.
+THUNKS, THUNKS_SIZE = 0x4000_0000, 0x10_0000
+MODULES, MODULES_END = 0x5000_0000, 0x7F00_0000
+#: struct page array, and the per-CPU area of the one CPU; anywhere.
+VMEMMAP = 0x1100_0000_0000
+PERCPU = 0x1200_0000_0000
+#: Room behind the image's own per-CPU data, for modules.
+PERCPU_DYNAMIC = 0x1_0000
+_RWX, _RW = 7, 3
+#: x86's __preempt_count of a task that may be preempted and need not reschedule (the flag is inverted).
+_PREEMPT_ENABLED = 0x8000_0000
+
+#: What vmk_result.stop means: the word, and the sentence.
+STOPS = {
+    lib.VMK_STOP_FAULT: ("fault", "access to address {detail:#x}, which is nobody's"),
+    lib.VMK_STOP_BUG: ("bug", "BUG() in the driver"),
+    lib.VMK_STOP_UNRESOLVED: ("unresolved", "call of {import_}, which nothing serves"),
+    lib.VMK_STOP_ILLEGAL: ("illegal", "an instruction that cannot run in user mode"),
+    lib.VMK_STOP_PANIC: ("panic", "an emulated function was misused (argument {detail:#x})"),
+    lib.VMK_STOP_PYTHON: ("python", "an emulated function failed"),
+}
+
+
+class VaList:
+    """The variable arguments of a printf-like function, as they arrived."""
+
+    def __init__(self, regs: Any, named: int) -> None:
+        """``named`` arguments precede them; the struct is x86-64's va_list (System V ABI, 3.5.7)."""
+        self._regs = regs
+        raw = (8 * named).to_bytes(4, "little") + (48).to_bytes(4, "little")
+        pointers = (int(regs.stack), int(ffi.cast("uint64_t", ffi.addressof(regs, "reg"))))
+        self._buffer = ffi.new("char[]", raw + b"".join(p.to_bytes(8, "little") for p in pointers))
+        self.address = int(ffi.cast("uint64_t", self._buffer))
+
+
+class Linux:
+    """A booted kernel image: ``symbols``, ``types`` (BTF), ``call`` into it, and what emulates the rest of it.
+
+    ``on_stopped(error)`` is called when a driver is stopped where no caller waits (interrupt, timer, work).
+    """
+
+    def __init__(self, kernel: Kernel, memory: MachineMemory, idle: IdleLoop, cache: Path) -> None:
+        """Map the image and replace in it what is emulated; nothing runs yet. Errors: ImageError, VmkError."""
+        self.kernel = kernel
+        self.memory = memory
+        self.idle = idle
+        self.image = prepare(kernel, cache)
+        self.types = self.image.btf
+        self.symbols = self.image.symbols
+        self.on_stopped: Callable[[DriverStopped], None] = self._log_stopped
+        self._state: dict[type, Any] = {}
+        self._pending = threading.local()
+        self._api = emulated()
+        self._bound: list[Callable[[Any], int] | Emulated] = []
+        self._missing: list[str] = []
+        self._entries: dict[str, int] = {}
+        self._ranges: list[tuple[int, int, str, list[tuple[int, str]]]] = []
+        self._mapped: dict[int, int] = {}
+        self._percpu_next = self.image.percpu_size
+        try:
+            self._map()
+            self._boot()
+        except BaseException:
+            self.close()
+            raise
+
+    # ---- boot ----
+
+    def map_at(self, address: int, length: int, prot: int, path: Path | None = None) -> None:
+        """Map memory, or a private copy of a file, at a fixed address; VmkError when the place is taken."""
+        fd = os.open(path, os.O_RDONLY) if path else -1
+        try:
+            error = lib.vmk_map(address, length, prot, 0, fd, 0)
+        finally:
+            if path:
+                os.close(fd)
+        if error:
+            raise VmkError(
+                f"cannot map {length:#x} bytes: {os.strerror(-error)}",
+                where=f"address {address:#x}",
+                remedy="only one Linux kernel can be booted in a process; start another process",
+            )
+        self._mapped[address] = length
+
+    def unmap(self, address: int) -> None:
+        """Undo map_at."""
+        lib.vmk_unmap(address, self._mapped.pop(address))
+
+    def set_percpu(self, offset: int, content: bytes) -> None:
+        """Initialise a part of the per-CPU area."""
+        store_bytes(PERCPU + offset, content)
+
+    def _map(self) -> None:
+        image, files = self.image, self.image.files
+        self.map_at(image.base, -(-image.size // 4096) * 4096, _RWX, files.memory)
+        self.map_at(PERCPU, image.percpu_size + PERCPU_DYNAMIC, _RW)
+        store_bytes(PERCPU, files.percpu.read_bytes())
+        pages = self.memory.size // 4096
+        self.map_at(VMEMMAP, pages * self.types.sizeof("page"), _RW)
+        error = lib.linux_thunks_init(THUNKS, THUNKS_SIZE)
+        if error:
+            raise VmkError(
+                f"cannot map the thunks: {os.strerror(-error)}",
+                where=f"address {THUNKS:#x}",
+                remedy="only one Linux kernel can be booted in a process; start another process",
+            )
+        self._mapped[THUNKS] = THUNKS_SIZE
+
+    def _boot(self) -> None:
+        layout.fill(self.image, self.types)
+        store(self.symbols["page_offset_base"], 8, self.memory.base)
+        store(self.symbols["vmemmap_base"], 8, VMEMMAP)
+        store(PERCPU + self.symbols["this_cpu_off"], 8, PERCPU)
+        store(self.symbols["__per_cpu_offset"], 8, PERCPU)
+        store(self.symbols["system_state"], 4, self.types.enumerator("SYSTEM_RUNNING"))
+        preempt = PERCPU + layout.percpu_place(self.image, self.types, "__preempt_count", "preempt_count")
+        current = PERCPU + layout.percpu_place(self.image, self.types, "current_task", "current_task")
+        store(preempt, 4, _PREEMPT_ENABLED)
+        self._paravirt()
+        lib.vmk_traps_install()
+        bugs = self.image.bugs()
+        table = ffi.new("struct vmk_bug[]", [(bug.address, bug.flags) for bug in bugs])
+        lib.vmk_bugs_add(table, len(bugs))
+        lib.vmk_modules_from(MODULES)
+        for name in self._api:
+            if name in self.symbols:
+                lib.linux_patch_jump(self.symbols[name], self.entry(name))
+        global _running
+        _running = self
+        lib.vmk_cpu_set(ffi.new("struct vmk_cpu *", (PERCPU, current, preempt)))
+        self.hz = 250
+        lib.linux_start(self.hz)
+        self.hz = self.call("__msecs_to_jiffies", 1000)
+        lib.linux_start(self.hz)
+
+    def _paravirt(self) -> None:
+        """cli, sti and pushf of the image become a flag of ours (pv_ops, arch/x86/include/asm/paravirt_types.h)."""
+        ops = self.symbols["pv_ops"]
+        for field, function in (
+            ("irq.save_fl", lib.linux_save_fl),
+            ("irq.irq_disable", lib.linux_irq_disable),
+            ("irq.irq_enable", lib.linux_irq_enable),
+        ):
+            address = int(ffi.cast("uint64_t", function))
+            store(ops + self.types.offsetof("paravirt_patch_template", field), 8, address)
+
+    def close(self) -> None:
+        """Unmap it all. No kernel code may run any more."""
+        global _running
+        lib.vmk_cpu_set(ffi.new("struct vmk_cpu *"))
+        lib.linux_stop()
+        lib.vmk_bugs_remove(0, 0xFFFF_FFFF)
+        for address, length in self._mapped.items():
+            lib.vmk_unmap(address, length)
+        self._mapped.clear()
+        _running = None
+
+    # ---- symbols ----
+
+    def state(self, kind: type[State]) -> State:
+        """The one object of this type that a subsystem keeps; made (``kind(linux)``) when first asked for."""
+        if kind not in self._state:
+            self._state[kind] = kind(self)  # type: ignore[call-arg]  # every such class takes the kernel
+        return self._state[kind]  # type: ignore[no-any-return]  # stored under its own type
+
+    def serves(self, name: str) -> bool:
+        """Whether vmklinux emulates the function."""
+        return name in self._api
+
+    def image_serves(self, name: str) -> bool:
+        """Whether the image's own may be used: it exports the symbol and the symbol was reviewed."""
+        return name in self.symbols and name in image_safe()
+
+    def entry(self, name: str) -> int:
+        """The address at which kernel code calls the emulated function."""
+        if name not in self._entries:
+            emulation = self._api[name]
+            if emulation.handler is None:
+                function = emulation.c_function if emulation.c_function != ffi.NULL else lib.linux_nothing
+                address = lib.linux_thunk_c(ffi.cast("void *", function))
+            else:
+                self._bound.append(emulation)
+                address = lib.linux_thunk_python(len(self._bound) - 1)
+            self._entries[name] = self._thunk(address)
+        return self._entries[name]
+
+    def missing(self, name: str) -> int:
+        """A stub that stops the driver when it is reached, saying this name."""
+        self._missing.append(name)
+        return self._thunk(lib.linux_thunk_missing(len(self._missing) - 1))
+
+    @staticmethod
+    def _thunk(address: int) -> int:
+        if not address:
+            raise VmkError("the thunk area is full", remedy="load fewer modules into one process")
+        return address
+
+    def percpu_reserve(self, size: int, alignment: int) -> int:
+        """Offset of `size` bytes in the per-CPU area, for a module's own per-CPU data."""
+        start = -(-self._percpu_next // alignment) * alignment
+        if start + size > self.image.percpu_size + PERCPU_DYNAMIC:
+            raise VmkError("no room for a module's per-CPU data", remedy="load fewer modules into one process")
+        self._percpu_next = start + size
+        return start
+
+    def add_range(self, low: int, high: int, name: str, symbols: dict[str, int]) -> None:
+        """Make addresses of a module readable in messages."""
+        self._ranges.append((low, high, name, sorted((value, symbol) for symbol, value in symbols.items())))
+
+    def remove_range(self, low: int) -> None:
+        """Forget a module's addresses."""
+        self._ranges = [entry for entry in self._ranges if entry[0] != low]
+
+    def symbolize(self, address: int) -> str:
+        """``e1000_probe+0x1a [e1000]`` for a code address; the bare number outside all that is known."""
+        for low, high, name, symbols in self._ranges:
+            if low <= address < high:
+                at = bisect.bisect_right(symbols, (address, "\U0010ffff")) - 1
+                if at >= 0:
+                    return f"{symbols[at][1]}+{address - symbols[at][0]:#x} [{name}]"
+                return f"{name}+{address - low:#x}"
+        if self.image.base <= address < self.image.base + self.image.size:
+            name, value = max(
+                ((n, v) for n, v in self.symbols.items() if self.image.base <= v <= address),
+                key=lambda item: item[1],
+                default=("image", self.image.base),
+            )
+            return f"{name}+{address - value:#x} [vmlinux]"
+        return f"{address:#x}"
+
+    # ---- calls ----
+
+    def call(self, function: int | str, *arguments: int | Obj, owner: int = 0) -> int:
+        """Call kernel code by address or exported name with up to six arguments; its result, unsigned.
+
+        Raises DriverStopped when the code was stopped, or the exception that an emulated function raised in it.
+        """
+        address = self.symbols[function] if isinstance(function, str) else function
+        result = ffi.new("struct vmk_result *")
+        raw = [int(argument) & 0xFFFF_FFFF_FFFF_FFFF for argument in arguments]
+        lib.vmk_call(address, raw + [0] * (6 - len(raw)), owner or address & 0xFFFF_FFFF, result)
+        self.check(result)
+        return int(result.value)
+
+    def call_int(self, function: int | str, *arguments: int | Obj, owner: int = 0) -> int:
+        """Like call, for a function that returns a C int."""
+        value = self.call(function, *arguments, owner=owner) & 0xFFFF_FFFF
+        return value - (value >> 31 << 32)
+
+    def check(self, result: Any) -> None:
+        """Raise what a vmk_result says."""
+        if result.stop == lib.VMK_STOP_PYTHON:
+            error, self._pending.error = self._pending.error, None
+            raise error
+        if result.stop:
+            raise self.stopped(result)
+
+    def stopped(self, what: Any) -> DriverStopped:
+        """The error for a stop, from a vmk_result or a vmk_event."""
+        word, sentence = STOPS[what.stop]
+        unresolved = what.stop == lib.VMK_STOP_UNRESOLVED
+        text = sentence.format(detail=what.detail, import_=self._missing[what.detail] if unresolved else "")
+        return DriverStopped(text, reason=word, site=self.symbolize(what.site))
+
+    @staticmethod
+    def _log_stopped(error: DriverStopped) -> None:
+        log.error("driver stopped: %s", error)
+
+    def event(self, event: Any) -> None:
+        """Take an event of the C core: a WARN is logged, a stop goes to on_stopped."""
+        if event.kind == lib.VMK_EVENT_WARN:
+            log.warning("WARNING at %s", self.symbolize(event.site))
+        elif event.kind == lib.VMK_EVENT_STOPPED:
+            self.on_stopped(self.stopped(event))
+        elif event.kind == lib.VMK_EVENT_NOBODY_CARED:
+            log.error("irq %d: nobody cared; the line is disabled", event.detail)
+        else:
+            log.warning("%d events were lost", event.detail)
+
+    def string(self, address: int) -> str:
+        """The C string at an address."""
+        return load_string(int(address))
+
+    def format(self, fmt: int, arguments: VaList) -> str:
+        """Format as the kernel does, with the image's own vsnprintf (%pM, %pI4, %pV ...)."""
+        buffer = ffi.new("char[1024]")
+        self.call("vsnprintf", int(ffi.cast("uint64_t", buffer)), 1024, fmt, arguments.address)
+        return str(ffi.string(buffer).decode("utf-8", "replace"))
+
+    def allocate(self, size: int, owner: int = 0) -> int:
+        """Cleared memory that kernel code can use; VmkError when there is none."""
+        address: int = lib.vmk_alloc(size, owner)
+        if not address:
+            raise VmkError(f"no machine memory for {size} bytes", remedy="start the machine with more memory")
+        ffi.memmove(ffi.cast("char *", address), bytes(size), size)
+        return address
+
+    def new(self, struct: str, owner: int = 0) -> Obj:
+        """A cleared struct in machine memory; give it back with free()."""
+        return Obj(self.types, struct, self.allocate(self.types.sizeof(struct), owner))
+
+    def new_string(self, text: str, owner: int = 0) -> int:
+        """A C string in machine memory."""
+        raw = text.encode() + b"\0"
+        address = self.allocate(len(raw), owner)
+        store_bytes(address, raw)
+        return address
+
+    @staticmethod
+    def free(address: int | Obj) -> None:
+        """Give back what allocate, new or new_string gave; ValueError for anything else."""
+        if lib.vmk_free(int(address)):
+            raise ValueError(f"nothing is allocated at {int(address):#x}")
+
+    # ---- functions implemented in Python ----
+
+    def dispatch(self, index: int, regs: Any) -> None:
+        """Run the index-th emulated function with the registers of its caller."""
+        bound = self._bound[index]
+        if isinstance(bound, Emulated):
+            bound = self._bound[index] = self._bind(bound)
+        regs.value = bound(regs) & 0xFFFF_FFFF_FFFF_FFFF
+
+    def keep_error(self, error: BaseException) -> None:
+        """Remember what an emulated function raised, for the caller of the kernel code."""
+        self._pending.error = error
+
+    def _bind(self, emulation: Emulated) -> Callable[[Any], int]:
+        prototype = self._prototype(emulation)
+        converters = [_converter(parameter.type, self) for parameter in prototype.parameters]
+        handler = emulation.handler
+        if handler is None:  # C functions never get here
+            raise AssertionError(emulation.name)
+
+        def argument(regs: Any, number: int) -> int:
+            return int(regs.reg[number] if number < 6 else ffi.cast("uint64_t *", regs.stack)[number - 6])
+
+        def run(regs: Any) -> int:
+            values = [convert(argument(regs, number)) for number, convert in enumerate(converters)]
+            if prototype.variadic:
+                values.append(VaList(regs, len(converters)))
+            result = handler(self, *values)
+            return 0 if result is None else int(result)
+
+        return run
+
+    def _prototype(self, emulation: Emulated) -> Prototype:
+        names = (emulation.name, emulation.handler.__name__ if emulation.handler else "")
+        for name in names:
+            if prototype := self.types.function(name):
+                return prototype
+        raise VmkError(
+            f"BTF has no prototype of {emulation.name}",
+            where=f"kernel {self.image.release}, {emulation.where}",
+            remedy="write the function in C, where no prototype is needed",
+        )
+
+    def __enter__(self) -> Linux:
+        """Use it as a context manager that closes it."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close it."""
+        self.close()
+
+
+def _converter(kind: Type, linux: Linux) -> Callable[[int], Any]:
+    if isinstance(kind, PointerType) and isinstance(kind.target, StructType):
+        target = kind.target
+        return lambda raw: Obj(linux.types, target, raw)
+    if isinstance(kind, IntType):
+        bits = kind.size * 8
+        mask = (1 << bits) - 1
+        if kind.signed:
+            return lambda raw: (raw & mask) - ((raw & mask) >> (bits - 1) << bits)
+        return lambda raw: raw & mask
+    return lambda raw: raw
+
+
+_running: Linux | None = None
+
+
+@ffi.def_extern()  # type: ignore[untyped-decorator]  # cffi has no types for its decorators
+def linux_python_call(index: int, regs: Any) -> int:
+    """The C core's way into an emulated function written in Python; nonzero: it raised."""
+    linux = _running
+    if linux is None:
+        return 1
+    try:
+        linux.dispatch(index, regs)
+    except BaseException as error:  # it goes on to whoever called the kernel code
+        linux.keep_error(error)
+        return 1
+    return 0
+

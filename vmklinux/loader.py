@@ -1,0 +1,248 @@
+"""Loading modules: link, place, set parameters, run init; and unloading, with an account of what was left."""
+
+from __future__ import annotations
+
+import logging
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from vmkernel_core._core import ffi, lib
+from vmkernel_core.errors import UsageError, VmkError
+from vmkernel_core.memory import load_bytes, store, store_bytes
+from vmklinux.errors import DriverRefused
+from vmklinux.image import bug_entries
+from vmklinux.ioremap import Windows
+from vmklinux.irq import Interrupts
+from vmklinux.linux import MODULES, MODULES_END
+from vmklinux.module.elf import ModuleFile
+from vmklinux.module.errors import ModuleError, UnknownSymbols
+from vmklinux.module.modinfo import check_vermagic, check_versions
+from vmklinux.module.param import StringWrite, encode, parameters, parse_setting
+from vmklinux.module.scan import Treatment, scan
+from vmklinux.resolve import resolve
+from vmklinux.workqueue import Workqueues
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from vmklinux.linux import Linux
+    from vmklinux.module.link import LinkedModule
+
+log = logging.getLogger(__name__)
+
+_RWX = 7
+PAGE = 4096
+
+
+class SensitiveCode(ModuleError):
+    """The module has instructions that would silently do the wrong thing in user mode."""
+
+
+@dataclass(frozen=True, slots=True)
+class Leak:
+    """Something that a module did not give back: ``kind`` (memory, window, irq, work), ``where`` it was taken."""
+
+    kind: str
+    what: str
+    where: str
+
+
+class Module:
+    """A module in memory: ``file``, ``linked``, the address range [base, end) of its code and data."""
+
+    def __init__(self, linux: Linux, file: ModuleFile, linked: LinkedModule, end: int) -> None:
+        """The loader makes them."""
+        self.linux = linux
+        self.file = file
+        self.linked = linked
+        self.name = file.name
+        self.base = linked.base
+        self.end = end
+        self.strings: list[int] = []
+        self.initialised = False
+
+    def init(self) -> None:
+        """Run the module's init function; DriverRefused with its error, DriverStopped."""
+        if self.linked.init:
+            error = self.linux.call_int(self.linked.init)
+            if error:
+                raise DriverRefused(f"the init of {self.name} failed: {os.strerror(-error)}", -error)
+        self.initialised = True
+
+    def exit(self) -> None:
+        """Run the module's exit function."""
+        self.initialised = False
+        if self.linked.exit:
+            self.linux.call(self.linked.exit)
+
+    def leaks(self) -> list[Leak]:
+        """What code of this module took and has not given back."""
+        low, high = self.base, self.end
+        most = 1024
+        table = ffi.new("struct vmk_allocation[]", most)
+        count = min(int(lib.vmk_allocations(low, high, table, most)), most)
+        found = [
+            Leak("memory", f"{a.size} bytes at {a.address:#x}", self.linux.symbolize(a.site))
+            for a in table[0:count]
+            if a.address not in self.strings
+        ]
+        for virt in self.linux.state(Windows).owned(low, high):
+            found.append(Leak("window", f"registers at {virt:#x}", self.name))
+        for action in self.linux.state(Interrupts).owned(low, high):
+            found.append(Leak("irq", f"line {action.line}", self.linux.symbolize(action.handler)))
+        return found
+
+    def reclaim(self) -> None:
+        """Take back all that the module's code took: after its exit, or when it was stopped."""
+        linux = self.linux
+        for action in linux.state(Interrupts).owned(self.base, self.end):
+            lib.vmk_irq_remove(action.line, action.cookie)
+            linux.state(Interrupts).actions.remove(action)
+        for virt in linux.state(Windows).owned(self.base, self.end):
+            linux.state(Windows).unmap(virt)
+        lib.vmk_free_owned(self.base, self.end)
+
+
+class Loader:
+    """The modules of one booted kernel, by name, in the order of loading."""
+
+    def __init__(self, linux: Linux) -> None:
+        """None is loaded."""
+        self.linux = linux
+        self.modules: dict[str, Module] = {}
+
+    def load(
+        self, name_or_path: str | Path, settings: Sequence[str] = (), *, allow_unresolved: bool = False
+    ) -> Module:
+        """Load a module and those that it depends on, and run their init functions.
+
+        ``settings`` are ``name=value``. With ``allow_unresolved``, imports that nobody serves become stubs that stop
+        the driver when reached; else UnknownSymbols lists them and nothing runs. After any error nothing is left.
+        """
+        kernel = self.linux.kernel
+        path = kernel.find_module(name_or_path) if isinstance(name_or_path, str) else name_or_path
+        file = ModuleFile.read(path)
+        if file.name in self.modules:
+            raise UsageError(f"module {file.name} is loaded already")
+        check_vermagic(file, kernel.release)
+        for needed in file.info.depends:
+            if needed.replace("-", "_") not in self.modules:
+                self.load(needed, allow_unresolved=allow_unresolved)
+        check_versions(file, self._crc_of)
+        self._scan(file)
+        others = {name: module.file for name, module in self.modules.items()}
+        unresolved = resolve(file, self.linux.image, others).unresolved
+        if unresolved and not allow_unresolved:
+            raise UnknownSymbols(file.name, unresolved)
+        known = parameters(file, self.linux.types)
+        writes = [encode(parse_setting(file.name, known, setting)) for setting in settings]
+        module = self._place(file, frozenset(unresolved))
+        try:
+            for write in (one for group in writes for one in group):
+                self._write(module, write)
+            self.modules[module.name] = module
+            module.init()
+        except BaseException:
+            self.modules.pop(module.name, None)
+            self._discard(module)
+            raise
+        log.info("loaded %s from %s", module.name, path)
+        return module
+
+    def unload(self, name: str) -> list[Leak]:
+        """Run a module's exit function and free it; what it left behind (and was taken back)."""
+        module = self.modules.get(name)
+        if module is None:
+            raise UsageError(f"module {name} is not loaded")
+        users = [other.name for other in self.modules.values() if name in other.file.info.depends]
+        if users:
+            raise UsageError(f"module {name} is in use by {', '.join(users)}", remedy="unload them first")
+        try:
+            if module.initialised:
+                module.exit()
+            leaks = module.leaks()
+        finally:
+            del self.modules[name]
+            self._discard(module)
+        for leak in leaks:
+            log.warning("%s left %s: %s, taken in %s", name, leak.kind, leak.what, leak.where)
+        return leaks
+
+    def _crc_of(self, symbol: str) -> int | None:
+        for module in self.modules.values():
+            if (export := module.file.exports.get(symbol)) is not None:
+                return export.crc
+        return self.linux.image.crcs.get(symbol)
+
+    @staticmethod
+    def _scan(file: ModuleFile) -> None:
+        refused = [finding for finding in scan(file) if finding.treatment is Treatment.REFUSED]
+        if refused:
+            listed = ", ".join(f"{f.instruction} at {f.section}+{f.offset:#x}" for f in refused[:5])
+            raise SensitiveCode(
+                file.name, f"code that would silently do the wrong thing in user mode: {listed}",
+                remedy="this driver cannot run here; `vmk module check` lists every such instruction",
+            )  # fmt: skip
+
+    def _free_range(self, size: int) -> int:
+        at = MODULES
+        for module in sorted(self.modules.values(), key=lambda m: m.base):
+            if module.base - at >= size:
+                break
+            at = module.end
+        if at + size > MODULES_END:
+            raise VmkError("no room for another module below 2 GiB", remedy="unload one")
+        return at
+
+    def _resolve(self, symbol: str, unresolved: frozenset[str]) -> int | None:
+        linux = self.linux
+        if linux.serves(symbol):
+            return linux.entry(symbol)
+        for module in self.modules.values():
+            if symbol in module.linked.exports:
+                return module.linked.exports[symbol]
+        if linux.image_serves(symbol):
+            return linux.symbols[symbol]
+        return linux.missing(symbol) if symbol in unresolved else None
+
+    def _place(self, file: ModuleFile, unresolved: frozenset[str]) -> Module:
+        linux = self.linux
+        size = -(-file.layout.size // PAGE) * PAGE
+        base = self._free_range(size)
+        percpu = linux.percpu_reserve(file.percpu.size, file.percpu.alignment) if file.percpu else 0
+        linked = file.link(base, lambda symbol: self._resolve(symbol, unresolved), percpu)
+        linux.map_at(base, size, _RWX)
+        store_bytes(base, bytes(linked.image))
+        linux.set_percpu(percpu, bytes(linked.percpu))
+        module = Module(linux, file, linked, base + size)
+        if table := file.bug_table:
+            at = base + table.offset
+            bugs = bug_entries(load_bytes(at, table.size), at, linux.types)
+            lib.vmk_bugs_add(ffi.new("struct vmk_bug[]", [(bug.address, bug.flags) for bug in bugs]), len(bugs))
+        linux.add_range(base, base + size, file.name, linked.symbols)
+        return module
+
+    def _write(self, module: Module, write: object) -> None:
+        if isinstance(write, StringWrite):
+            address = self.linux.allocate(len(write.text))
+            module.strings.append(address)
+            store_bytes(address, write.text)
+            store(module.base + write.offset, 8, address)
+        else:
+            store_bytes(module.base + write.offset, write.content)  # type: ignore[attr-defined]
+
+    def _discard(self, module: Module) -> None:
+        module.reclaim()
+        for address in module.strings:
+            self.linux.free(address)
+        lib.vmk_bugs_remove(module.base, module.end)
+        self.linux.remove_range(module.base)
+        self.linux.unmap(module.base)
+
+    def close(self) -> None:
+        """Free every module without running its exit function: the hardware has gone, or they are to blame."""
+        for name in reversed(list(self.modules)):
+            self._discard(self.modules.pop(name))
+        self.linux.state(Workqueues).stop()

@@ -1,0 +1,232 @@
+/* Memory for kernel code: slab, pages, page fragments, vmalloc (Linux mm/slab_common.c, page_alloc.c, vmalloc.c). */
+#include <string.h>
+
+#include "vmklinux/linux.h"
+
+#define GFP_ZERO 0x100u  /* include/linux/gfp_types.h: ___GFP_ZERO */
+#define GFP_COMP 0x40000u /* ___GFP_COMP */
+#define PAGE_SIZE 4096ull
+
+static void *zeroed(uint64_t address, uint64_t size, uint32_t gfp)
+{
+    if (address && gfp & GFP_ZERO)
+        memset((void *)address, 0, size);
+    return (void *)address;
+}
+
+static void *k_alloc(uint64_t size, uint32_t gfp, uint32_t site) { return zeroed(vmk_alloc(size, site), size, gfp); }
+
+static void release(uint64_t address, uint32_t site)
+{
+    /* ZERO_SIZE_PTR is (void *)16; both it and NULL may be freed. */
+    if (address > 16 && vmk_free(address))
+        vmk_stop(VMK_STOP_PANIC, site, address);
+}
+
+static void *kmalloc_sized(uint64_t size, uint32_t gfp) { return size ? k_alloc(size, gfp, SITE()) : (void *)16; }
+static void *kmalloc_from_cache(uint64_t cache, uint32_t gfp, uint64_t size)
+{
+    (void)cache;
+    return k_alloc(size, gfp, SITE());
+}
+static void kfree(uint64_t address) { release(address, SITE()); }
+static uint64_t ksize(uint64_t address) { return address > 16 ? vmk_alloc_size(address) : 0; }
+
+static void *krealloc(uint64_t old, uint64_t size, uint32_t gfp)
+{
+    uint32_t site = SITE();
+    uint64_t have = ksize(old);
+    if (!size) {
+        release(old, site);
+        return (void *)16;
+    }
+    if (have >= size)
+        return (void *)old;
+    void *grown = k_alloc(size, gfp, site);
+    if (grown && have) {
+        memcpy(grown, (void *)old, have);
+        release(old, site);
+    }
+    return grown;
+}
+
+static void *vmalloc(uint64_t size) { return (void *)vmk_run_alloc(size, SITE()); }
+static void *vzalloc(uint64_t size) { return zeroed(vmk_run_alloc(size, SITE()), size, GFP_ZERO); }
+static void *kvmalloc_sized(uint64_t size, uint32_t gfp) { return k_alloc(size, gfp, SITE()); }
+static uint64_t is_vmalloc_addr(uint64_t address)
+{
+    (void)address; /* vmalloc memory is contiguous machine memory here, so no address needs the other path */
+    return 0;
+}
+
+/* ---- caches ---- */
+
+static uint64_t kmem_cache_create(const char *name, uint32_t size, uint32_t align, uint32_t flags, uint64_t ctor)
+{
+    (void)name;
+    (void)flags;
+    uint64_t cache = vmk_alloc(SIZE(kmem_cache), SITE());
+    if (!cache)
+        return 0;
+    memset((void *)cache, 0, SIZE(kmem_cache));
+    /* Slots are aligned to their size only when that is a power of two: round up to the alignment asked for. */
+    FIELD(cache, kmem_cache, size, uint32_t) = align > 8 ? (size + align - 1) & ~(align - 1) : size;
+    FIELD(cache, kmem_cache, ctor, uint64_t) = ctor;
+    return cache;
+}
+
+static void *kmem_cache_alloc(uint64_t cache, uint32_t gfp)
+{
+    uint32_t size = FIELD(cache, kmem_cache, size, uint32_t);
+    uint64_t ctor = FIELD(cache, kmem_cache, ctor, uint64_t);
+    void *object = k_alloc(size, gfp, SITE());
+    if (object && ctor)
+        ((void (*)(void *))ctor)(object);
+    return object;
+}
+
+static void kmem_cache_free(uint64_t cache, uint64_t object)
+{
+    (void)cache;
+    release(object, SITE());
+}
+
+static void kmem_cache_destroy(uint64_t cache) { release(cache, SITE()); }
+
+/* ---- pages ---- */
+
+static uint64_t page_of(uint64_t address)
+{
+    return *(uint64_t *)SYMBOL(vmemmap_base) +
+           (address - *(uint64_t *)SYMBOL(page_offset_base)) / PAGE_SIZE * SIZE(page);
+}
+
+static uint64_t address_of(uint64_t page)
+{
+    return *(uint64_t *)SYMBOL(page_offset_base) + (page - *(uint64_t *)SYMBOL(vmemmap_base)) / SIZE(page) * PAGE_SIZE;
+}
+
+static uint64_t pages_new(uint32_t gfp, uint32_t order, uint32_t site)
+{
+    uint64_t address = vmk_pages_alloc(order, site);
+    if (!address)
+        return 0;
+    uint64_t page = page_of(address);
+    zeroed(address, PAGE_SIZE << order, gfp);
+    memset((void *)page, 0, (uint64_t)SIZE(page) << order);
+    FIELD(page, page, refcount, int32_t) = 1;
+    if (order && gfp & GFP_COMP) {
+        FIELD(page, page, flags, uint64_t) |= 1ull << ENUM(PG_head);
+        for (uint64_t i = 1; i < 1ull << order; i++)
+            FIELD(page + i * SIZE(page), page, compound_head, uint64_t) = page | 1;
+    }
+    return page;
+}
+
+static void page_free(uint64_t page, uint32_t site)
+{
+    uint64_t address = address_of(page);
+    memset((void *)page, 0, vmk_alloc_size(address) / PAGE_SIZE * SIZE(page));
+    release(address, site);
+}
+
+void linux_page_put(uint64_t page)
+{
+    uint64_t head = FIELD(page, page, compound_head, uint64_t);
+    page = head & 1 ? head - 1 : page;
+    if (__sync_sub_and_fetch(&FIELD(page, page, refcount, int32_t), 1) == 0)
+        page_free(page, vmk_owner());
+}
+
+static uint64_t alloc_pages(uint32_t gfp, uint32_t order) { return pages_new(gfp, order, SITE()); }
+static uint64_t alloc_pages_on(uint32_t gfp, uint32_t order, int node, uint64_t mask)
+{
+    (void)node;
+    (void)mask;
+    return pages_new(gfp, order, SITE());
+}
+static uint64_t __get_free_pages(uint32_t gfp, uint32_t order)
+{
+    uint64_t page = pages_new(gfp, order, SITE());
+    return page ? address_of(page) : 0;
+}
+static uint64_t get_zeroed_page(uint32_t gfp)
+{
+    uint64_t page = pages_new(gfp | GFP_ZERO, 0, SITE());
+    return page ? address_of(page) : 0;
+}
+static void __free_pages(uint64_t page, uint32_t order)
+{
+    (void)order;
+    if (__sync_sub_and_fetch(&FIELD(page, page, refcount, int32_t), 1) == 0)
+        page_free(page, SITE());
+}
+static void free_pages(uint64_t address, uint32_t order)
+{
+    (void)order;
+    if (address)
+        page_free(page_of(address), SITE());
+}
+/* The inlined put_page has counted down to zero. */
+static void __folio_put(uint64_t folio) { page_free(folio, SITE()); }
+
+/* ---- fragments: each is an object of its own, so that each has an owner and is really freed ---- */
+
+static void *__netdev_alloc_frag_align(uint32_t size, uint32_t mask)
+{
+    (void)mask; /* slots of 64 bytes and more are aligned to a cache line */
+    return (void *)vmk_alloc(size < 64 ? 64 : size, SITE());
+}
+/* Linux finds a fragment by its page: drivers hand in an address somewhere inside. */
+static void page_frag_free(uint64_t address)
+{
+    if (vmk_free_around(address))
+        vmk_stop(VMK_STOP_PANIC, SITE(), address);
+}
+
+const struct linux_api mm_api[] = {
+    API_AS("__kmalloc", kmalloc_sized, "done", "Allocates memory for the calling module.", NULL),
+    API_AS("__kmalloc_noprof", kmalloc_sized, "done", "Allocates memory for the calling module.", NULL),
+    API_AS("__kmalloc_node", kmalloc_sized, "done", "Allocates memory; there is one node.", NULL),
+    API_AS("kmalloc_trace", kmalloc_from_cache, "done", "Allocates an object of a fixed size.", NULL),
+    API_AS("__kmalloc_cache_noprof", kmalloc_from_cache, "done", "Allocates an object of a fixed size.", NULL),
+    API_AS("kmalloc_large", kmalloc_sized, "done", "Allocates more than slabs hold.", NULL),
+    API_AS("__kmalloc_large_noprof", kmalloc_sized, "done", "Allocates more than slabs hold.", NULL),
+    API_AS("__kmalloc_node_track_caller", kmalloc_sized, "done", "Allocates for the caller's caller.",
+           "The owner is the module that runs, which is the same one."),
+    API(kfree, "done", "Frees an object; a double or stray free stops the driver.", NULL),
+    API(ksize, "done", "The usable size of an object.", NULL),
+    API(krealloc, "done", "Grows an object.", NULL),
+    API_AS("krealloc_noprof", krealloc, "done", "Grows an object.", NULL),
+    API(vmalloc, "done", "Allocates a run of pages.", "The run is contiguous in machine memory too."),
+    API_AS("vmalloc_noprof", vmalloc, "done", "Allocates a run of pages.", "Contiguous in machine memory too."),
+    API(vzalloc, "done", "Allocates a cleared run of pages.", "Contiguous in machine memory too."),
+    API_AS("vzalloc_noprof", vzalloc, "done", "Allocates a cleared run of pages.", "Contiguous in machine memory too."),
+    API_AS("vfree", kfree, "done", "Frees a run of pages.", NULL),
+    API_AS("kvmalloc_node", kvmalloc_sized, "done", "Allocates from slabs or pages, whichever fits.", NULL),
+    API_AS("__kvmalloc_node_noprof", kvmalloc_sized, "partial", "Allocates from slabs or pages, whichever fits.",
+           "The bucket argument of 6.12 is not looked at."),
+    API_AS("kvfree", kfree, "done", "Frees what kvmalloc gave.", NULL),
+    API(is_vmalloc_addr, "done", "Never: all memory here can be reached by DMA as it is.", NULL),
+    API(kmem_cache_create, "partial", "Makes a cache of objects of one size.",
+        "Caches share slabs by size; SLAB_* flags are not looked at."),
+    API(kmem_cache_destroy, "done", "Frees a cache; objects still out are reported as leaks.", NULL),
+    API(kmem_cache_alloc, "done", "Allocates an object of a cache.", NULL),
+    API_AS("kmem_cache_alloc_noprof", kmem_cache_alloc, "done", "Allocates an object of a cache.", NULL),
+    API(kmem_cache_free, "done", "Frees an object of a cache.", NULL),
+    API(alloc_pages, "done", "Allocates 2^order pages.", NULL),
+    API_AS("alloc_pages_noprof", alloc_pages, "done", "Allocates 2^order pages.", NULL),
+    API_AS("__alloc_pages", alloc_pages_on, "done", "Allocates 2^order pages; there is one node.", NULL),
+    API_AS("__alloc_pages_noprof", alloc_pages_on, "done", "Allocates 2^order pages; there is one node.", NULL),
+    API(__get_free_pages, "done", "Allocates 2^order pages, by address.", NULL),
+    API_AS("get_free_pages_noprof", __get_free_pages, "done", "Allocates 2^order pages, by address.", NULL),
+    API(get_zeroed_page, "done", "Allocates a cleared page, by address.", NULL),
+    API_AS("get_zeroed_page_noprof", get_zeroed_page, "done", "Allocates a cleared page, by address.", NULL),
+    API(__free_pages, "done", "Drops a reference to pages and frees them with the last.", NULL),
+    API(free_pages, "done", "Frees pages by address.", NULL),
+    API(__folio_put, "done", "Frees pages whose last reference has gone.", NULL),
+    API(__netdev_alloc_frag_align, "done", "Allocates a receive buffer.",
+        "A fragment is an object of its own and is not reached through its page's reference count."),
+    API(page_frag_free, "done", "Frees a receive buffer.", NULL),
+    API_END,
+};

@@ -1,0 +1,1 @@
+"""Linux modules as files: parsing, relocation, parameters, the scan before execution. Nothing is run."""

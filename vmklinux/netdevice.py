@@ -1,0 +1,493 @@
+"""net_device, the control half (Linux net/core/dev.c): life cycle, state, filters, and the uplink on top.
+
+What runs per packet is in netdevice.c and skbuff.c.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from functools import cache
+from typing import TYPE_CHECKING
+
+from vmkernel_core._core import ffi, lib
+from vmkernel_core.errors import UsageError
+from vmkernel_core.memory import load_bytes, store_bytes
+from vmkernel_core.net.uplink import Frame, LinkDown, Uplink, UplinkStats
+from vmklinux import ethtool
+from vmklinux.api import linux_api
+from vmklinux.device import driver_name, list_init
+from vmklinux.errors import DriverRefused
+from vmklinux.kobject import Obj, addressof
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vmkernel_core.net.uplink import Feature
+    from vmklinux.linux import Linux
+
+# include/uapi/linux/if.h
+IFF_UP, IFF_RUNNING, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x40, 0x100, 0x200
+ALIGN = 32  # NETDEV_ALIGN, include/linux/netdevice.h
+#: Bytes that one receive() can hand out.
+RECEIVE_BUFFER = 4 << 20
+
+_LISTS = (
+    "uc.list", "mc.list", "dev_addrs.list", "napi_list", "unreg_list", "close_list", "dev_list", "link_watch_list",
+    "ptype_all", "ptype_specific", "adj_list.upper", "adj_list.lower",
+)  # fmt: skip
+
+#: Feature names of vmkernel_core to the bits of netdev_features_t that mean them.
+FEATURES: dict[Feature, tuple[str, ...]] = {
+    "scatter-gather": ("NETIF_F_SG_BIT",),
+    "tx-checksum": ("NETIF_F_HW_CSUM_BIT", "NETIF_F_IP_CSUM_BIT", "NETIF_F_IPV6_CSUM_BIT"),
+    "rx-checksum": ("NETIF_F_RXCSUM_BIT",),
+    "tso": ("NETIF_F_TSO_BIT",),
+    "tso6": ("NETIF_F_TSO6_BIT",),
+    "vlan-insert": ("NETIF_F_HW_VLAN_CTAG_TX_BIT",),
+    "vlan-strip": ("NETIF_F_HW_VLAN_CTAG_RX_BIT",),
+    "vlan-filter": ("NETIF_F_HW_VLAN_CTAG_FILTER_BIT",),
+}
+
+
+@cache
+def _plain(count: int) -> struct.Struct:
+    """struct linux_frame for `count` frames that ask nothing of the device."""
+    return struct.Struct("<" + "I16x" * count)
+
+
+def _descriptor(frame: bytes | Frame) -> bytes:
+    if not isinstance(frame, Frame):
+        return _plain(1).pack(len(frame))
+    start, offset = frame.checksum or (0, 0)
+    gso_type = lib.LINUX_GSO_NONE
+    if frame.gso_size:
+        gso_type = lib.LINUX_GSO_TCPV6 if frame.data[12:14] == b"\x86\xdd" else lib.LINUX_GSO_TCPV4
+    flags = lib.LINUX_FRAME_NEEDS_CSUM if frame.checksum else 0
+    vlan = 0 if frame.vlan is None else frame.vlan | 0x10000
+    return struct.pack(
+        "<II6H", len(frame.data), vlan, flags, gso_type, frame.header_length, frame.gso_size, start, offset
+    )
+
+
+class NetDevice:
+    """A net_device that its driver registered: the driver's side of an Uplink (UplinkDriver)."""
+
+    def __init__(self, linux: Linux, obj: Obj, owner: int) -> None:
+        """Give the device a port."""
+        self.linux = linux
+        self.obj = obj
+        self.owner = owner
+        self.driver_name = driver_name(linux, obj.dev.parent)
+        self.uplink: Uplink | None = None
+        self.groups: list[Obj] = []
+        self._port = lib.linux_port_create(int(obj), owner)
+        if self._port == ffi.NULL:
+            raise UsageError("too many network devices in one process", remedy="start another process")
+        self._buffer = bytearray(RECEIVE_BUFFER)
+        self._lengths = ffi.new("uint32_t[]", 1024)
+        self._result = ffi.new("struct vmk_result *")
+
+    def destroy(self) -> None:
+        """Give the port back; frames that wait in it are dropped."""
+        if self._port != ffi.NULL:
+            lib.linux_port_end(self._port)
+            lib.linux_port_destroy(self._port)
+            self._port = ffi.NULL
+
+    def _ops(self, name: str) -> int:
+        """A function of the driver's net_device_ops; 0 when it has none."""
+        return int(getattr(self.obj.netdev_ops, name))
+
+    def call(self, name: str, *arguments: int | Obj) -> int:
+        """Call a function of net_device_ops under the RTNL's rules (one at a time); its int."""
+        return self.linux.call_int(self._ops(name), self.obj, *arguments, owner=self.owner)
+
+    def _require(self, name: str, what: str, *arguments: int | Obj) -> None:
+        error = -self.call(name, *arguments)
+        if error:
+            text = os.strerror(error) if error > 0 else f"result {-error}"
+            raise DriverRefused(f"{self.driver_name} refused to {what}: {text}", error, where=self.linux_name)
+
+    @property
+    def linux_name(self) -> str:
+        """Linux's name of it, ``eth0``."""
+        return str(self.obj.name.text())
+
+    def _state(self, bit: str) -> int:
+        return 1 << self.linux.types.enumerator(bit)
+
+    def set_state(self, bit: str, on: bool) -> None:
+        """Set or clear a bit of net_device.state."""
+        mask = self._state(bit)
+        self.obj.state = self.obj.state | mask if on else self.obj.state & ~mask
+
+    def has_state(self, bit: str) -> bool:
+        """Whether a bit of net_device.state is set."""
+        return bool(self.obj.state & self._state(bit))
+
+    # ---- UplinkDriver ----
+
+    def open(self) -> None:
+        """dev_open."""
+        self.set_state("__LINK_STATE_START", True)
+        try:
+            if self._ops("ndo_validate_addr"):
+                self._require("ndo_validate_addr", "use its MAC address")
+            self._require("ndo_open", "open")
+        except BaseException:
+            self.set_state("__LINK_STATE_START", False)
+            raise
+        self.obj.flags |= IFF_UP
+        self._set_rx_mode()
+
+    def close(self) -> None:
+        """dev_close."""
+        self.set_state("__LINK_STATE_START", False)
+        try:
+            self._require("ndo_stop", "close")
+        finally:
+            self.obj.flags &= ~(IFF_UP | IFF_RUNNING)
+
+    def transmit(self, frames: Sequence[bytes | Frame]) -> int:
+        """Send a batch through ndo_start_xmit."""
+        try:
+            data = b"".join(frames)  # type: ignore[arg-type]  # Frames take the other way
+            described = _plain(len(frames)).pack(*map(len, frames))  # type: ignore[arg-type]  # likewise
+        except TypeError:
+            data = b"".join(frame.data if isinstance(frame, Frame) else frame for frame in frames)
+            described = b"".join(map(_descriptor, frames))
+        table = ffi.from_buffer("struct linux_frame[]", described)
+        sent: int = lib.linux_port_transmit(self._port, ffi.from_buffer(data), table, len(frames), self._result)
+        if sent >= 0:
+            return sent
+        self.linux.check(self._result)
+        raise LinkDown(f"{self.linux_name} has no link", where=self.driver_name, remedy="wait_link() tells when it has")
+
+    def receive(self, max_frames: int) -> list[bytes]:
+        """Fetch received frames."""
+        count = lib.linux_port_receive(
+            self._port, ffi.from_buffer(self._buffer), RECEIVE_BUFFER, self._lengths, min(max_frames, 1024)
+        )
+        frames, at, view = [], 0, memoryview(self._buffer)
+        for length in self._lengths[0:count]:
+            frames.append(bytes(view[at : at + length]))
+            at += length
+        return frames
+
+    def wait(self, rx: bool, tx: bool, timeout: float) -> bool:
+        """Wait for frames, or for room."""
+        wanted = (lib.LINUX_PORT_RX if rx else 0) | (lib.LINUX_PORT_TX if tx else 0)
+        have = lib.linux_port_wait(self._port, wanted | lib.LINUX_PORT_END, int(timeout * 1e9))
+        return bool(have & wanted)
+
+    def wake(self) -> None:
+        """Let everybody who waits look again, now and from now on: the device is dead."""
+        if self._port != ffi.NULL:
+            lib.linux_port_end(self._port)
+
+    def mac(self) -> bytes:
+        """The address in use."""
+        return load_bytes(self.obj.dev_addr, 6)
+
+    def set_mac(self, mac: bytes) -> None:
+        """ndo_set_mac_address."""
+        sockaddr = self.linux.allocate(16)
+        try:
+            store_bytes(sockaddr, struct.pack("<H6s8x", 1, mac))
+            self._require("ndo_set_mac_address", "take that MAC address", sockaddr)
+        finally:
+            self.linux.free(sockaddr)
+
+    def mtu(self) -> int:
+        """net_device.mtu."""
+        return int(self.obj.mtu)
+
+    def set_mtu(self, mtu: int) -> None:
+        """dev_set_mtu."""
+        low, high = self.obj.min_mtu, self.obj.max_mtu
+        if not low <= mtu <= (high or mtu):
+            raise UsageError(f"an MTU of {mtu} is out of range", where=self.linux_name, remedy=f"use {low} to {high}")
+        if self._ops("ndo_change_mtu"):
+            self._require("ndo_change_mtu", f"set an MTU of {mtu}", mtu)
+        self.obj.mtu = mtu
+
+    def link_up(self) -> bool:
+        """Open, and the carrier on."""
+        return self.has_state("__LINK_STATE_START") and not self.has_state("__LINK_STATE_NOCARRIER")
+
+    def speed(self) -> int:
+        """Mb/s by ethtool; 0 when unknown or down."""
+        settings = ethtool.get_link_ksettings(self.linux, self.obj)
+        return settings.speed if settings else 0
+
+    def features(self) -> frozenset[Feature]:
+        """Those that are on."""
+        return frozenset(name for name in FEATURES if self.obj.features & self._feature_mask(name))
+
+    def _feature_mask(self, name: Feature) -> int:
+        return sum(1 << self.linux.types.enumerator(bit) for bit in FEATURES[name])
+
+    def set_feature(self, feature: Feature, on: bool) -> None:
+        """netdev_update_features with one feature more or less wanted."""
+        mask = self._feature_mask(feature) & self.obj.hw_features
+        if not mask:
+            raise UsageError(f"{self.driver_name} cannot switch {feature}", where=self.linux_name)
+        wanted = self.obj.wanted_features
+        self.obj.wanted_features = wanted | mask if on else wanted & ~mask
+        self.update_features()
+        if (feature in self.features()) != on:
+            raise UsageError(f"{self.driver_name} keeps {feature} as it is", where=self.linux_name)
+
+    def update_features(self) -> None:
+        """__netdev_update_features: what is wanted, as far as the driver agrees."""
+        obj = self.obj
+        features = obj.wanted_features & obj.hw_features | obj.features & ~obj.hw_features
+        if self._ops("ndo_fix_features"):
+            features = self.linux.call(self._ops("ndo_fix_features"), obj, features, owner=self.owner)
+        if features != obj.features:
+            if self._ops("ndo_set_features") and self.call("ndo_set_features", features) < 0:
+                return
+            obj.features = features
+
+    def set_promiscuous(self, on: bool) -> None:
+        """IFF_PROMISC."""
+        self.obj.flags = self.obj.flags | IFF_PROMISC if on else self.obj.flags & ~IFF_PROMISC
+        self._set_rx_mode()
+
+    def set_multicast(self, groups: Sequence[bytes]) -> None:
+        """Replace net_device.mc."""
+        for group in groups:
+            if len(group) != 6 or not group[0] & 1:
+                raise UsageError(f"{group.hex(':')} is not a multicast MAC address")
+        self._drop_groups()
+        for group in groups:
+            entry = self.linux.new("netdev_hw_addr", self.owner)
+            store_bytes(addressof(entry, "addr"), group)
+            entry.refcount = 1
+            _list_add_tail(self.linux, addressof(entry, "list"), addressof(self.obj, "mc.list"))
+            self.groups.append(entry)
+        self.obj.mc.count = len(groups)
+        self._set_rx_mode()
+
+    def _drop_groups(self) -> None:
+        list_init(self.linux, addressof(self.obj, "mc.list"))
+        self.obj.mc.count = 0
+        while self.groups:
+            self.linux.free(self.groups.pop())
+
+    def _set_rx_mode(self) -> None:
+        if self.obj.flags & IFF_UP and self._ops("ndo_set_rx_mode"):
+            self.linux.call(self._ops("ndo_set_rx_mode"), self.obj, owner=self.owner)
+
+    def stats(self) -> UplinkStats:
+        """Counters of the port and of the device (dev_get_stats)."""
+        port = ffi.new("struct linux_port_stats *")
+        lib.linux_port_stats(self._port, port)
+        device = self._device_stats()
+        return UplinkStats(
+            port.tx_frames, port.tx_bytes, port.rx_frames, port.rx_bytes, port.tx_busy, port.rx_dropped,
+            device["tx_errors"], device["rx_errors"], device["multicast"],
+            ethtool.get_strings(self.linux, self.obj),
+        )  # fmt: skip
+
+    def _device_stats(self) -> dict[str, int]:
+        names = ("tx_errors", "rx_errors", "multicast")
+        if not self._ops("ndo_get_stats64"):
+            return {name: getattr(self.obj.stats, name) for name in names}
+        storage = self.linux.new("rtnl_link_stats64")
+        try:
+            self.linux.call(self._ops("ndo_get_stats64"), self.obj, storage, owner=self.owner)
+            return {name: getattr(storage, name) for name in names}
+        finally:
+            self.linux.free(storage)
+
+    def release(self) -> None:
+        """What the vmkernel itself allocated for the device goes back."""
+        self._drop_groups()
+
+
+def _list_add_tail(linux: Linux, entry: int, head: int) -> None:
+    new, first = Obj(linux.types, "list_head", entry), Obj(linux.types, "list_head", head)
+    new.prev, new.next = first.prev, head
+    Obj(linux.types, "list_head", first.prev).next = entry
+    first.prev = entry
+
+
+class NetDevices:
+    """The registered devices by address; ``on_register`` gives each its uplink."""
+
+    def __init__(self, linux: Linux) -> None:
+        """None yet."""
+        self.registered: dict[int, NetDevice] = {}
+        self.memory: dict[int, list[int]] = {}
+        self.on_register: Callable[[NetDevice], Uplink] | None = None
+
+    def of(self, obj: Obj) -> NetDevice | None:
+        """The device of a net_device, if it is registered."""
+        return self.registered.get(int(obj))
+
+    def free_name(self) -> str:
+        """The first ethN that is free."""
+        taken = {device.linux_name for device in self.registered.values()}
+        number = 0
+        while f"eth{number}" in taken:
+            number += 1
+        return f"eth{number}"
+
+
+def _array(linux: Linux, kind: str, count: int, owner: int) -> tuple[int, int]:
+    size = linux.types.sizeof(kind)
+    return linux.allocate(size * count, owner), size
+
+
+@linux_api(partial="Traffic classes, XPS and the per-CPU reference count are not set up.")
+def alloc_etherdev_mqs(linux: Linux, sizeof_priv: int, txqs: int, rxqs: int) -> int:
+    """Allocate an Ethernet net_device with its queues and private area."""
+    types, owner = linux.types, lib.vmk_owner()
+    net_device = types.struct("net_device")
+    size = types.offsetof("net_device", "priv") if "priv" in net_device.fields else -(-net_device.size // ALIGN) * ALIGN
+    dev = Obj(types, "net_device", linux.allocate(size + sizeof_priv, owner))
+    address = linux.new("netdev_hw_addr", owner)
+    tx, tx_size = _array(linux, "netdev_queue", txqs, owner)
+    rx, _ = _array(linux, "netdev_rx_queue", rxqs, owner)
+    linux.state(NetDevices).memory[int(dev)] = [int(address), tx, rx]
+    for path in _LISTS:
+        if path.partition(".")[0] in net_device.fields:
+            list_init(linux, addressof(dev, path))
+    _list_add_tail(linux, addressof(address, "list"), addressof(dev, "dev_addrs.list"))
+    dev.dev_addrs.count = 1
+    dev.dev_addr = addressof(address, "addr")
+    dev._tx, dev._rx = tx, rx
+    dev.num_tx_queues = dev.real_num_tx_queues = txqs
+    dev.num_rx_queues = dev.real_num_rx_queues = rxqs
+    dev.gso_max_size, dev.gso_max_segs = 65536, 65535
+    for number in range(txqs):
+        queue = Obj(types, "netdev_queue", tx + number * tx_size)
+        queue.dev, queue.xmit_lock_owner = dev, -1
+        linux.call("dql_init", addressof(queue, "dql"), linux.hz)
+        # As if an operator had set byte_queue_limits/limit_min: the hypervisor does its own queueing.
+        queue.dql.min_limit = queue.dql.max_limit
+        dql_reset(linux, queue.dql)
+    linux.call("ether_setup", dev)
+    return int(dev)
+
+
+_DQL_COUNTERS = (
+    "num_queued", "num_completed", "last_obj_cnt", "prev_ovlimit", "prev_num_queued", "prev_last_obj_cnt",
+    "slack_start_time",
+)  # fmt: skip
+
+
+@linux_api(note="The limit restarts at its minimum, not at 0: Linux's first frame would stop the queue.")
+def dql_reset(linux: Linux, dql: Obj) -> None:
+    """Forget what byte-queue limits learned."""
+    for counter in _DQL_COUNTERS:
+        setattr(dql, counter, 0)
+    dql.lowest_slack = 0xFFFF_FFFF
+    dql.limit = dql.adj_limit = dql.min_limit
+
+
+@linux_api()
+def free_netdev(linux: Linux, dev: Obj) -> None:
+    """Free a net_device and what belongs to it."""
+    head = addressof(dev, "napi_list")
+    while (entry := int(dev.napi_list.next)) != head:
+        linux.call(linux.entry("__netif_napi_del"), entry - linux.types.offsetof("napi_struct", "dev_list"))
+    for address in linux.state(NetDevices).memory.pop(int(dev), []):
+        linux.free(address)
+    linux.free(dev)
+
+
+@linux_api("register_netdevice", note="Features that Linux adds in software (GSO, GRO) are not.")
+def register_netdev(linux: Linux, dev: Obj) -> int:
+    """Make a net_device known: it becomes an uplink."""
+    devices = linux.state(NetDevices)
+    store_bytes(addressof(dev, "name"), devices.free_name().encode() + b"\0")
+    device = NetDevice(linux, dev, lib.vmk_owner())
+    if dev.netdev_ops.ndo_init and (error := device.call("ndo_init")):
+        device.destroy()
+        return error
+    devices.registered[int(dev)] = device
+    device.set_state("__LINK_STATE_PRESENT", True)
+    dev.reg_state = linux.types.enumerator("NETREG_REGISTERED")
+    dev.wanted_features = dev.features & dev.hw_features
+    device.update_features()
+    if devices.on_register:
+        device.uplink = devices.on_register(device)
+    return 0
+
+
+@linux_api("unregister_netdevice_queue")
+def unregister_netdev(linux: Linux, dev: Obj) -> None:
+    """Close a net_device and take its uplink away."""
+    devices = linux.state(NetDevices)
+    device = devices.registered.pop(int(dev), None)
+    if device is None:
+        return
+    if dev.flags & IFF_UP:
+        device.close()
+    if device.uplink:
+        device.uplink.removed()
+    dev.reg_state = linux.types.enumerator("NETREG_UNREGISTERED")
+    if dev.netdev_ops.ndo_uninit:
+        linux.call(dev.netdev_ops.ndo_uninit, dev)
+    device.release()
+    device.destroy()
+
+
+@linux_api()
+def dev_addr_mod(linux: Linux, dev: Obj, offset: int, addr: int, len: int) -> None:
+    """Write a part of the device's address."""
+    store_bytes(dev.dev_addr + offset, load_bytes(addr, len))
+
+
+def _carrier(linux: Linux, dev: Obj, up: bool) -> None:
+    device = linux.state(NetDevices).of(dev)
+    if device is None:
+        mask = 1 << linux.types.enumerator("__LINK_STATE_NOCARRIER")
+        dev.state = dev.state & ~mask if up else dev.state | mask
+    elif device.has_state("__LINK_STATE_NOCARRIER") == up:
+        device.set_state("__LINK_STATE_NOCARRIER", not up)
+        if device.uplink:
+            device.uplink.post("link-up" if up else "link-down")
+
+
+@linux_api()
+def netif_carrier_on(linux: Linux, dev: Obj) -> None:
+    """The driver sees a link."""
+    _carrier(linux, dev, True)
+
+
+@linux_api()
+def netif_carrier_off(linux: Linux, dev: Obj) -> None:
+    """The driver sees no link."""
+    _carrier(linux, dev, False)
+
+
+def _all_queues(linux: Linux, dev: Obj, stopped: bool) -> None:
+    mask = 1 << linux.types.enumerator("__QUEUE_STATE_DRV_XOFF")
+    for number in range(dev.num_tx_queues):
+        queue = dev._tx[number]
+        queue.state = queue.state | mask if stopped else queue.state & ~mask
+
+
+@linux_api()
+def netif_device_detach(linux: Linux, dev: Obj) -> None:
+    """The device cannot be used for now."""
+    mask = 1 << linux.types.enumerator("__LINK_STATE_PRESENT")
+    if dev.state & mask:
+        dev.state &= ~mask
+        _all_queues(linux, dev, True)
+
+
+@linux_api()
+def netif_device_attach(linux: Linux, dev: Obj) -> None:
+    """The device can be used again."""
+    mask = 1 << linux.types.enumerator("__LINK_STATE_PRESENT")
+    if not dev.state & mask:
+        dev.state |= mask
+        _all_queues(linux, dev, False)
+        for number in range(dev.num_tx_queues):
+            linux.call(linux.entry("netif_schedule_queue"), dev._tx[number])
+

@@ -1,0 +1,109 @@
+"""Where each import of a module is served from, in the documented order; and the report of ``vmk module check``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+import msgspec
+
+from vmklinux.api import emulated
+from vmklinux.module.elf import ModuleFile
+from vmklinux.module.modinfo import check_vermagic, check_versions
+from vmklinux.safe import image_safe
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from vmklinux.image import Image
+    from vmklinux.kernels import Kernel
+
+Source: TypeAlias = Literal["vmklinux", "modules", "image"]
+
+
+@dataclass(frozen=True, slots=True)
+class Resolution:
+    """For each import its source; ``unresolved`` are those that nobody serves (weak ones may stay so)."""
+
+    sources: Mapping[str, Source]
+    unresolved: tuple[str, ...]
+
+    def count(self, source: Source) -> int:
+        """How many imports a source serves."""
+        return sum(1 for found in self.sources.values() if found == source)
+
+
+def resolve(module: ModuleFile, image: Image, others: Mapping[str, ModuleFile]) -> Resolution:
+    """Look at every import: our own function, then another module (by what it exports), then the reviewed image."""
+    served, safe = emulated(), image_safe()
+    exported = {symbol for other in others.values() for symbol in other.exports}
+    sources: dict[str, Source] = {}
+    unresolved = []
+    for wanted in module.imports:
+        if wanted.name in served:
+            sources[wanted.name] = "vmklinux"
+        elif wanted.name in exported:
+            sources[wanted.name] = "modules"
+        elif wanted.name in image.symbols and wanted.name in safe:
+            sources[wanted.name] = "image"
+        elif not wanted.weak:
+            unresolved.append(wanted.name)
+    return Resolution(sources, tuple(sorted(unresolved)))
+
+
+def dependencies(module: ModuleFile, kernel: Kernel) -> dict[str, ModuleFile]:
+    """The modules that it needs, by name, each after those that it needs itself (.modinfo depends)."""
+    found: dict[str, ModuleFile] = {}
+
+    def visit(needed: ModuleFile) -> None:
+        for name in needed.info.depends:
+            if name not in found:
+                other = ModuleFile.read(kernel.find_module(name))
+                visit(other)
+                found[name] = other
+
+    visit(module)
+    return found
+
+
+class Sensitive(msgspec.Struct, frozen=True):
+    """An instruction that the scan before execution reports, and how it is handled."""
+
+    section: str
+    offset: int
+    instruction: str
+    treatment: str
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What ``vmk module check`` says of one module; the counts are of imported symbols."""
+
+    module: str
+    kernel: str
+    imports: int
+    vmklinux: int
+    image: int
+    modules: int
+    unresolved: list[str]
+    sensitive: list[Sensitive]
+
+
+def check(path: Path, kernel: Kernel, image: Image) -> Report:
+    """Link a module without running it; errors of vmklinux.module for what is no module of this kernel."""
+    from vmklinux.module.scan import scan
+
+    module = ModuleFile.read(path)
+    check_vermagic(module, kernel.release)
+    check_versions(module, image.crcs.get)
+    resolution = resolve(module, image, dependencies(module, kernel))
+    return Report(
+        module.name,
+        kernel.release,
+        len(module.imports),
+        resolution.count("vmklinux"),
+        resolution.count("image"),
+        resolution.count("modules"),
+        list(resolution.unresolved),
+        [Sensitive(f.section, f.offset, f.instruction, str(f.treatment)) for f in scan(module)],
+    )

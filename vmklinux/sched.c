@@ -1,0 +1,165 @@
+/* Sleeping, waking and time (Linux kernel/sched/core.c, kernel/time/, kernel/locking/mutex.c, arch/x86/lib/delay.c).
+ *
+ * Waitqueues, completions and semaphores run from the image, on top of schedule, schedule_timeout and the wake
+ * functions here. Mutexes are ours, because the image's slow path reaches into the run queue. */
+#define _GNU_SOURCE
+#include <time.h>
+
+#include "vmklinux/linux.h"
+
+#define MAX_SCHEDULE_TIMEOUT INT64_MAX
+#define SPIN_LIMIT_NS 20000ull /* a longer delay lets the CPU go: the device may need it, to be done in time */
+#define MUTEX_FLAGS 7ull
+
+unsigned linux_hz(void);
+
+static uint32_t *state(void) { return &FIELD(vmk_world_task(), task_struct, state, uint32_t); }
+
+static void schedule(void)
+{
+    uint32_t *mine = state();
+    while (*mine)
+        vmk_world_sleep(UINT64_MAX);
+}
+
+static int64_t schedule_timeout(int64_t timeout)
+{
+    if (timeout == MAX_SCHEDULE_TIMEOUT) {
+        schedule();
+        return timeout;
+    }
+    uint64_t tick = 1000000000ull / linux_hz(), left = timeout > 0 ? (uint64_t)timeout * tick : 0;
+    uint32_t *mine = state();
+    while (*mine && left)
+        left = vmk_world_sleep(left);
+    *mine = 0;
+    return (int64_t)((left + tick - 1) / tick);
+}
+
+static int wake_up_process(uint64_t task)
+{
+    uint32_t *its = &FIELD(task, task_struct, state, uint32_t);
+    if (!*its)
+        return 0;
+    *its = 0;
+    vmk_world_wake(task);
+    return 1;
+}
+
+static int default_wake_function(uint64_t entry) { return wake_up_process(FIELD(entry, wait_queue_entry, private, uint64_t)); }
+
+static void sleep_for(uint64_t ns)
+{
+    for (uint64_t left = ns; left;)
+        left = vmk_world_sleep(left);
+    vmk_tick();
+}
+
+static void msleep(uint32_t ms) { sleep_for(ms * 1000000ull); }
+static uint64_t msleep_interruptible(uint32_t ms)
+{
+    sleep_for(ms * 1000000ull);
+    return 0;
+}
+static void usleep_range_state(uint64_t least_us) { sleep_for(least_us * 1000); }
+
+static void delay(uint64_t ns)
+{
+    uint64_t end = vmk_now() + ns;
+    if (ns > SPIN_LIMIT_NS) {
+        struct timespec until = {(time_t)(end / 1000000000ull), (long)(end % 1000000000ull)};
+        clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
+    }
+    while (vmk_now() < end)
+        __builtin_ia32_pause();
+    vmk_tick();
+}
+
+static void __udelay(uint64_t us) { delay(us * 1000); }
+static void __ndelay(uint64_t ns) { delay(ns); }
+/* The argument is microseconds times 2^32 / 10^6 (include/asm-generic/delay.h). */
+static void __const_udelay(uint64_t loops) { delay((uint64_t)(((__uint128_t)loops * 1000000000u) >> 32)); }
+
+static int nothing(void) { return 0; }
+
+/* ---- mutexes ---- */
+
+struct waiter {
+    uint64_t mutex, task;
+    struct waiter *next;
+};
+static struct waiter *waiters;
+
+static void mutex_lock(uint64_t mutex)
+{
+    uint64_t *owner = &FIELD(mutex, mutex, owner, uint64_t), task = vmk_world_task();
+    if (*owner & ~MUTEX_FLAGS) {
+        struct waiter me = {mutex, task, waiters}, **at = &waiters;
+        if ((*owner & ~MUTEX_FLAGS) == task) /* it would wait for itself for ever */
+            vmk_stop(VMK_STOP_PANIC, SITE(), mutex);
+        waiters = &me;
+        while (*owner & ~MUTEX_FLAGS)
+            vmk_world_sleep(UINT64_MAX);
+        while (*at != &me)
+            at = &(*at)->next;
+        *at = me.next;
+    }
+    *owner = task;
+}
+
+static int mutex_lock_interruptible(uint64_t mutex)
+{
+    mutex_lock(mutex);
+    return 0;
+}
+
+static int mutex_trylock(uint64_t mutex)
+{
+    uint64_t *owner = &FIELD(mutex, mutex, owner, uint64_t);
+    if (*owner & ~MUTEX_FLAGS)
+        return 0;
+    *owner = vmk_world_task();
+    return 1;
+}
+
+static void mutex_unlock(uint64_t mutex)
+{
+    FIELD(mutex, mutex, owner, uint64_t) = 0;
+    for (struct waiter *waiter = waiters; waiter; waiter = waiter->next)
+        if (waiter->mutex == mutex)
+            vmk_world_wake(waiter->task);
+}
+
+static int mutex_is_locked(uint64_t mutex) { return (FIELD(mutex, mutex, owner, uint64_t) & ~MUTEX_FLAGS) != 0; }
+
+/* ---- the stack protector, and code that has seen the impossible ---- */
+
+static void __stack_chk_fail(void) { vmk_stop(VMK_STOP_PANIC, (uint32_t)CALLER(), 0); }
+
+const struct linux_api sched_api[] = {
+    API(schedule, "done", "Gives the CPU away until woken.", NULL),
+    API(schedule_timeout, "done", "Gives the CPU away until woken or the jiffies are over.", NULL),
+    API(wake_up_process, "done", "Wakes a sleeping world.", NULL),
+    API(default_wake_function, "done", "Wakes the world behind a wait queue entry.",
+        "Modes are not told apart: no world here sleeps interruptibly by a signal."),
+    API(msleep, "done", "Sleeps for milliseconds.", NULL),
+    API(msleep_interruptible, "done", "Sleeps for milliseconds.", "There are no signals to interrupt it."),
+    API(usleep_range_state, "done", "Sleeps for microseconds.", "The upper bound is not used to join wake-ups."),
+    API(__udelay, "done", "Waits for microseconds without giving the CPU away.", NULL),
+    API(__ndelay, "done", "Waits for nanoseconds without giving the CPU away.", NULL),
+    API(__const_udelay, "done", "Waits for microseconds, given as a scaled constant.", NULL),
+    API_AS("__SCT__cond_resched", nothing, "no-op", "Offers the CPU.", "Worlds change at sleeps and between calls."),
+    API_AS("__cond_resched", nothing, "no-op", "Offers the CPU.", "Worlds change at sleeps and between calls."),
+    API_AS("__SCT__might_resched", nothing, "no-op", "Offers the CPU.", "Worlds change at sleeps and between calls."),
+    API_AS("__SCT__preempt_schedule", nothing, "no-op", "Preempts.", "Kernel code is never preempted here."),
+    API_AS("preempt_schedule", nothing, "no-op", "Preempts.", "Kernel code is never preempted here."),
+    API_AS("preempt_schedule_notrace", nothing, "no-op", "Preempts.", "Kernel code is never preempted here."),
+    API_AS("__SCT__preempt_schedule_notrace", nothing, "no-op", "Preempts.", "Kernel code is never preempted here."),
+    API(mutex_lock, "done", "Takes a mutex; taking one's own again stops the driver.", NULL),
+    API(mutex_lock_interruptible, "done", "Takes a mutex.", "There are no signals to interrupt it."),
+    API(mutex_trylock, "done", "Takes a mutex if it is free.", NULL),
+    API(mutex_unlock, "done", "Gives a mutex back.", NULL),
+    API(mutex_is_locked, "done", "Whether somebody holds a mutex.", NULL),
+    API(__stack_chk_fail, "done", "The stack protector found damage: stops the driver.", NULL),
+    API_END,
+};

@@ -1,0 +1,102 @@
+"""Timers (Linux kernel/time/timer.c): timer_list on the idle loop's timer queue."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmkernel_core._core import lib
+from vmklinux.api import linux_api
+from vmklinux.errors import DriverStopped
+from vmklinux.kobject import Obj
+from vmklinux.sched import WaitList
+
+if TYPE_CHECKING:
+    from vmklinux.linux import Linux
+
+#: Seconds that a timer function may take before del_timer_sync gives up.
+SYNC_LIMIT = 10.0
+_PENDING = 8  # any value but null in entry.pprev: timer_pending() is inlined in drivers and looks at it
+
+
+class Timers:
+    """The timers that are set, by address of their timer_list."""
+
+    def __init__(self, linux: Linux) -> None:
+        """None is set."""
+        self.linux = linux
+        self.running: int = 0
+        self.done = WaitList()
+
+    def set(self, timer: Obj, expires: int) -> bool:
+        """Set or move a timer to a time in jiffies; whether it was pending."""
+        timer.expires = expires
+        timer.entry.pprev = _PENDING
+        left = max(0, _signed(expires - lib.linux_jiffies()))
+        deadline = lib.vmk_now() + left * 1_000_000_000 // self.linux.hz
+        address = int(timer)
+        return self.linux.idle.timers.set(("timer", address), deadline, lambda: self._fire(address))
+
+    def cancel(self, timer: Obj) -> bool:
+        """Whether it was pending."""
+        timer.entry.pprev = 0
+        return self.linux.idle.timers.cancel(("timer", int(timer)))
+
+    def cancel_sync(self, timer: Obj) -> bool:
+        """Cancel, and wait for the function if it runs in another world."""
+        was_pending = self.cancel(timer)
+        address = int(timer)
+        self.done.wait_until(lambda: self.running != address, "a timer's function", SYNC_LIMIT)
+        return was_pending
+
+    def _fire(self, address: int) -> None:
+        timer = Obj(self.linux.types, "timer_list", address)
+        lib.vmk_baton_take()
+        try:
+            timer.entry.pprev = 0
+            self.running = address
+            self.linux.call(timer.function, timer)
+        except DriverStopped as error:
+            self.linux.on_stopped(error)
+        finally:
+            self.running = 0
+            lib.vmk_baton_drop()
+            self.done.wake_all()
+
+
+def _signed(value: int) -> int:
+    value &= (1 << 64) - 1
+    return value - (value >> 63 << 64)
+
+
+@linux_api()
+def init_timer_key(
+    linux: Linux, timer: Obj, function: int, flags: int, name: int, key: int
+) -> None:
+    """Initialise a timer."""
+    timer.entry.pprev = 0
+    timer.function = function
+    timer.flags = flags
+
+
+@linux_api("timer_reduce", partial="timer_reduce also moves a timer to a later time")
+def mod_timer(linux: Linux, timer: Obj, expires: int) -> bool:
+    """Set a timer, or move one that is set."""
+    return linux.state(Timers).set(timer, expires)
+
+
+@linux_api()
+def add_timer(linux: Linux, timer: Obj) -> None:
+    """Set a timer to the time that it carries."""
+    linux.state(Timers).set(timer, timer.expires)
+
+
+@linux_api("timer_delete")
+def del_timer(linux: Linux, timer: Obj) -> bool:
+    """Cancel a timer without waiting for its function."""
+    return linux.state(Timers).cancel(timer)
+
+
+@linux_api("timer_delete_sync", "timer_shutdown_sync")
+def del_timer_sync(linux: Linux, timer: Obj) -> bool:
+    """Cancel a timer and wait for its function, if it runs in another world."""
+    return linux.state(Timers).cancel_sync(timer)

@@ -1,0 +1,223 @@
+"""Work items (Linux kernel/workqueue.c): each runs in a world of its own, so it may sleep.
+
+Deviation: all queues share one pool of worlds; an item never runs twice at the same time, and the items of an
+ordered queue run one after the other.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vmkernel_core._core import lib
+from vmklinux.api import linux_api
+from vmklinux.errors import DriverStopped
+from vmklinux.kobject import Obj, container_of
+from vmklinux.sched import WaitList
+
+if TYPE_CHECKING:
+    from vmklinux.linux import Linux
+
+#: Worlds that may run items at the same time.
+WORKERS = 4
+#: Seconds that cancel and flush wait for an item that runs.
+SYNC_LIMIT = 30.0
+_PENDING = 1  # WORK_STRUCT_PENDING_BIT is bit 0 of work_struct.data (include/linux/workqueue.h)
+
+
+@dataclass
+class _Shared:
+    """What the workers share, under its own lock (never held while waiting for the baton)."""
+
+    changed: threading.Condition = field(default_factory=threading.Condition)
+    queued: deque[tuple[int, int]] = field(default_factory=deque)  # (queue, work)
+    running: dict[int, int] = field(default_factory=dict)  # work -> queue
+    stopping: bool = False
+
+
+class Workqueues:
+    """The items that wait and run, and the worlds that run them."""
+
+    def __init__(self, linux: Linux) -> None:
+        """Start the worlds."""
+        self.linux = linux
+        self.done = WaitList()
+        self._shared = _Shared()
+        self._threads = [
+            threading.Thread(target=self._work, name=f"kworker/{n}", daemon=True) for n in range(WORKERS)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self) -> None:
+        """End the worlds once their items are done; what still waits is dropped."""
+        with self._shared.changed:
+            self._shared.stopping = True
+            self._shared.changed.notify_all()
+        for thread in self._threads:
+            thread.join(SYNC_LIMIT)
+
+    def queue(self, queue: int, work: Obj) -> bool:
+        """Queue an item; False when it waits already."""
+        if work.data.counter & _PENDING:
+            return False
+        work.data.counter |= _PENDING
+        self._push(queue, int(work))
+        return True
+
+    def _push(self, queue: int, work: int) -> None:
+        with self._shared.changed:
+            self._shared.queued.append((queue, work))
+            self._shared.changed.notify()
+
+    def delay(self, queue: int, delayed: Obj, jiffies: int) -> bool:
+        """Queue a delayed item after some jiffies; False when it waits already."""
+        work = delayed.work
+        if work.data.counter & _PENDING:
+            return False
+        work.data.counter |= _PENDING
+        self._set(queue, delayed, jiffies)
+        return True
+
+    def _set(self, queue: int, delayed: Obj, jiffies: int) -> None:
+        address = int(delayed.work)
+        if not jiffies:
+            self._push(queue, address)
+            return
+        deadline = lib.vmk_now() + jiffies * 1_000_000_000 // self.linux.hz
+        self.linux.idle.timers.set(("work", address), deadline, lambda: self._push(queue, address))
+
+    def modify(self, queue: int, delayed: Obj, jiffies: int) -> bool:
+        """Queue a delayed item anew, whether it waits or not; whether it waited."""
+        waited = self._withdraw(delayed.work)
+        delayed.work.data.counter |= _PENDING
+        self._set(queue, delayed, jiffies)
+        return waited
+
+    def _withdraw(self, work: Obj) -> bool:
+        address = int(work)
+        found = self.linux.idle.timers.cancel(("work", address))
+        with self._shared.changed:
+            before = len(self._shared.queued)
+            self._shared.queued = deque(item for item in self._shared.queued if item[1] != address)
+            found |= len(self._shared.queued) != before
+        work.data.counter &= ~_PENDING
+        return found
+
+    def cancel(self, work: Obj, *, sync: bool) -> bool:
+        """Withdraw an item, and with ``sync`` wait until it does not run; whether it waited."""
+        waited = self._withdraw(work)
+        if sync:
+            address = int(work)
+            self.done.wait_until(
+                lambda: address not in self._shared.running or self._is_own(address), "a work item", SYNC_LIMIT
+            )
+            waited |= self._withdraw(work)
+        return waited
+
+    def _is_own(self, work: int) -> bool:
+        return getattr(threading.current_thread(), "vmk_work", 0) == work
+
+    def flush(self, work: int = 0, queue: int = 0) -> None:
+        """Wait until an item, or every item of a queue, has run."""
+
+        def idle() -> bool:
+            with self._shared.changed:
+                waiting = any(work in (0, w) and queue in (0, q) for q, w in self._shared.queued)
+                runs = any(work in (0, w) and queue in (0, q) for w, q in self._shared.running.items())
+            return not (waiting or runs)
+
+        self.done.wait_until(idle, "a work queue", SYNC_LIMIT)
+
+    def outstanding(self, low: int, high: int) -> list[int]:
+        """Items that wait (also for their time) and whose work_struct lies in [low, high)."""
+        timed = [key[1] for key in self.linux.idle.timers.keys() if isinstance(key, tuple) and key[0] == "work"]
+        with self._shared.changed:
+            return [work for work in (*timed, *(w for _, w in self._shared.queued)) if low <= work < high]
+
+    def _next(self) -> tuple[int, int] | None:
+        with self._shared.changed:
+            while not self._shared.stopping:
+                for item in self._shared.queued:
+                    if item[1] not in self._shared.running:
+                        self._shared.queued.remove(item)
+                        self._shared.running[item[1]] = item[0]
+                        return item
+                self._shared.changed.wait()
+        return None
+
+    def _work(self) -> None:
+        while (item := self._next()) is not None:
+            queue, address = item
+            threading.current_thread().vmk_work = address  # type: ignore[attr-defined]  # read by _is_own
+            work = Obj(self.linux.types, "work_struct", address)
+            lib.vmk_baton_take()
+            try:
+                work.data.counter &= ~_PENDING
+                self.linux.call(work.func, work)
+            except DriverStopped as error:
+                self.linux.on_stopped(error)
+            finally:
+                lib.vmk_baton_drop()
+                with self._shared.changed:
+                    del self._shared.running[address]
+                    self._shared.changed.notify_all()
+                self.done.wake_all()
+
+
+@linux_api()
+def queue_work_on(linux: Linux, cpu: int, wq: Obj, work: Obj) -> bool:
+    """Queue a work item; there is one CPU."""
+    return linux.state(Workqueues).queue(int(wq), work)
+
+
+@linux_api()
+def queue_delayed_work_on(linux: Linux, cpu: int, wq: Obj, dwork: Obj, delay: int) -> bool:
+    """Queue a work item after some jiffies."""
+    return linux.state(Workqueues).delay(int(wq), dwork, delay)
+
+
+@linux_api()
+def mod_delayed_work_on(linux: Linux, cpu: int, wq: Obj, dwork: Obj, delay: int) -> bool:
+    """Queue a delayed item anew."""
+    return linux.state(Workqueues).modify(int(wq), dwork, delay)
+
+
+@linux_api()
+def delayed_work_timer_fn(linux: Linux, timer: Obj) -> None:
+    """The function of a delayed item's own timer, for drivers that set it themselves."""
+    delayed = container_of(timer, linux.types, "delayed_work", "timer")
+    linux.state(Workqueues).queue(int(delayed.wq), delayed.work)
+
+
+@linux_api()
+def cancel_work_sync(linux: Linux, work: Obj) -> bool:
+    """Withdraw an item and wait until it does not run."""
+    return linux.state(Workqueues).cancel(work, sync=True)
+
+
+@linux_api()
+def cancel_delayed_work_sync(linux: Linux, dwork: Obj) -> bool:
+    """Withdraw a delayed item and wait until it does not run."""
+    return linux.state(Workqueues).cancel(dwork.work, sync=True)
+
+
+@linux_api()
+def cancel_delayed_work(linux: Linux, dwork: Obj) -> bool:
+    """Withdraw a delayed item."""
+    return linux.state(Workqueues).cancel(dwork.work, sync=False)
+
+
+@linux_api()
+def flush_work(linux: Linux, work: Obj) -> bool:
+    """Wait until an item has run."""
+    linux.state(Workqueues).flush(work=int(work))
+    return True
+
+
+@linux_api("flush_workqueue", "drain_workqueue", note="On older kernels under its name without underscores.")
+def __flush_workqueue(linux: Linux, wq: Obj) -> None:
+    """Wait until the items of a queue have run."""
+    linux.state(Workqueues).flush(queue=int(wq))
