@@ -27,7 +27,6 @@ from vmklinux.pci import PciCore, PciDevice
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
-    from pathlib import Path
     from types import TracebackType
 
     from vmkernel_core.pci import PciFunction
@@ -58,7 +57,8 @@ class VMkernel:
     """A host: use it as a context manager. ``uplinks`` has its network devices by name (``vmnic0`` ...).
 
     ``kernel`` is a release or its beginning (``"6.1"``); ``modules`` overrides the HCL, PCI address or
-    ``vendor:device`` to module name (the device is then "unsupported"); ``settings`` are module parameters by module.
+    ``vendor:device`` to module name (the device is then "unsupported"); ``settings`` are module parameters, by
+    module or by the PCI address of the device that the module is loaded for.
     ``seconds`` tells how long the image, loading and probing took.
     """
 
@@ -109,7 +109,9 @@ class VMkernel:
                 self.kernel: Kernel = kernels.find(self._release)
                 self.memory = self._stack.enter_context(MachineMemory(self._size))
                 self.idle = IdleLoop(self._on_event, self._on_gone)
-                self.linux = self._stack.enter_context(Linux(self.kernel, self.memory, self.idle, kernels.cache_dir()))
+                self.linux = self._stack.enter_context(
+                    Linux(self.kernel, self.memory, self.idle, kernels.cache_dir())
+                )
             self.linux.on_stopped = self._on_stopped
             self._stack.callback(self.platform.stop)
             with self._timed("platform"):
@@ -172,7 +174,8 @@ class VMkernel:
         before = len(core.drivers)
         if name.replace("-", "_") not in self.loader.modules:
             with self._timed("load"):
-                self.loader.load(name, self._settings.get(name, ()), allow_unresolved=self._allow_unresolved)
+                settings = self._settings.get(name) or self._settings.get(str(adapter.function.address), ())
+                self.loader.load(name, settings, allow_unresolved=self._allow_unresolved)
         with self._timed("probe"):
             device = core.add(adapter.function, self.platform)
             try:
@@ -188,7 +191,9 @@ class VMkernel:
             if entry := core.match(driver, device):
                 error = core.bind(driver, device, entry)
                 if error:
-                    raise DriverRefused(f"{name} refused the device: error {-error}", -error, where=str(adapter.function))
+                    raise DriverRefused(
+                        f"{name} refused the device: error {-error}", -error, where=str(adapter.function)
+                    )
                 adapter.device = device
                 adapter.uplink = next((u for n, u in self.uplinks.items() if n not in known), None)
                 return
@@ -196,15 +201,22 @@ class VMkernel:
 
     def unload(self, name: str) -> list[Leak]:
         """Unload one module; what it left behind. Its devices are unbound."""
-        core = self.linux.state(PciCore)
+        leaks: list[Leak] = []
         try:
-            return self.loader.unload(name)
+            leaks += self.loader.unload(name)
         finally:
             for adapter in self.adapters:
                 if adapter.device is not None and adapter.device.driver is None:
-                    core.remove(adapter.device)
+                    leaks += self._free_device(adapter.device, name)
                     adapter.device = adapter.uplink = None
-            self.uplinks = {n: u for n, u in self.uplinks.items() if any(a.uplink is u for a in self.adapters)}
+            self.uplinks = {
+                n: u for n, u in self.uplinks.items() if any(a.uplink is u for a in self.adapters)
+            }
+        return leaks
+
+    def _free_device(self, device: PciDevice, name: str) -> list[Leak]:
+        mappings = self.linux.state(PciCore).remove(device)
+        return [Leak("dma", f"{mappings} mappings of {device.function}", name)] if mappings else []
 
     def unload_all(self) -> list[Leak]:
         """Unload every module, those that depend on others first."""
@@ -226,10 +238,12 @@ class VMkernel:
         self.linux.event(event)
 
     def _on_stopped(self, error: DriverStopped) -> None:
-        log.error("driver stopped: %s", error)
-        for uplink in list(self.uplinks.values()):
-            if f"[{uplink.driver_name}]" in error.site:
-                uplink.kill("stopped", error)
+        module = self.loader.modules.get(error.module)
+        if module is not None:
+            module.dead = True
+        for adapter in self.adapters:
+            if adapter.uplink is not None and adapter.verdict.module == error.module:
+                adapter.uplink.kill("stopped", error)
 
     def _on_gone(self) -> None:
         for uplink in list(self.uplinks.values()):
@@ -247,5 +261,3 @@ class _Timed:
 
     def __exit__(self, *exception: object) -> None:
         self.table[self.key] = self.table.get(self.key, 0.0) + perf_counter() - self.began
-
-

@@ -118,7 +118,7 @@ struct vmk_event { uint32_t kind; uint32_t site; int32_t stop; uint32_t owner; u
 /* 1 and the oldest event, or 0 when there is none. */
 int vmk_event_next(struct vmk_event *out);
 
-struct vmk_result { uint64_t value; int32_t stop; uint32_t site; uint64_t detail; };
+struct vmk_result { uint64_t value; int32_t stop; uint32_t site; uint64_t detail; uint32_t owner; };
 /* Calls kernel code in this thread's world (made at the first call) with the baton held; delivers interrupts
  * afterwards. `owner` names, by any code address in it, the module on whose behalf it runs. */
 void vmk_call(uint64_t function, const uint64_t args[6], uint32_t owner, struct vmk_result *out);
@@ -172,7 +172,7 @@ bool vmk_in_kernel(void);
 void vmk_stop(int reason, uint32_t site, uint64_t detail) __attribute__((noreturn));
 /* The caller of a C function that kernel code called through a thunk, if that is a module's code; else the owner. */
 uint32_t vmk_site(uint64_t caller);
-void vmk_event_put(uint32_t kind, uint32_t site, int32_t stop, uint64_t detail);
+void vmk_event_put(uint32_t kind, uint32_t site, uint64_t detail);
 /* Runs `fn` in a frame of its own, so that a stop ends only that; the stop becomes an event. */
 void vmk_guarded(void (*fn)(void *), void *arg, uint32_t owner);
 /* vmk_call for C: runs fn(arg) with the baton, in a frame, then delivers. */

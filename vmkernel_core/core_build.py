@@ -5,8 +5,12 @@ from pathlib import Path
 from cffi import FFI
 
 ROOT = Path(__file__).resolve().parent.parent if "__file__" in globals() else Path.cwd()
-HEADERS = sorted(str(p.relative_to(ROOT)) for d in ("vmkernel_core", "vmklinux") for p in (ROOT / d).glob("*.h"))
-SOURCES = sorted(str(p.relative_to(ROOT)) for d in ("vmkernel_core", "vmklinux") for p in (ROOT / d).glob("*.c"))
+HEADERS = sorted(
+    str(p.relative_to(ROOT)) for d in ("vmkernel_core", "vmklinux") for p in (ROOT / d).glob("*.h")
+)
+SOURCES = sorted(
+    str(p.relative_to(ROOT)) for d in ("vmkernel_core", "vmklinux") for p in (ROOT / d).glob("*.c")
+)
 
 
 def cdef(header: str) -> str:

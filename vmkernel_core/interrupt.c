@@ -119,7 +119,7 @@ static bool run_line(unsigned number)
     if (++line->judged == JUDGED_EACH) {
         if (line->judged_unhandled > TOO_MANY) {
             line->depth++;
-            vmk_event_put(VMK_EVENT_NOBODY_CARED, 0, 0, number);
+            vmk_event_put(VMK_EVENT_NOBODY_CARED, 0, number);
         }
         line->judged = line->judged_unhandled = 0;
     }

@@ -43,16 +43,6 @@ class TimerQueue:
         with self._lock:
             return self._live.pop(key, None) is not None
 
-    def pending(self, key: Hashable) -> bool:
-        """Whether the key is set and has not fired."""
-        with self._lock:
-            return key in self._live
-
-    def keys(self) -> list[Hashable]:
-        """What is set."""
-        with self._lock:
-            return list(self._live)
-
     def _first(self) -> tuple[int, int, Hashable] | None:
         while self._heap:
             entry = self._heap[0]

@@ -398,7 +398,7 @@ static void on_illegal(int signal, siginfo_t *info, void *context)
         vmk_stop(VMK_STOP_ILLEGAL, (uint32_t)rip, 0);
     if (!(bug->flags & BUGFLAG_WARNING))
         vmk_stop(VMK_STOP_BUG, (uint32_t)rip, 0);
-    vmk_event_put(VMK_EVENT_WARN, (uint32_t)rip, 0, 0);
+    vmk_event_put(VMK_EVENT_WARN, (uint32_t)rip, 0);
     g[REG_RIP] += 2; /* past ud2 */
 }
 

@@ -267,7 +267,7 @@ uint32_t vmk_site(uint64_t caller)
 void vmk_stop(int reason, uint32_t site, uint64_t detail)
 {
     struct vmk_frame *frame = self->frame;
-    *frame->result = (struct vmk_result){.stop = reason, .site = site, .detail = detail};
+    *frame->result = (struct vmk_result){.stop = reason, .site = site, .detail = detail, .owner = frame->owner};
     siglongjmp(frame->env, 1);
 }
 
@@ -296,12 +296,24 @@ static void run_in_frame(struct vmk_world *world, void (*fn)(void *), void *arg,
     world->frame = frame.previous;
 }
 
+static void event_put(struct vmk_event event)
+{
+    pthread_mutex_lock(&events_lock);
+    if (events_count == MAX_EVENTS)
+        events_lost++;
+    else
+        events[(events_first + events_count++) % MAX_EVENTS] = event;
+    pthread_mutex_unlock(&events_lock);
+    vmk_kick();
+}
+
 void vmk_guarded(void (*fn)(void *), void *arg, uint32_t owner)
 {
     struct vmk_result result;
-    run_in_frame(attach(), fn, arg, owner, &result);
+    struct vmk_world *world = attach();
+    run_in_frame(world, fn, arg, owner, &result);
     if (result.stop)
-        vmk_event_put(VMK_EVENT_STOPPED, result.site, result.stop, result.detail);
+        event_put((struct vmk_event){VMK_EVENT_STOPPED, result.site, result.stop, result.owner, result.detail});
 }
 
 struct call {
@@ -353,16 +365,9 @@ bool vmk_deliver(void)
 
 /* ---- events ---- */
 
-void vmk_event_put(uint32_t kind, uint32_t site, int32_t stop, uint64_t detail)
+void vmk_event_put(uint32_t kind, uint32_t site, uint64_t detail)
 {
-    pthread_mutex_lock(&events_lock);
-    if (events_count == MAX_EVENTS)
-        events_lost++;
-    else
-        events[(events_first + events_count++) % MAX_EVENTS] =
-            (struct vmk_event){kind, site, stop, vmk_owner(), detail};
-    pthread_mutex_unlock(&events_lock);
-    vmk_kick();
+    event_put((struct vmk_event){kind, site, 0, vmk_owner(), detail});
 }
 
 int vmk_event_next(struct vmk_event *out)

@@ -39,7 +39,18 @@ class Emulated:
 
 
 #: The files that declare functions of the emulated API, by their names below vmklinux.
-SUBSYSTEMS = ("device", "dma", "firmware", "ioremap", "irq", "netdevice", "pci", "printk", "timer", "workqueue")
+SUBSYSTEMS = (
+    "device",
+    "dma",
+    "firmware",
+    "ioremap",
+    "irq",
+    "netdevice",
+    "pci",
+    "printk",
+    "timer",
+    "workqueue",
+)
 
 _declared: dict[str, Emulated] = {}
 

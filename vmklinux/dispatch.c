@@ -145,7 +145,9 @@ uint64_t linux_jiffies(void) { return *(uint64_t *)SYMBOL(jiffies); }
 
 static void tick(void)
 {
-    *(volatile uint64_t *)SYMBOL(jiffies) = (vmk_now() - boot_time) / (1000000000ull / tick_hz) + tick_hz;
+    /* INITIAL_JIFFIES (include/linux/jiffies.h): five minutes before the low half wraps, to show who compares wrongly. */
+    uint64_t start = (uint32_t)(-300 * (int64_t)tick_hz);
+    *(volatile uint64_t *)SYMBOL(jiffies) = start + (vmk_now() - boot_time) / (1000000000ull / tick_hz);
 }
 
 static uint64_t task_new(void)

@@ -24,11 +24,13 @@ static void count(uint64_t device, int change)
     }
 }
 
-int64_t linux_dma_mappings(uint64_t device)
+int64_t linux_dma_end(uint64_t device)
 {
     for (int i = 0; i < DEVICES; i++)
-        if (mappings[i].device == device)
+        if (mappings[i].device == device) {
+            mappings[i].device = 0;
             return mappings[i].open;
+        }
     return 0;
 }
 

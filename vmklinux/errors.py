@@ -10,9 +10,12 @@ class DriverStopped(VmkError):
 
     exit_code = 7
 
-    def __init__(self, what: str, *, reason: str, site: str, remedy: str = "unload the module") -> None:
-        """Say what happened, the reason as a word of vmklinux.linux.STOPS, and where."""
-        super().__init__(what, where=site, remedy=remedy)
+    def __init__(self, module: str, what: str, *, reason: str, site: str) -> None:
+        """Say which module, what happened, the reason as a word of vmklinux.linux.STOPS, and where."""
+        super().__init__(
+            f"{module} was stopped: {what}", where=site, remedy="unload the module and load it again"
+        )
+        self.module = module
         self.reason = reason
         self.site = site
 

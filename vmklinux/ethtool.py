@@ -58,7 +58,9 @@ def get_strings(linux: Linux, netdev: Obj) -> dict[str, int]:
         texts = (load_bytes(names + n * ETH_GSTRING_LEN, ETH_GSTRING_LEN) for n in range(count))
         numbers = load_bytes(values, count * 8)
         return {
-            text.split(b"\0")[0].decode("ascii", "replace"): int.from_bytes(numbers[n * 8 : n * 8 + 8], "little")
+            text.split(b"\0")[0].decode("ascii", "replace"): int.from_bytes(
+                numbers[n * 8 : n * 8 + 8], "little"
+            )
             for n, text in enumerate(texts)
         }
     finally:

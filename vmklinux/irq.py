@@ -81,4 +81,3 @@ def enable_irq(linux: Linux, irq: int) -> None:
 def synchronize_irq(linux: Linux, irq: int) -> bool:
     """Wait for handlers of the line: none runs, because this world holds the CPU."""
     return True
-

@@ -50,8 +50,8 @@ uint64_t linux_save_fl(void);
 void linux_irq_disable(void);
 void linux_irq_enable(void);
 
-/* mm.c: DMA mappings that are open, by device. */
-int64_t linux_dma_mappings(uint64_t device);
+/* dma.c: how many DMA mappings a device has open; they are forgotten. */
+int64_t linux_dma_end(uint64_t device);
 
 /* netdevice.c: a port is what an uplink holds of a net_device. */
 struct linux_port;
@@ -69,6 +69,8 @@ int linux_port_transmit(struct linux_port *port, const char *data, const struct 
                         struct vmk_result *result);
 /* Copies received frames, one after the other, into data. How many; their lengths in lengths. */
 int linux_port_receive(struct linux_port *port, char *data, uint64_t size, uint32_t *lengths, unsigned max);
+/* Forgets the NAPI contexts whose poll function lies in [low, high): their driver is dead. */
+void linux_napi_forget(uint64_t low, uint64_t high);
 enum { LINUX_PORT_RX = 1, LINUX_PORT_TX = 2, LINUX_PORT_END = 4 };
 /* Waits, without the baton, until one of `events` is true. Those that are, 0 when the time is up. */
 int linux_port_wait(struct linux_port *port, int events, uint64_t timeout_ns);

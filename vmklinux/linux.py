@@ -9,6 +9,7 @@ import bisect
 import logging
 import os
 import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from vmkernel_core._core import ffi, lib
@@ -23,7 +24,7 @@ from vmklinux.kobject import Obj
 from vmklinux.safe import image_safe
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -73,7 +74,7 @@ class VaList:
 class Linux:
     """A booted kernel image: ``symbols``, ``types`` (BTF), ``call`` into it, and what emulates the rest of it.
 
-    ``on_stopped(error)`` is called when a driver is stopped where no caller waits (interrupt, timer, work).
+    ``on_stopped(error)`` is called when a driver was stopped, besides raising the error where a caller waits.
     """
 
     def __init__(self, kernel: Kernel, memory: MachineMemory, idle: IdleLoop, cache: Path) -> None:
@@ -84,7 +85,7 @@ class Linux:
         self.image = prepare(kernel, cache)
         self.types = self.image.btf
         self.symbols = self.image.symbols
-        self.on_stopped: Callable[[DriverStopped], None] = self._log_stopped
+        self.on_stopped: Callable[[DriverStopped], None] = lambda _error: None
         self._state: dict[type, Any] = {}
         self._pending = threading.local()
         self._api = emulated()
@@ -236,11 +237,13 @@ class Linux:
         """Offset of `size` bytes in the per-CPU area, for a module's own per-CPU data."""
         start = -(-self._percpu_next // alignment) * alignment
         if start + size > self.image.percpu_size + PERCPU_DYNAMIC:
-            raise VmkError("no room for a module's per-CPU data", remedy="load fewer modules into one process")
+            raise VmkError(
+                "no room for a module's per-CPU data", remedy="load fewer modules into one process"
+            )
         self._percpu_next = start + size
         return start
 
-    def add_range(self, low: int, high: int, name: str, symbols: dict[str, int]) -> None:
+    def add_range(self, low: int, high: int, name: str, symbols: Mapping[str, int]) -> None:
         """Make addresses of a module readable in messages."""
         self._ranges.append((low, high, name, sorted((value, symbol) for symbol, value in symbols.items())))
 
@@ -297,18 +300,31 @@ class Linux:
         word, sentence = STOPS[what.stop]
         unresolved = what.stop == lib.VMK_STOP_UNRESOLVED
         text = sentence.format(detail=what.detail, import_=self._missing[what.detail] if unresolved else "")
-        return DriverStopped(text, reason=word, site=self.symbolize(what.site))
+        module = self.module_at(what.site) or self.module_at(what.owner) or "the kernel image"
+        error = DriverStopped(module, text, reason=word, site=self.symbolize(what.site))
+        log.error("%s", error)
+        self.on_stopped(error)
+        return error
 
-    @staticmethod
-    def _log_stopped(error: DriverStopped) -> None:
-        log.error("driver stopped: %s", error)
+    def module_at(self, address: int) -> str:
+        """The module whose code lies there, "" for none."""
+        return next((name for low, high, name, _ in self._ranges if low <= address < high), "")
+
+    @contextmanager
+    def baton(self) -> Iterator[None]:
+        """Hold the CPU: no kernel code runs in another world meanwhile, unless this one sleeps."""
+        lib.vmk_baton_take()
+        try:
+            yield
+        finally:
+            lib.vmk_baton_drop()
 
     def event(self, event: Any) -> None:
         """Take an event of the C core: a WARN is logged, a stop goes to on_stopped."""
         if event.kind == lib.VMK_EVENT_WARN:
             log.warning("WARNING at %s", self.symbolize(event.site))
         elif event.kind == lib.VMK_EVENT_STOPPED:
-            self.on_stopped(self.stopped(event))
+            self.stopped(event)
         elif event.kind == lib.VMK_EVENT_NOBODY_CARED:
             log.error("irq %d: nobody cared; the line is disabled", event.detail)
         else:
@@ -431,4 +447,3 @@ def linux_python_call(index: int, regs: Any) -> int:
         linux.keep_error(error)
         return 1
     return 0
-

@@ -20,7 +20,10 @@ from vmklinux.module.errors import ModuleError, UnknownSymbols
 from vmklinux.module.modinfo import check_vermagic, check_versions
 from vmklinux.module.param import StringWrite, encode, parameters, parse_setting
 from vmklinux.module.scan import Treatment, scan
+from vmklinux.netdevice import NetDevices
+from vmklinux.pci import PciCore
 from vmklinux.resolve import resolve
+from vmklinux.timer import Timers
 from vmklinux.workqueue import Workqueues
 
 if TYPE_CHECKING:
@@ -42,7 +45,7 @@ class SensitiveCode(ModuleError):
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Something that a module did not give back: ``kind`` (memory, window, irq, work), ``where`` it was taken."""
+    """Something not given back: ``kind`` (memory, window, irq, timer, work, dma), ``where`` it was taken."""
 
     kind: str
     what: str
@@ -62,6 +65,7 @@ class Module:
         self.end = end
         self.strings: list[int] = []
         self.initialised = False
+        self.dead = False  # stopped: its code does not run again
 
     def init(self) -> None:
         """Run the module's init function; DriverRefused with its error, DriverStopped."""
@@ -92,16 +96,27 @@ class Module:
             found.append(Leak("window", f"registers at {virt:#x}", self.name))
         for action in self.linux.state(Interrupts).owned(low, high):
             found.append(Leak("irq", f"line {action.line}", self.linux.symbolize(action.handler)))
+        for timer in self.linux.state(Timers).owned(low, high):
+            found.append(Leak("timer", f"timer_list at {timer:#x}", self.name))
+        for work in self.linux.state(Workqueues).owned(low, high):
+            found.append(Leak("work", f"work_struct at {work:#x}", self.name))
         return found
 
     def reclaim(self) -> None:
         """Take back all that the module's code took: after its exit, or when it was stopped."""
         linux = self.linux
+        linux.state(PciCore).abandon(self.base, self.end)
+        linux.state(NetDevices).abandon(self.base, self.end)
+        lib.linux_napi_forget(self.base, self.end)
         for action in linux.state(Interrupts).owned(self.base, self.end):
             lib.vmk_irq_remove(action.line, action.cookie)
             linux.state(Interrupts).actions.remove(action)
         for virt in linux.state(Windows).owned(self.base, self.end):
             linux.state(Windows).unmap(virt)
+        for timer in linux.state(Timers).owned(self.base, self.end):
+            linux.state(Timers).drop(timer)
+        for work in linux.state(Workqueues).owned(self.base, self.end):
+            linux.state(Workqueues).drop(work)
         lib.vmk_free_owned(self.base, self.end)
 
 
@@ -152,7 +167,11 @@ class Loader:
         return module
 
     def unload(self, name: str) -> list[Leak]:
-        """Run a module's exit function and free it; what it left behind (and was taken back)."""
+        """Run a module's exit function and free it; what it left behind (and was taken back).
+
+        The exit function of a module that was stopped does not run; all that it had is taken back, its devices first
+        of all cut off from memory.
+        """
         module = self.modules.get(name)
         if module is None:
             raise UsageError(f"module {name} is not loaded")
@@ -160,9 +179,9 @@ class Loader:
         if users:
             raise UsageError(f"module {name} is in use by {', '.join(users)}", remedy="unload them first")
         try:
-            if module.initialised:
+            if module.initialised and not module.dead:
                 module.exit()
-            leaks = module.leaks()
+            leaks = [] if module.dead else module.leaks()
         finally:
             del self.modules[name]
             self._discard(module)
@@ -220,7 +239,9 @@ class Loader:
         if table := file.bug_table:
             at = base + table.offset
             bugs = bug_entries(load_bytes(at, table.size), at, linux.types)
-            lib.vmk_bugs_add(ffi.new("struct vmk_bug[]", [(bug.address, bug.flags) for bug in bugs]), len(bugs))
+            lib.vmk_bugs_add(
+                ffi.new("struct vmk_bug[]", [(bug.address, bug.flags) for bug in bugs]), len(bugs)
+            )
         linux.add_range(base, base + size, file.name, linked.symbols)
         return module
 

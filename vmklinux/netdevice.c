@@ -136,6 +136,18 @@ static void napi_disable(uint64_t napi)
     *state = (*state | busy) & ~(1ull << ENUM(NAPI_STATE_DISABLE));
 }
 
+void linux_napi_forget(uint64_t low, uint64_t high)
+{
+    vmk_baton_take();
+    for (struct list_head *entry = poll_list.next, *next; entry && entry != &poll_list; entry = next) {
+        uint64_t poll = FIELD(napi_at(entry), napi_struct, poll, uint64_t);
+        next = entry->next;
+        if (poll >= low && poll < high)
+            list_del(entry);
+    }
+    vmk_baton_drop();
+}
+
 struct poll {
     uint64_t napi;
     int weight, work;

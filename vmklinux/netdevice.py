@@ -130,24 +130,26 @@ class NetDevice:
 
     def open(self) -> None:
         """dev_open."""
-        self.set_state("__LINK_STATE_START", True)
-        try:
-            if self._ops("ndo_validate_addr"):
-                self._require("ndo_validate_addr", "use its MAC address")
-            self._require("ndo_open", "open")
-        except BaseException:
-            self.set_state("__LINK_STATE_START", False)
-            raise
-        self.obj.flags |= IFF_UP
-        self._set_rx_mode()
+        with self.linux.baton():
+            self.set_state("__LINK_STATE_START", True)
+            try:
+                if self._ops("ndo_validate_addr"):
+                    self._require("ndo_validate_addr", "use its MAC address")
+                self._require("ndo_open", "open")
+            except BaseException:
+                self.set_state("__LINK_STATE_START", False)
+                raise
+            self.obj.flags |= IFF_UP
+            self._set_rx_mode()
 
     def close(self) -> None:
         """dev_close."""
-        self.set_state("__LINK_STATE_START", False)
-        try:
-            self._require("ndo_stop", "close")
-        finally:
-            self.obj.flags &= ~(IFF_UP | IFF_RUNNING)
+        with self.linux.baton():
+            self.set_state("__LINK_STATE_START", False)
+            try:
+                self._require("ndo_stop", "close")
+            finally:
+                self.obj.flags &= ~(IFF_UP | IFF_RUNNING)
 
     def transmit(self, frames: Sequence[bytes | Frame]) -> int:
         """Send a batch through ndo_start_xmit."""
@@ -158,11 +160,15 @@ class NetDevice:
             data = b"".join(frame.data if isinstance(frame, Frame) else frame for frame in frames)
             described = b"".join(map(_descriptor, frames))
         table = ffi.from_buffer("struct linux_frame[]", described)
-        sent: int = lib.linux_port_transmit(self._port, ffi.from_buffer(data), table, len(frames), self._result)
+        sent: int = lib.linux_port_transmit(
+            self._port, ffi.from_buffer(data), table, len(frames), self._result
+        )
         if sent >= 0:
             return sent
         self.linux.check(self._result)
-        raise LinkDown(f"{self.linux_name} has no link", where=self.driver_name, remedy="wait_link() tells when it has")
+        raise LinkDown(
+            f"{self.linux_name} has no link", where=self.driver_name, remedy="wait_link() tells when it has"
+        )
 
     def receive(self, max_frames: int) -> list[bytes]:
         """Fetch received frames."""
@@ -207,7 +213,9 @@ class NetDevice:
         """dev_set_mtu."""
         low, high = self.obj.min_mtu, self.obj.max_mtu
         if not low <= mtu <= (high or mtu):
-            raise UsageError(f"an MTU of {mtu} is out of range", where=self.linux_name, remedy=f"use {low} to {high}")
+            raise UsageError(
+                f"an MTU of {mtu} is out of range", where=self.linux_name, remedy=f"use {low} to {high}"
+            )
         if self._ops("ndo_change_mtu"):
             self._require("ndo_change_mtu", f"set an MTU of {mtu}", mtu)
         self.obj.mtu = mtu
@@ -323,6 +331,16 @@ class NetDevices:
         self.memory: dict[int, list[int]] = {}
         self.on_register: Callable[[NetDevice], Uplink] | None = None
 
+    def abandon(self, low: int, high: int) -> None:
+        """Forget devices whose functions lie in [low, high): their driver is dead. Their uplinks are told."""
+        for address, device in list(self.registered.items()):
+            if low <= int(device.obj.netdev_ops) < high:
+                del self.registered[address]
+                if device.uplink:
+                    device.uplink.removed()
+                device.release()
+                device.destroy()
+
     def of(self, obj: Obj) -> NetDevice | None:
         """The device of a net_device, if it is registered."""
         return self.registered.get(int(obj))
@@ -346,7 +364,11 @@ def alloc_etherdev_mqs(linux: Linux, sizeof_priv: int, txqs: int, rxqs: int) -> 
     """Allocate an Ethernet net_device with its queues and private area."""
     types, owner = linux.types, lib.vmk_owner()
     net_device = types.struct("net_device")
-    size = types.offsetof("net_device", "priv") if "priv" in net_device.fields else -(-net_device.size // ALIGN) * ALIGN
+    size = (
+        types.offsetof("net_device", "priv")
+        if "priv" in net_device.fields
+        else -(-net_device.size // ALIGN) * ALIGN
+    )
     dev = Obj(types, "net_device", linux.allocate(size + sizeof_priv, owner))
     address = linux.new("netdev_hw_addr", owner)
     tx, tx_size = _array(linux, "netdev_queue", txqs, owner)
@@ -490,4 +512,3 @@ def netif_device_attach(linux: Linux, dev: Obj) -> None:
         _all_queues(linux, dev, False)
         for number in range(dev.num_tx_queues):
             linux.call(linux.entry("netif_schedule_queue"), dev._tx[number])
-

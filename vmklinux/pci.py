@@ -7,6 +7,7 @@ import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from vmkernel_core._core import lib
 from vmkernel_core.memory import store
 from vmkernel_core.pci import BarKind
 from vmklinux.api import linux_api, no_op
@@ -107,11 +108,21 @@ class PciCore:
         self.devices[int(obj)] = device
         return device
 
-    def remove(self, device: PciDevice) -> None:
-        """Free the pci_dev; its driver must have let go of it."""
+    def remove(self, device: PciDevice) -> int:
+        """Free the pci_dev, which its driver must have let go of; how many DMA mappings the driver left open."""
         del self.devices[int(device.obj)]
+        mappings: int = lib.linux_dma_end(addressof(device.obj, "dev"))
         for address in device.owned:
             self.linux.free(address)
+        return mappings
+
+    def abandon(self, low: int, high: int) -> None:
+        """Cut devices off whose driver lies in [low, high) and forget the drivers: their code does not run again."""
+        for device in self.devices.values():
+            if device.driver is not None and low <= int(device.driver) < high:
+                device.command(clear=PCI_COMMAND_MASTER)
+                device.driver = None
+        self.drivers = [driver for driver in self.drivers if not low <= int(driver) < high]
 
     def match(self, driver: Obj, device: PciDevice) -> int:
         """The address of the driver's first pci_device_id that fits the device; 0 when none does."""
@@ -181,13 +192,17 @@ def pci_unregister_driver(linux: Linux, drv: Obj) -> None:
     core.drivers.remove(drv)
 
 
-@linux_api("pci_enable_device_mem", "pci_enable_device_io", note="Whatever is asked, both kinds of decoding go on.")
+@linux_api(
+    "pci_enable_device_mem", "pci_enable_device_io", note="Whatever is asked, both kinds of decoding go on."
+)
 def pci_enable_device(linux: Linux, dev: Obj) -> int:
     """Let the device decode its BARs."""
     device = _device(linux, dev)
     device.enabled += 1
     kinds = {bar.kind is BarKind.IO for bar in device.function.bars}
-    device.command(set=(PCI_COMMAND_IO if True in kinds else 0) | (PCI_COMMAND_MEMORY if False in kinds else 0))
+    device.command(
+        set=(PCI_COMMAND_IO if True in kinds else 0) | (PCI_COMMAND_MEMORY if False in kinds else 0)
+    )
     return 0
 
 

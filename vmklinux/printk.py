@@ -71,7 +71,15 @@ def _netdev_printer(name: str, level: int) -> None:
     linux_api()(printer)
 
 
-for _suffix, _level in (("emerg", 0), ("alert", 1), ("crit", 2), ("err", 3), ("warn", 4), ("notice", 5), ("info", 6)):
+for _suffix, _level in (
+    ("emerg", 0),
+    ("alert", 1),
+    ("crit", 2),
+    ("err", 3),
+    ("warn", 4),
+    ("notice", 5),
+    ("info", 6),
+):
     _device_printer(f"_dev_{_suffix}", LEVELS[_level])
     _netdev_printer(f"netdev_{_suffix}", LEVELS[_level])
 
@@ -80,4 +88,3 @@ no_op(
     "Dynamic debug messages are off until somebody turns them on, as in Linux.",
     "__dynamic_netdev_dbg", "__dynamic_dev_dbg", "__dynamic_pr_debug", "__dynamic_ibdev_dbg",
 )  # fmt: skip
-

@@ -8,7 +8,8 @@
 #include "vmklinux/linux.h"
 
 #define MAX_SCHEDULE_TIMEOUT INT64_MAX
-#define SPIN_LIMIT_NS 20000ull /* a longer delay lets the CPU go: the device may need it, to be done in time */
+/* A sleep costs the timer slack of 50 us on top: up to here a delay spins, beyond it the CPU is let go. */
+#define SPIN_LIMIT_NS 100000ull
 #define MUTEX_FLAGS 7ull
 
 unsigned linux_hz(void);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
@@ -12,6 +13,8 @@ from vmklinux.sched import WaitList
 
 if TYPE_CHECKING:
     from vmklinux.linux import Linux
+
+log = logging.getLogger(__name__)
 
 #: Seconds that a timer function may take before del_timer_sync gives up.
 SYNC_LIMIT = 10.0
@@ -25,6 +28,7 @@ class Timers:
         """None is set."""
         self.linux = linux
         self.running: int = 0
+        self._functions: dict[int, int] = {}  # of the timers that are set
         self.done = WaitList()
 
     def set(self, timer: Obj, expires: int) -> bool:
@@ -34,12 +38,22 @@ class Timers:
         left = max(0, _signed(expires - lib.linux_jiffies()))
         deadline = lib.vmk_now() + left * 1_000_000_000 // self.linux.hz
         address = int(timer)
+        self._functions[address] = timer.function
         return self.linux.idle.timers.set(("timer", address), deadline, lambda: self._fire(address))
 
     def cancel(self, timer: Obj) -> bool:
         """Whether it was pending."""
         timer.entry.pprev = 0
-        return self.linux.idle.timers.cancel(("timer", int(timer)))
+        return self.drop(int(timer))
+
+    def drop(self, address: int) -> bool:
+        """Cancel by address only: the memory of the timer may be gone. Whether it was pending."""
+        self._functions.pop(address, None)
+        return self.linux.idle.timers.cancel(("timer", address))
+
+    def owned(self, low: int, high: int) -> list[int]:
+        """The timers that are set and whose function lies in [low, high)."""
+        return [timer for timer, function in self._functions.items() if low <= function < high]
 
     def cancel_sync(self, timer: Obj) -> bool:
         """Cancel, and wait for the function if it runs in another world."""
@@ -53,10 +67,11 @@ class Timers:
         lib.vmk_baton_take()
         try:
             timer.entry.pprev = 0
+            self._functions.pop(address, None)
             self.running = address
             self.linux.call(timer.function, timer)
-        except DriverStopped as error:
-            self.linux.on_stopped(error)
+        except DriverStopped:
+            log.debug("a timer's function was stopped")  # on_stopped has been told
         finally:
             self.running = 0
             lib.vmk_baton_drop()
@@ -69,9 +84,7 @@ def _signed(value: int) -> int:
 
 
 @linux_api()
-def init_timer_key(
-    linux: Linux, timer: Obj, function: int, flags: int, name: int, key: int
-) -> None:
+def init_timer_key(linux: Linux, timer: Obj, function: int, flags: int, name: int, key: int) -> None:
     """Initialise a timer."""
     timer.entry.pprev = 0
     timer.function = function

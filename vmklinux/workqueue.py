@@ -6,6 +6,7 @@ ordered queue run one after the other.
 
 from __future__ import annotations
 
+import logging
 import threading
 from collections import deque
 from dataclasses import dataclass, field
@@ -19,6 +20,8 @@ from vmklinux.sched import WaitList
 
 if TYPE_CHECKING:
     from vmklinux.linux import Linux
+
+log = logging.getLogger(__name__)
 
 #: Worlds that may run items at the same time.
 WORKERS = 4
@@ -44,6 +47,7 @@ class Workqueues:
         """Start the worlds."""
         self.linux = linux
         self.done = WaitList()
+        self._functions: dict[int, int] = {}  # of the items that wait
         self._shared = _Shared()
         self._threads = [
             threading.Thread(target=self._work, name=f"kworker/{n}", daemon=True) for n in range(WORKERS)
@@ -61,10 +65,16 @@ class Workqueues:
 
     def queue(self, queue: int, work: Obj) -> bool:
         """Queue an item; False when it waits already."""
+        if not self._wait_for_turn(work):
+            return False
+        self._push(queue, int(work))
+        return True
+
+    def _wait_for_turn(self, work: Obj) -> bool:
         if work.data.counter & _PENDING:
             return False
         work.data.counter |= _PENDING
-        self._push(queue, int(work))
+        self._functions[int(work)] = work.func
         return True
 
     def _push(self, queue: int, work: int) -> None:
@@ -74,10 +84,8 @@ class Workqueues:
 
     def delay(self, queue: int, delayed: Obj, jiffies: int) -> bool:
         """Queue a delayed item after some jiffies; False when it waits already."""
-        work = delayed.work
-        if work.data.counter & _PENDING:
+        if not self._wait_for_turn(delayed.work):
             return False
-        work.data.counter |= _PENDING
         self._set(queue, delayed, jiffies)
         return True
 
@@ -92,7 +100,7 @@ class Workqueues:
     def modify(self, queue: int, delayed: Obj, jiffies: int) -> bool:
         """Queue a delayed item anew, whether it waits or not; whether it waited."""
         waited = self._withdraw(delayed.work)
-        delayed.work.data.counter |= _PENDING
+        self._wait_for_turn(delayed.work)
         self._set(queue, delayed, jiffies)
         return waited
 
@@ -104,6 +112,7 @@ class Workqueues:
             self._shared.queued = deque(item for item in self._shared.queued if item[1] != address)
             found |= len(self._shared.queued) != before
         work.data.counter &= ~_PENDING
+        self._functions.pop(address, None)
         return found
 
     def cancel(self, work: Obj, *, sync: bool) -> bool:
@@ -112,13 +121,22 @@ class Workqueues:
         if sync:
             address = int(work)
             self.done.wait_until(
-                lambda: address not in self._shared.running or self._is_own(address), "a work item", SYNC_LIMIT
+                lambda: address not in self._shared.running or self._is_own(address),
+                "a work item",
+                SYNC_LIMIT,
             )
             waited |= self._withdraw(work)
         return waited
 
     def _is_own(self, work: int) -> bool:
         return getattr(threading.current_thread(), "vmk_work", 0) == work
+
+    def drop(self, work: int) -> None:
+        """Withdraw an item of a module that is being freed, by address only: its memory may be gone."""
+        self._functions.pop(work, None)
+        self.linux.idle.timers.cancel(("work", work))
+        with self._shared.changed:
+            self._shared.queued = deque(item for item in self._shared.queued if item[1] != work)
 
     def flush(self, work: int = 0, queue: int = 0) -> None:
         """Wait until an item, or every item of a queue, has run."""
@@ -131,11 +149,9 @@ class Workqueues:
 
         self.done.wait_until(idle, "a work queue", SYNC_LIMIT)
 
-    def outstanding(self, low: int, high: int) -> list[int]:
-        """Items that wait (also for their time) and whose work_struct lies in [low, high)."""
-        timed = [key[1] for key in self.linux.idle.timers.keys() if isinstance(key, tuple) and key[0] == "work"]
-        with self._shared.changed:
-            return [work for work in (*timed, *(w for _, w in self._shared.queued)) if low <= work < high]
+    def owned(self, low: int, high: int) -> list[int]:
+        """Items that wait, also for their time, and whose function lies in [low, high)."""
+        return [work for work, function in self._functions.items() if low <= function < high]
 
     def _next(self) -> tuple[int, int] | None:
         with self._shared.changed:
@@ -150,15 +166,18 @@ class Workqueues:
 
     def _work(self) -> None:
         while (item := self._next()) is not None:
-            queue, address = item
+            _, address = item
             threading.current_thread().vmk_work = address  # type: ignore[attr-defined]  # read by _is_own
             work = Obj(self.linux.types, "work_struct", address)
             lib.vmk_baton_take()
             try:
                 work.data.counter &= ~_PENDING
+                self._functions.pop(address, None)
                 self.linux.call(work.func, work)
-            except DriverStopped as error:
-                self.linux.on_stopped(error)
+            except DriverStopped:
+                log.debug("a work item was stopped")  # on_stopped has been told
+            except Exception:  # an emulated function failed: nobody else is there to be told
+                log.exception("a work item failed")
             finally:
                 lib.vmk_baton_drop()
                 with self._shared.changed:

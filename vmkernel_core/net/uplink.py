@@ -78,23 +78,56 @@ class UplinkDriver(Protocol):
 
     driver_name: str
 
-    def open(self) -> None: ...
-    def close(self) -> None: ...
-    def transmit(self, frames: Sequence[bytes | Frame]) -> int: ...
-    def receive(self, max_frames: int) -> list[bytes]: ...
-    def wait(self, rx: bool, tx: bool, timeout: float) -> bool: ...
-    def wake(self) -> None: ...
-    def mac(self) -> bytes: ...
-    def set_mac(self, mac: bytes) -> None: ...
-    def mtu(self) -> int: ...
-    def set_mtu(self, mtu: int) -> None: ...
-    def link_up(self) -> bool: ...
-    def speed(self) -> int: ...
-    def features(self) -> frozenset[Feature]: ...
-    def set_feature(self, feature: Feature, on: bool) -> None: ...
-    def set_promiscuous(self, on: bool) -> None: ...
-    def set_multicast(self, groups: Sequence[bytes]) -> None: ...
-    def stats(self) -> UplinkStats: ...
+    def open(self) -> None:
+        """Start the device."""
+
+    def close(self) -> None:
+        """Stop it; no DMA and no interrupt afterwards."""
+
+    def transmit(self, frames: Sequence[bytes | Frame]) -> int:
+        """Send frames; how many were taken. LinkDown."""
+
+    def receive(self, max_frames: int) -> list[bytes]:
+        """Fetch received frames."""
+
+    def wait(self, rx: bool, tx: bool, timeout: float) -> bool:
+        """Wait for frames or room, in seconds; ends early after wake()."""
+
+    def wake(self) -> None:
+        """End every wait, now and later: the device is dead."""
+
+    def mac(self) -> bytes:
+        """The MAC address, six bytes."""
+
+    def set_mac(self, mac: bytes) -> None:
+        """Change it."""
+
+    def mtu(self) -> int:
+        """The MTU in bytes."""
+
+    def set_mtu(self, mtu: int) -> None:
+        """Change it; UsageError out of range."""
+
+    def link_up(self) -> bool:
+        """Whether there is a link."""
+
+    def speed(self) -> int:
+        """Mb/s, 0 when unknown."""
+
+    def features(self) -> frozenset[Feature]:
+        """Offloads that are on."""
+
+    def set_feature(self, feature: Feature, on: bool) -> None:
+        """Switch one; UsageError."""
+
+    def set_promiscuous(self, on: bool) -> None:
+        """Take every frame, or not."""
+
+    def set_multicast(self, groups: Sequence[bytes]) -> None:
+        """Replace the groups."""
+
+    def stats(self) -> UplinkStats:
+        """The counters."""
 
 
 class Uplink:
@@ -165,7 +198,9 @@ class Uplink:
             taken = self.transmit(frames[done:] if done else frames)
             done += taken
             if not taken and not self.wait(tx=True, timeout=timeout):
-                raise TimedOut(f"{self.name} took no frame for {timeout:g} s", where=f"{done} of {len(frames)} sent")
+                raise TimedOut(
+                    f"{self.name} took no frame for {timeout:g} s", where=f"{done} of {len(frames)} sent"
+                )
 
     def receive(self, max_frames: int = 64) -> list[bytes]:
         """Fetch frames that have arrived, at most so many, without waiting."""
@@ -204,7 +239,9 @@ class Uplink:
         except ValueError:
             raw = b""
         if len(raw) != 6 or raw[0] & 1:
-            raise UsageError(f"{value!r} is not a unicast MAC address", remedy="write it as 52:54:00:12:34:56")
+            raise UsageError(
+                f"{value!r} is not a unicast MAC address", remedy="write it as 52:54:00:12:34:56"
+            )
         self._alive.set_mac(raw)
 
     @property
