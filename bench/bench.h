@@ -6,14 +6,17 @@
 /* ---- CDEF ---- */
 
 /* wire.c. Times in ns. A side that hears nothing for silence_ns gives up. */
+/* What has arrived at the receiving end, so that the sending end need not let anything be dropped. */
 struct wire_credit { uint64_t received; uint32_t sequence, waiting; };
+/* Tells the sending end that so many more frames have arrived. */
+void wire_credit(struct wire_credit *credit, uint64_t frames);
+/* Waits until so many frames have arrived in all. Whether they did. */
+int wire_wait(struct wire_credit *credit, uint64_t frames, uint64_t silence_ns);
 /* Takes `count` frames from the socket without looking at them; how many came. */
-uint64_t wire_sink(int fd, uint64_t count, uint64_t silence_ns, uint64_t *bytes);
+uint64_t wire_sink(int fd, uint64_t count, struct wire_credit *credit, uint64_t silence_ns);
 /* Sends the same frame `count` times with at most `window` of them under way; how many were sent. */
 uint64_t wire_source(int fd, const char *frame, uint32_t size, uint64_t count, uint64_t window,
                      struct wire_credit *credit, uint64_t silence_ns);
-/* Tells the source that so many more frames have been received. */
-void wire_credit(struct wire_credit *credit, uint64_t frames);
 
 /* floor.c. */
 struct floor;
@@ -21,8 +24,11 @@ struct floor;
  * at `place` in the machine memory mapped at `memory`. Resets it. NULL: no memory, or it has gone. */
 struct floor *floor_open(int fd, char *memory, uint64_t place, uint64_t bar);
 void floor_close(struct floor *floor);
-/* Sends or receives `count` frames in batches of 64; how many it were. spin_ns: how long to look before sleeping. */
-uint64_t floor_transmit(struct floor *floor, const char *frame, uint32_t size, uint64_t count, uint64_t spin_ns);
+/* Sends `count` frames in batches of 64 with at most `window` under way; how many it were. spin_ns: how long to look
+ * at a descriptor before sleeping. */
+uint64_t floor_transmit(struct floor *floor, const char *frame, uint32_t size, uint64_t count, uint64_t window,
+                        struct wire_credit *credit, uint64_t spin_ns, uint64_t silence_ns);
+/* Receives `count` frames, and gives their descriptors back in batches of 64; how many it were. */
 uint64_t floor_receive(struct floor *floor, uint64_t count, struct wire_credit *credit, uint64_t silence_ns);
 /* Register accesses since it was opened. */
 uint64_t floor_accesses(struct floor *floor);

@@ -51,7 +51,7 @@ struct floor {
     uint64_t place, bar, accesses, unread;
     volatile struct tx_descriptor *tx;
     volatile struct rx_descriptor *rx;
-    unsigned tx_next, rx_next;
+    unsigned tx_next, rx_next, rx_taken; /* taken from the card, and not yet given back */
 };
 
 static uint64_t buffer_of(struct floor *floor, unsigned number) { return floor->place + 8192 + number * BUFFER; }
@@ -136,11 +136,14 @@ static int wait_done(struct floor *floor, unsigned number, uint64_t spin_ns)
     return 1;
 }
 
-uint64_t floor_transmit(struct floor *floor, const char *frame, uint32_t size, uint64_t count, uint64_t spin_ns)
+uint64_t floor_transmit(struct floor *floor, const char *frame, uint32_t size, uint64_t count, uint64_t window,
+                        struct wire_credit *credit, uint64_t spin_ns, uint64_t silence_ns)
 {
     uint64_t sent = 0;
     while (sent < count) {
         unsigned batch = count - sent < BATCH ? (unsigned)(count - sent) : BATCH;
+        if (sent + batch > window && !wire_wait(credit, sent + batch - window, silence_ns))
+            break;
         /* The last of the batch done, all before it are; the ring is never quite full. */
         if (!wait_done(floor, (floor->tx_next + batch) % RING, spin_ns))
             break;
@@ -172,8 +175,12 @@ uint64_t floor_receive(struct floor *floor, uint64_t count, struct wire_credit *
             floor->rx_next = (floor->rx_next + 1) % RING;
         }
         if (batch) {
-            if (!write_register(floor, RDT, (floor->rx_next + RING - 1) % RING))
-                break;
+            floor->rx_taken += batch;
+            if (floor->rx_taken >= BATCH) {
+                floor->rx_taken = 0;
+                if (!write_register(floor, RDT, (floor->rx_next + RING - 1) % RING))
+                    break;
+            }
             got += batch;
             wire_credit(credit, batch);
             heard = bench_now();

@@ -23,7 +23,7 @@ uint64_t bench_now(void)
     return (uint64_t)now.tv_sec * 1000000000ull + (uint64_t)now.tv_nsec;
 }
 
-uint64_t wire_sink(int fd, uint64_t count, uint64_t silence_ns, uint64_t *bytes)
+uint64_t wire_sink(int fd, uint64_t count, struct wire_credit *credit, uint64_t silence_ns)
 {
     static __thread char room[BATCH][LONGEST];
     struct iovec parts[BATCH];
@@ -34,16 +34,15 @@ uint64_t wire_sink(int fd, uint64_t count, uint64_t silence_ns, uint64_t *bytes)
         parts[i] = (struct iovec){room[i], LONGEST};
         messages[i].msg_hdr = (struct msghdr){.msg_iov = &parts[i], .msg_iovlen = 1};
     }
-    *bytes = 0;
     while (got < count) {
         struct pollfd readable = {.fd = fd, .events = POLLIN};
         int news = recvmmsg(fd, messages, BATCH, MSG_DONTWAIT, NULL);
-        for (int i = 0; i < news; i++)
-            *bytes += messages[i].msg_len;
-        if (news > 0)
+        if (news > 0) {
             got += (uint64_t)news;
-        else if (poll(&readable, 1, (int)(silence_ns / 1000000)) <= 0)
+            wire_credit(credit, (uint64_t)news);
+        } else if (poll(&readable, 1, (int)(silence_ns / 1000000)) <= 0) {
             break;
+        }
     }
     return got;
 }
@@ -56,8 +55,7 @@ void wire_credit(struct wire_credit *credit, uint64_t frames)
         syscall(SYS_futex, &credit->sequence, FUTEX_WAKE_PRIVATE, 1, NULL, NULL, 0);
 }
 
-/* Waits until that many frames have been received. Whether it was in time. */
-static int wait_for(struct wire_credit *credit, uint64_t frames, uint64_t silence_ns)
+int wire_wait(struct wire_credit *credit, uint64_t frames, uint64_t silence_ns)
 {
     static const struct timespec wait = {0, WAIT_NS};
     uint64_t end = bench_now() + silence_ns;
@@ -84,7 +82,7 @@ uint64_t wire_source(int fd, const char *frame, uint32_t size, uint64_t count, u
         messages[i].msg_hdr = (struct msghdr){.msg_iov = &part, .msg_iovlen = 1};
     while (sent < count) {
         uint64_t batch = count - sent < BATCH ? count - sent : BATCH;
-        if (sent + batch > window && !wait_for(credit, sent + batch - window, silence_ns))
+        if (sent + batch > window && !wire_wait(credit, sent + batch - window, silence_ns))
             break;
         int done = sendmmsg(fd, messages, (unsigned)batch, 0);
         if (done > 0)

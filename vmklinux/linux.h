@@ -141,6 +141,8 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(task_struct, comm, "task_struct.comm")                                                                        \
     F(task_struct, pid, "task_struct.pid")                                                                          \
     F(mutex, owner, "mutex.owner")                                                                                  \
+    F(completion, done, "completion.done")                                                                          \
+    F(semaphore, count, "semaphore.count")                                                                          \
     F(wait_queue_entry, private, "wait_queue_entry.private")                                                        \
     F(kmem_cache, size, "kmem_cache.size")                                                                          \
     F(kmem_cache, align, "kmem_cache.align")                                                                        \

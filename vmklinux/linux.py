@@ -398,9 +398,9 @@ class Linux:
         return run
 
     def _prototype(self, emulation: Emulated) -> Prototype:
-        names = (emulation.name, emulation.handler.__name__ if emulation.handler else "")
-        for name in names:
-            if prototype := self.types.function(name):
+        # One name is often an inline wrapper of the other, and which one changes between kernels.
+        for other in self._api.values():
+            if other.handler is emulation.handler and (prototype := self.types.function(other.name)):
                 return prototype
         raise VmkError(
             f"BTF has no prototype of {emulation.name}",

@@ -100,6 +100,7 @@ class PciCore:
                 | (IORESOURCE_MEM_64 if bar.kind is BarKind.MEMORY64 else 0)
                 | (IORESOURCE_PREFETCH if bar.prefetchable else 0)
             )
+        obj.error_state = linux.types.enumerator("pci_channel_io_normal")
         obj.dma_mask = 0xFFFF_FFFF
         obj.dev.dma_mask = addressof(obj, "dma_mask")
         obj.dev.coherent_dma_mask = 0xFFFF_FFFF

@@ -1,7 +1,8 @@
 /* Sleeping, waking and time (Linux kernel/sched/core.c, kernel/time/, kernel/locking/mutex.c, arch/x86/lib/delay.c).
  *
- * Waitqueues, completions and semaphores run from the image, on top of schedule, schedule_timeout and the wake
- * functions here. Mutexes are ours, because the image's slow path reaches into the run queue. */
+ * Wait queues run from the image, on top of schedule, schedule_timeout and the wake functions here. Mutexes,
+ * completions and semaphores are ours: the image's own wake their waiters by functions that it does not export
+ * (wake_up_q, try_to_wake_up), which would reach into a run queue that does not exist. */
 #define _GNU_SOURCE
 #include <time.h>
 
@@ -83,29 +84,50 @@ static void __const_udelay(uint64_t loops) { delay((uint64_t)(((__uint128_t)loop
 
 static int nothing(void) { return 0; }
 
-/* ---- mutexes ---- */
+/* ---- what worlds wait for, by the address of the lock or completion ---- */
 
 struct waiter {
-    uint64_t mutex, task;
+    uint64_t what, task;
     struct waiter *next;
 };
 static struct waiter *waiters;
 
+/* Sleeps once, at most so long, until wake(what); the caller looks again. What is left of the time. */
+static uint64_t wait_on(uint64_t what, uint64_t timeout_ns)
+{
+    struct waiter me = {what, vmk_world_task(), waiters}, **at = &waiters;
+    waiters = &me;
+    uint64_t left = vmk_world_sleep(timeout_ns);
+    while (*at != &me)
+        at = &(*at)->next;
+    *at = me.next;
+    return timeout_ns == UINT64_MAX ? UINT64_MAX : left;
+}
+
+static void wake(uint64_t what)
+{
+    for (struct waiter *waiter = waiters; waiter; waiter = waiter->next)
+        if (waiter->what == what)
+            vmk_world_wake(waiter->task);
+}
+
+static uint64_t to_ns(int64_t jiffies)
+{
+    return jiffies == MAX_SCHEDULE_TIMEOUT ? UINT64_MAX : (uint64_t)jiffies * (1000000000ull / linux_hz());
+}
+
+/* ---- mutexes ---- */
+
+static uint64_t holder_of(uint64_t mutex) { return FIELD(mutex, mutex, owner, uint64_t) & ~MUTEX_FLAGS; }
+
 static void mutex_lock(uint64_t mutex)
 {
-    uint64_t *owner = &FIELD(mutex, mutex, owner, uint64_t), task = vmk_world_task();
-    if (*owner & ~MUTEX_FLAGS) {
-        struct waiter me = {mutex, task, waiters}, **at = &waiters;
-        if ((*owner & ~MUTEX_FLAGS) == task) /* it would wait for itself for ever */
-            vmk_stop(VMK_STOP_PANIC, SITE(), mutex);
-        waiters = &me;
-        while (*owner & ~MUTEX_FLAGS)
-            vmk_world_sleep(UINT64_MAX);
-        while (*at != &me)
-            at = &(*at)->next;
-        *at = me.next;
-    }
-    *owner = task;
+    uint64_t task = vmk_world_task();
+    if (holder_of(mutex) == task) /* it would wait for itself for ever */
+        vmk_stop(VMK_STOP_PANIC, SITE(), mutex);
+    while (holder_of(mutex))
+        wait_on(mutex, UINT64_MAX);
+    FIELD(mutex, mutex, owner, uint64_t) = task;
 }
 
 static int mutex_lock_interruptible(uint64_t mutex)
@@ -116,26 +138,104 @@ static int mutex_lock_interruptible(uint64_t mutex)
 
 static int mutex_trylock(uint64_t mutex)
 {
-    uint64_t *owner = &FIELD(mutex, mutex, owner, uint64_t);
-    if (*owner & ~MUTEX_FLAGS)
+    if (holder_of(mutex))
         return 0;
-    *owner = vmk_world_task();
+    FIELD(mutex, mutex, owner, uint64_t) = vmk_world_task();
     return 1;
 }
 
 static void mutex_unlock(uint64_t mutex)
 {
     FIELD(mutex, mutex, owner, uint64_t) = 0;
-    for (struct waiter *waiter = waiters; waiter; waiter = waiter->next)
-        if (waiter->mutex == mutex)
-            vmk_world_wake(waiter->task);
+    wake(mutex);
 }
 
-static int mutex_is_locked(uint64_t mutex) { return (FIELD(mutex, mutex, owner, uint64_t) & ~MUTEX_FLAGS) != 0; }
+static int mutex_is_locked(uint64_t mutex) { return holder_of(mutex) != 0; }
+
+/* ---- completions ---- */
+
+#define COMPLETED_FOR_EVER UINT32_MAX /* UINT_MAX in complete_all (kernel/sched/completion.c) */
+
+static uint32_t *done_of(uint64_t completion) { return &FIELD(completion, completion, done, uint32_t); }
+
+static uint64_t try_wait_for_completion(uint64_t completion)
+{
+    uint32_t *done = done_of(completion);
+    if (!*done)
+        return 0;
+    if (*done != COMPLETED_FOR_EVER)
+        --*done;
+    return 1;
+}
+
+static uint64_t wait_for_completion_timeout(uint64_t completion, int64_t jiffies)
+{
+    uint64_t left = to_ns(jiffies), tick = 1000000000ull / linux_hz();
+    while (!try_wait_for_completion(completion)) {
+        if (!left)
+            return 0;
+        left = wait_on(completion, left);
+    }
+    return left == UINT64_MAX ? MAX_SCHEDULE_TIMEOUT : left / tick + 1;
+}
+
+static int wait_for_completion(uint64_t completion)
+{
+    wait_for_completion_timeout(completion, MAX_SCHEDULE_TIMEOUT);
+    return 0;
+}
+
+static void complete(uint64_t completion)
+{
+    uint32_t *done = done_of(completion);
+    if (*done != COMPLETED_FOR_EVER)
+        ++*done;
+    wake(completion);
+}
+
+static void complete_all(uint64_t completion)
+{
+    *done_of(completion) = COMPLETED_FOR_EVER;
+    wake(completion);
+}
+
+static uint64_t completion_done(uint64_t completion) { return *done_of(completion) != 0; }
+
+/* ---- semaphores ---- */
+
+static int down_trylock(uint64_t semaphore)
+{
+    uint32_t *count = &FIELD(semaphore, semaphore, count, uint32_t);
+    if (!*count)
+        return 1;
+    --*count;
+    return 0;
+}
+
+static int down_timeout(uint64_t semaphore, int64_t jiffies)
+{
+    uint64_t left = to_ns(jiffies);
+    while (down_trylock(semaphore)) {
+        if (!left)
+            return -62; /* -ETIME */
+        left = wait_on(semaphore, left);
+    }
+    return 0;
+}
+
+static int down(uint64_t semaphore) { return down_timeout(semaphore, MAX_SCHEDULE_TIMEOUT); }
+
+static void up(uint64_t semaphore)
+{
+    ++FIELD(semaphore, semaphore, count, uint32_t);
+    wake(semaphore);
+}
 
 /* ---- the stack protector, and code that has seen the impossible ---- */
 
 static void __stack_chk_fail(void) { vmk_stop(VMK_STOP_PANIC, (uint32_t)CALLER(), 0); }
+
+#define NO_SIGNALS "There are no signals to interrupt it."
 
 const struct linux_api sched_api[] = {
     API(schedule, "done", "Gives the CPU away until woken.", NULL),
@@ -144,7 +244,7 @@ const struct linux_api sched_api[] = {
     API(default_wake_function, "done", "Wakes the world behind a wait queue entry.",
         "Modes are not told apart: no world here sleeps interruptibly by a signal."),
     API(msleep, "done", "Sleeps for milliseconds.", NULL),
-    API(msleep_interruptible, "done", "Sleeps for milliseconds.", "There are no signals to interrupt it."),
+    API(msleep_interruptible, "done", "Sleeps for milliseconds.", NO_SIGNALS),
     API(usleep_range_state, "done", "Sleeps for microseconds.", "The upper bound is not used to join wake-ups."),
     API(__udelay, "done", "Waits for microseconds without giving the CPU away.", NULL),
     API(__ndelay, "done", "Waits for nanoseconds without giving the CPU away.", NULL),
@@ -157,10 +257,27 @@ const struct linux_api sched_api[] = {
     API_AS("preempt_schedule_notrace", nothing, "no-op", "Preempts.", "Kernel code is never preempted here."),
     API_AS("__SCT__preempt_schedule_notrace", nothing, "no-op", "Preempts.", "Kernel code is never preempted here."),
     API(mutex_lock, "done", "Takes a mutex; taking one's own again stops the driver.", NULL),
-    API(mutex_lock_interruptible, "done", "Takes a mutex.", "There are no signals to interrupt it."),
+    API(mutex_lock_interruptible, "done", "Takes a mutex.", NO_SIGNALS),
     API(mutex_trylock, "done", "Takes a mutex if it is free.", NULL),
     API(mutex_unlock, "done", "Gives a mutex back.", NULL),
     API(mutex_is_locked, "done", "Whether somebody holds a mutex.", NULL),
+    API(complete, "done", "Completes once: one who waits goes on.", NULL),
+    API(complete_all, "done", "Completes for ever.", NULL),
+    API(completion_done, "done", "Whether a wait would not wait.", NULL),
+    API(try_wait_for_completion, "done", "Takes a completion if there is one.", NULL),
+    API(wait_for_completion, "done", "Waits until completed.", NULL),
+    API(wait_for_completion_timeout, "done", "Waits until completed, at most some jiffies.", NULL),
+    API_AS("wait_for_completion_interruptible", wait_for_completion, "done", "Waits until completed.", NO_SIGNALS),
+    API_AS("wait_for_completion_killable", wait_for_completion, "done", "Waits until completed.", NO_SIGNALS),
+    API_AS("wait_for_completion_interruptible_timeout", wait_for_completion_timeout, "done",
+           "Waits until completed, at most some jiffies.", NO_SIGNALS),
+    API_AS("wait_for_completion_killable_timeout", wait_for_completion_timeout, "done",
+           "Waits until completed, at most some jiffies.", NO_SIGNALS),
+    API(down, "done", "Takes a semaphore.", NULL),
+    API_AS("down_interruptible", down, "done", "Takes a semaphore.", NO_SIGNALS),
+    API(down_trylock, "done", "Takes a semaphore if it is free; 0 when taken.", NULL),
+    API(down_timeout, "done", "Takes a semaphore, waiting at most some jiffies.", NULL),
+    API(up, "done", "Gives a semaphore back.", NULL),
     API(__stack_chk_fail, "done", "The stack protector found damage: stops the driver.", NULL),
     API_END,
 };

@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 #: Command, and where it is: ``package.module:object``, a click command or group; and its line in ``vmk --help``.
 COMMANDS = {
-    "demo": ("vmkernel_core.console.demo:demo", "Let an unmodified Linux driver move frames, and check them."),
+    "demo": (
+        "vmkernel_core.console.demo:demo",
+        "Let an unmodified Linux driver move frames, and check them.",
+    ),
     "kernel": ("vmklinux.kernels.console:kernel", "Kernel packages: get them, and see which are here."),
     "module": ("vmklinux.module.console:module", "Linux modules: see what they need and what serves it."),
 }
@@ -46,13 +49,13 @@ EXIT_CODES = {
 
 
 class LazyGroup(click.Group):
-    """A group that imports a command of the table when it is called."""
+    """A group that imports a command of the table when it is called; click wants the unused arguments."""
 
-    def list_commands(self, ctx: click.Context) -> list[str]:
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """The commands' names."""
         return sorted(COMMANDS)
 
-    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
         """Import the command; None when there is none of the name."""
         if cmd_name not in COMMANDS:
             return None
@@ -65,7 +68,7 @@ class LazyGroup(click.Group):
         with formatter.section("Commands"):
             formatter.write_dl([(name, COMMANDS[name][1]) for name in self.list_commands(ctx)])
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
         """Write the table of exit codes."""
         with formatter.section("Exit codes"):
             formatter.write_dl([(str(code), meaning) for code, meaning in EXIT_CODES.items()])
@@ -105,15 +108,16 @@ def _run(arguments: list[str]) -> int:
             vmk.invoke(context)
     except click.exceptions.Exit as ended:
         return ended.exit_code
-    except (KeyboardInterrupt, EOFError, click.Abort):
+    except (KeyboardInterrupt, click.Abort):
         _say("interrupted")
         return INTERRUPTED
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return BAD_USAGE
     except click.ClickException as error:
-        hint = f"; see: {error.ctx.command_path} --help" if isinstance(error, click.UsageError) and error.ctx else ""
-        _say(f"{error.format_message()}{hint}")
+        context_of_error = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f"; see: {context_of_error.command_path} --help" if context_of_error else ""
+        _say(error.format_message().rstrip(".") + hint)
         return BAD_USAGE
     except BrokenPipeError:
         raise

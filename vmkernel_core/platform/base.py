@@ -69,6 +69,7 @@ class Platform(Protocol):
     """
 
     name: str
+    wires: list[Wire]
     apertures: Apertures
 
     @property

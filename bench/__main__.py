@@ -1,0 +1,42 @@
+"""``python -m bench``: measures the library beside the floor and prints the ratio."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+import msgspec
+from rich.console import Console
+
+from bench.cores import CORES
+from bench.measure import measure
+from bench.report import show
+from vmkernel_core.errors import VmkError
+from vmklinux import kernels
+
+
+@click.command()
+@click.option("--kernel", "release", metavar="RELEASE", help="Kernel release or its beginning.")
+@click.option(
+    "--frames", default=25_600, show_default=True, type=click.IntRange(min=64), help="Frames in each run."
+)
+@click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Runs of each case.")
+@click.option("--accesses", default=2_000, show_default=True, type=click.IntRange(min=1), help="In each run.")
+@click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
+def main(release: str | None, frames: int, rounds: int, accesses: int, as_json: bool) -> None:
+    """Measure frames, register accesses and starting, beside the bare rings of the same card."""
+    try:
+        kernel = kernels.find(release).release
+        with Console(stderr=True).status("") as status:
+            results = measure(kernel, len(CORES), frames, rounds, accesses, status.update)
+    except VmkError as error:
+        click.echo(f"error: {error}", err=True)
+        sys.exit(error.exit_code)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(results), indent=2))
+    else:
+        show(results, Console())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,89 @@
+"""What is measured, and the shape of the results."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING
+
+from bench.native import compile_native
+from bench.sides import BATCH, FloorSide, Sample, UplinkSide
+from bench.startup import first_frame_seconds, image_seconds
+from bench.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SIZES = (64, 1514)
+DIRECTIONS = ("tx", "rx")
+
+
+@dataclass(frozen=True)
+class Traffic:
+    """Both sides in one case, medians of the rounds; ``ratio`` is the median of each round's own."""
+
+    direction: str
+    size: int
+    pinned: bool
+    uplink: Sample
+    floor: Sample
+    ratio: float
+
+
+@dataclass(frozen=True)
+class Results:
+    """All of it: ``access_ns`` by kind of access and pinning, ``seconds`` by what is waited for."""
+
+    kernel: str
+    cores: int
+    frames: int
+    rounds: int
+    traffic: list[Traffic]
+    access_ns: dict[str, dict[str, float]]
+    seconds: dict[str, float]
+
+
+def measure(
+    kernel: str, cores: int, frames: int, rounds: int, accesses: int, tell: Callable[[str], None]
+) -> Results:
+    """Run it all; ``tell`` hears what is being measured. ``frames`` is rounded down to whole batches."""
+    frames -= frames % BATCH
+    traffic: list[Traffic] = []
+    access: dict[str, list[dict[str, float]]] = {"pinned": [], "unpinned": []}
+    with tempfile.TemporaryDirectory(prefix="bench-native-") as directory:
+        native = compile_native(Path(directory))
+        tell("booting both sides")
+        with Worker(FloorSide, native) as floor, Worker(UplinkSide, native, kernel) as uplink:
+            for pinned in (True, False):
+                for size in SIZES:
+                    for direction in DIRECTIONS:
+                        tell(f"{direction}, {size} bytes, {'pinned' if pinned else 'unpinned'}")
+                        traffic.append(_compare(uplink, floor, direction, size, pinned, frames, rounds))
+                tell("register accesses")
+                kind = "pinned" if pinned else "unpinned"
+                access[kind] = [uplink.ask("access", accesses, pinned) for _ in range(rounds)]
+    tell("starting")
+    seconds = image_seconds(kernel, rounds) | first_frame_seconds(kernel, rounds)
+    access_ns = {
+        kind: {name: median(run[name] for run in runs) for name in runs[0]} for kind, runs in access.items()
+    }
+    return Results(kernel, cores, frames, rounds, traffic, access_ns, seconds)
+
+
+def _compare(
+    uplink: Worker, floor: Worker, direction: str, size: int, pinned: bool, frames: int, rounds: int
+) -> Traffic:
+    """Turn by turn, so that whatever else the machine does hits both. The first turn of each warms up."""
+    pairs = [
+        tuple(side.ask(direction, frames, size, pinned) for side in (uplink, floor))
+        for _ in range(1 + rounds)
+    ][1:]
+    ours, theirs = (_median([pair[side] for pair in pairs]) for side in (0, 1))
+    ratio = median(pair[0].frames_per_second / pair[1].frames_per_second for pair in pairs)
+    return Traffic(direction, size, pinned, ours, theirs, ratio)
+
+
+def _median(samples: list[Sample]) -> Sample:
+    return Sample(*(median(getattr(sample, field.name) for sample in samples) for field in fields(Sample)))

@@ -1,0 +1,87 @@
+"""The results as tables for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from bench.measure import Results, Traffic
+
+#: What is aimed at: share of the floor, and seconds.
+AIM_RATIO = 0.5
+AIM_SECONDS = {"module_load": 0.3, "first_frame": 1.5}
+
+_SECONDS = {
+    "image_cold": "kernel image, first time",
+    "image_cached": "kernel image, cached",
+    "imports": "Python and its imports",
+    "platform": "QEMU",
+    "module_load": "module load",
+    "probe": "probe",
+    "link": "open until link up",
+    "first_frame": "process start until the first frame",
+}
+
+
+def show(results: Results, console: Console) -> None:
+    """Print the tables."""
+    console.print(
+        f"e1000.ko of {results.kernel} on QEMU's e1000, {results.cores} cores; batches of 64, "
+        f"{results.frames} frames a run, medians of {results.rounds}"
+    )
+    console.print(_traffic(results), _access(results), _startup(results))
+
+
+def _aim(text: str, reached: bool) -> str:
+    return f"[green]{text}[/]" if reached else f"[red]{text}[/]"
+
+
+def _table(title: str, first: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    table.add_column(first)
+    for column in columns:
+        table.add_column(column, justify="right")
+    return table
+
+
+def _traffic(results: Results) -> Table:
+    table = _table(
+        f"Traffic (aim: {AIM_RATIO} of the floor)", "", "uplink/s", "floor/s", "ratio",
+        "MMIO/frame", "irq/batch", "sleeps/batch",
+    )  # fmt: skip
+    for case in results.traffic:
+        table.add_row(*_case(case))
+    return table
+
+
+def _case(case: Traffic) -> tuple[str, ...]:
+    uplink = case.uplink
+    return (
+        f"{case.direction} {case.size} B, {'one core' if case.pinned else 'unpinned'}",
+        f"{uplink.frames_per_second:,.0f}",
+        f"{case.floor.frames_per_second:,.0f}",
+        _aim(f"{case.ratio:.2f}", case.ratio >= AIM_RATIO),
+        f"{uplink.reads_per_frame + uplink.writes_per_frame:.3f}",
+        f"{uplink.interrupts_per_batch:.2f}",
+        f"{uplink.switches_per_batch:.1f}",
+    )
+
+
+def _access(results: Results) -> Table:
+    table = _table("Register access, ns", "", "one core", "unpinned")
+    for kind, one_core in results.access_ns["pinned"].items():
+        table.add_row(kind, f"{one_core:,.0f}", f"{results.access_ns['unpinned'][kind]:,.0f}")
+    return table
+
+
+def _startup(results: Results) -> Table:
+    table = _table("Start, seconds", "", "seconds", "aim")
+    for key, seconds in results.seconds.items():
+        aim = AIM_SECONDS.get(key)
+        text = f"{seconds:.3f}"
+        table.add_row(_SECONDS[key], _aim(text, seconds < aim) if aim else text, f"{aim:g}" if aim else "")
+    return table

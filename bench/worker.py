@@ -1,0 +1,66 @@
+"""A side in a process of its own, so that two can take turns: there is one machine memory per process."""
+
+from __future__ import annotations
+
+import multiprocessing
+from typing import TYPE_CHECKING, Any
+
+from bench.sides import FloorSide, UplinkSide
+from vmkernel_core.errors import VmkError
+
+if TYPE_CHECKING:
+    from multiprocessing.connection import Connection
+    from pathlib import Path
+    from types import TracebackType
+
+_LIMIT = 60.0
+
+
+def _serve(connection: Connection, kind: type[FloorSide | UplinkSide], arguments: tuple[Any, ...]) -> None:
+    try:
+        with kind(*arguments) as side:
+            connection.send(None)
+            while request := connection.recv():
+                name, *values = request
+                connection.send(getattr(side, name)(*values))
+    except VmkError as error:
+        connection.send(VmkError(str(error)))
+
+
+class Worker:
+    """``ask("tx", ...)`` calls that method of the side. A context manager; raises the side's VmkError."""
+
+    def __init__(self, kind: type[FloorSide | UplinkSide], native: Path, *arguments: Any) -> None:
+        """``arguments`` and ``native`` make the side."""
+        spawn = multiprocessing.get_context("spawn")
+        self._ours, theirs = spawn.Pipe()
+        self._process = spawn.Process(target=_serve, args=(theirs, kind, (native, *arguments)), daemon=True)
+        self._name = kind.__name__
+
+    def __enter__(self) -> Worker:
+        """Start it and wait until the side is ready."""
+        self._process.start()
+        self._answer()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        if self._process.is_alive():
+            self._ours.send(None)
+            self._process.join(_LIMIT)
+        self._ours.close()
+
+    def ask(self, method: str, *arguments: Any) -> Any:
+        """What the method returns."""
+        self._ours.send((method, *arguments))
+        return self._answer()
+
+    def _answer(self) -> Any:
+        if not self._ours.poll(_LIMIT):
+            raise VmkError(f"no answer within {_LIMIT:.0f} s", where=self._name)
+        answer = self._ours.recv()
+        if isinstance(answer, VmkError):
+            raise answer
+        return answer

@@ -1,0 +1,63 @@
+"""The benchmark's floor really moves frames: what it is compared with must not be a loop that does nothing.
+
+Independent sides: QEMU's e1000, and a plain socket at the wire's far end that looks at every frame. No time is judged.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from bench.native import compile_native
+from bench.sides import BATCH, RX_WINDOW, SILENCE, TX_WINDOW, FloorSide
+
+#: Two rounds of the rings (256 descriptors), and a batch that is not full.
+COUNT = 8 * BATCH + 5
+
+
+@pytest.fixture(scope="module")
+def floor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FloorSide]:
+    """The floor on a QEMU of its own."""
+    with FloorSide(compile_native(tmp_path_factory.mktemp("native"))) as side:
+        yield side
+
+
+def _frame(size: int) -> bytes:
+    return (b"\xff" * 6 + b"\x02\0\0\0\0\x07" + b"\x88\xb5").ljust(size, b"\x3c")
+
+
+@pytest.mark.parametrize("spin", [0, 100_000], ids=["sleeping", "spinning"])
+@pytest.mark.parametrize("size", [64, 1514])
+def test_every_frame_that_it_counts_as_sent_is_on_the_wire(floor: FloorSide, size: int, spin: int) -> None:
+    wire, got = floor.platform.wires[0].socket, []
+    wire.settimeout(SILENCE / 1e9)
+    reader = threading.Thread(target=lambda: got.extend(wire.recv(4096) for _ in range(COUNT)))
+    reader.start()
+    credit = floor.ffi.new("struct wire_credit *")
+    sent = floor.lib.floor_transmit(floor.handle, _frame(size), size, COUNT, TX_WINDOW, credit, spin, SILENCE)
+    reader.join()
+    assert sent == COUNT
+    assert got == [_frame(size)] * COUNT
+
+
+@pytest.mark.parametrize("size", [64, 1514])
+def test_it_receives_what_was_sent_and_no_more(floor: FloorSide, size: int) -> None:
+    wire = floor.platform.wires[0].socket
+    credit = floor.ffi.new("struct wire_credit *")
+    for start in range(0, COUNT, RX_WINDOW):
+        burst = min(RX_WINDOW, COUNT - start)
+        for _ in range(burst):
+            assert wire.send(_frame(size)) == size
+        assert floor.lib.floor_receive(floor.handle, burst, credit, SILENCE) == burst
+    assert credit.received == COUNT
+    assert floor.lib.floor_receive(floor.handle, 1, credit, 1_000_000) == 0
+
+
+def test_the_measuring_runs_come_to_an_end_with_every_frame(floor: FloorSide) -> None:
+    for measure in (floor.tx, floor.rx):
+        sample = measure(4 * BATCH, 64, False)
+        assert sample.frames_per_second > 0
+        assert sample.reads_per_frame == 0
+        assert sample.writes_per_frame == pytest.approx(1 / BATCH, rel=0.5)

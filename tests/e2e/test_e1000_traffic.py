@@ -1,0 +1,188 @@
+"""Debian's e1000.ko moves frames, on QEMU's e1000 and on our model of it, with both kernels.
+
+Independent: on QEMU both sides, Debian's driver and QEMU's device; on the model the driver. What the frames look
+like is judged at the far end of the wire.
+"""
+
+from __future__ import annotations
+
+import queue
+
+import pytest
+
+from tests.e2e.conftest import LIMIT, MAC, Peer
+from tests.e2e.packets import PEER, raw_address, sized, tagged
+from vmkernel_core.boot import VMkernel
+from vmkernel_core.net.uplink import LinkDown, Uplink, UplinkEvent
+
+ME = raw_address(MAC)
+GROUP, OTHER_GROUP = "01:00:5e:00:00:fb", "33:33:00:00:00:16"
+#: Every length class: the least, around powers of two and of the driver's buffer sizes, all up to the most.
+SIZES = sorted({60, 61, 62, 63, 64, 65, 127, 128, 255, 256, 257, 511, 512, 1023, 1024, 1513, 1514, *range(66, 1514, 37)})
+JUMBO_MTU = 9000
+JUMBO_SIZES = [60, 1514, 1515, 1518, 1522, 2000, 2048, 4096, 4097, 8191, 8192, 9013, 9014]
+
+
+def to_peer(length: int, seed: int) -> bytes:
+    return sized(PEER, length, seed, source=ME)
+
+
+def to_me(length: int, seed: int) -> bytes:
+    return sized(ME, length, seed)
+
+
+def test_probe(host: VMkernel, nic: Uplink) -> None:
+    (adapter,) = (adapter for adapter in host.adapters if adapter.uplink)
+    assert (adapter.function.vendor, adapter.function.device) == (0x8086, 0x100E)
+    assert adapter.verdict.module == "e1000"
+    assert adapter.uplink is nic
+    assert list(host.uplinks) == ["vmnic0"]
+    assert (nic.mac, nic.driver_name, nic.mtu, nic.speed) == (MAC, "e1000", 1500, 1000)
+    assert {"scatter-gather", "tx-checksum", "tso", "vlan-insert", "vlan-strip"} <= nic.features
+
+
+def test_link_follows_the_cable(host: VMkernel, nic: Uplink, wire: Peer) -> None:
+    address = next(adapter.function.address for adapter in host.adapters if adapter.uplink)
+    events: queue.Queue[UplinkEvent] = queue.Queue()
+    nic.subscribe(events.put)
+    host.platform.set_link(address, False)
+    nic.wait_link(False, timeout=LIMIT)
+    assert events.get(timeout=LIMIT) == UplinkEvent("vmnic0", "link-down")
+    assert not nic.link_up
+    with pytest.raises(LinkDown, match="no link"):
+        nic.transmit([to_peer(60, 0)])
+    host.platform.set_link(address, True)
+    nic.wait_link(True, timeout=LIMIT)
+    assert events.get(timeout=LIMIT) == UplinkEvent("vmnic0", "link-up")
+    assert (nic.link_up, nic.speed) == (True, 1000)
+    frames = [to_peer(60, seed) for seed in range(4)]
+    assert wire.sent_by(nic, frames) == frames
+    wire.listens(nic)
+
+
+def test_sizes_out(nic: Uplink, wire: Peer) -> None:
+    frames = [to_peer(size, size) for size in SIZES]
+    assert wire.sent_by(nic, frames) == frames
+
+
+def test_sizes_in(nic: Uplink, wire: Peer) -> None:
+    frames = [to_me(size, size) for size in SIZES]
+    assert wire.received_by(nic, frames) == frames
+
+
+def test_both_ways_at_once(nic: Uplink, wire: Peer) -> None:
+    out = [to_peer(60 + seed % 1455, seed) for seed in range(600)]
+    back = [to_me(60 + seed % 1455, seed) for seed in range(600)]
+    arriving = wire.collect(len(out))
+    for at in range(0, len(out), 60):
+        nic.transmit_all(out[at : at + 60], timeout=LIMIT)
+        assert wire.received_by(nic, back[at : at + 60]) == back[at : at + 60]
+    assert arriving.result(LIMIT) == out
+
+
+def test_a_batch_larger_than_the_ring(nic: Uplink, wire: Peer) -> None:
+    frames = [to_peer(60 + seed % 200, seed) for seed in range(1000)]
+    arriving = wire.collect(len(frames))
+    taken = nic.transmit(frames)
+    assert 0 < taken <= len(frames)
+    nic.transmit_all(frames[taken:], timeout=LIMIT)
+    assert arriving.result(LIMIT) == frames
+
+
+def test_a_short_frame_is_padded(nic: Uplink, wire: Peer) -> None:
+    short = to_peer(60, 1)[:30]
+    (arrived,) = wire.sent_by(nic, [short])
+    assert arrived == short.ljust(60, b"\0")
+
+
+def test_jumbo(nic: Uplink, wire: Peer) -> None:
+    nic.mtu = JUMBO_MTU
+    try:
+        assert nic.mtu == JUMBO_MTU
+        nic.wait_link(timeout=LIMIT)
+        out = [to_peer(size, size) for size in JUMBO_SIZES]
+        assert wire.sent_by(nic, out) == out
+        wire.listens(nic)
+        back = [to_me(size, size) for size in JUMBO_SIZES]
+        assert wire.received_by(nic, back) == back
+    finally:
+        nic.mtu = 1500
+        nic.wait_link(timeout=LIMIT)
+    wire.listens(nic)
+    assert wire.received_by(nic, [to_me(1514, 1), to_me(9014, 2), to_me(60, 3)]) == [to_me(1514, 1), to_me(60, 3)]
+
+
+def test_multicast_groups(nic: Uplink, wire: Peer) -> None:
+    group, other = (sized(raw_address(address), 80, 5) for address in (GROUP, OTHER_GROUP))
+    mine, broadcast = to_me(80, 6), sized(b"\xff" * 6, 80, 7)
+    assert wire.received_by(nic, [group, other, broadcast, mine]) == [broadcast, mine]
+    nic.set_multicast([GROUP])
+    wire.listens(nic)
+    assert wire.received_by(nic, [group, other, broadcast, mine]) == [group, broadcast, mine]
+    nic.set_multicast([OTHER_GROUP, GROUP])
+    wire.listens(nic)
+    assert wire.received_by(nic, [group, other, broadcast, mine]) == [group, other, broadcast, mine]
+    nic.set_multicast([])
+    wire.listens(nic)
+    assert wire.received_by(nic, [group, other, broadcast, mine]) == [broadcast, mine]
+
+
+def test_promiscuous(nic: Uplink, wire: Peer) -> None:
+    strange = sized(bytes.fromhex("020000000099"), 80, 8)
+    assert wire.received_by(nic, [strange, to_me(80, 9)]) == [to_me(80, 9)]
+    nic.set_promiscuous(True)
+    wire.listens(nic)
+    assert wire.received_by(nic, [strange, to_me(80, 9)]) == [strange, to_me(80, 9)]
+    nic.set_promiscuous(False)
+    wire.listens(nic)
+    assert wire.received_by(nic, [strange, to_me(80, 9)]) == [to_me(80, 9)]
+
+
+def test_another_mac(nic: Uplink, wire: Peer) -> None:
+    other = "52:54:00:00:00:77"
+    nic.mac = other
+    try:
+        wire.listens(nic)
+        mine = sized(raw_address(other), 80, 1)
+        assert wire.received_by(nic, [to_me(80, 2), mine]) == [mine]
+    finally:
+        nic.mac = MAC
+    wire.listens(nic)
+    assert wire.received_by(nic, [mine, to_me(80, 2)]) == [to_me(80, 2)]
+
+
+def test_statistics(nic: Uplink, wire: Peer) -> None:
+    before = nic.stats
+    out = [to_peer(100 + seed, seed) for seed in range(20)]
+    assert wire.sent_by(nic, out) == out
+    back = [to_me(200 + seed, seed) for seed in range(10)]
+    marker = 60
+    assert wire.received_by(nic, back) == back
+    after = nic.stats
+    assert after.tx_frames - before.tx_frames == len(out)
+    assert after.tx_bytes - before.tx_bytes == sum(map(len, out))
+    assert after.rx_frames - before.rx_frames == len(back) + 1
+    assert after.rx_bytes - before.rx_bytes == sum(map(len, back)) + marker
+    assert (after.tx_errors, after.rx_errors, after.rx_dropped) == (0, 0, 0)
+    # The card counts for itself; the driver adds its counters up when it is asked.
+    assert after.driver["tx_packets"] - before.driver["tx_packets"] == len(out)
+    assert after.driver["rx_packets"] - before.driver["rx_packets"] == len(back) + 1
+
+
+def test_a_tag_in_the_frame_passes(nic: Uplink, wire: Peer) -> None:
+    out = [tagged(to_peer(size, size), 0x6123) for size in (60, 200, 1514)]
+    assert wire.sent_by(nic, out) == out
+    back = [tagged(to_me(size, size), 0x6123) for size in (60, 200, 1514)]
+    assert wire.received_by(nic, back) == back
+
+
+def test_close_and_open_again(nic: Uplink, wire: Peer) -> None:
+    nic.close()
+    assert not nic.link_up
+    with pytest.raises(LinkDown):
+        nic.transmit([to_peer(60, 0)])
+    nic.open()
+    nic.wait_link(timeout=LIMIT)
+    wire.listens(nic)
+    frames = [to_peer(60, 4), to_peer(1514, 5)]
+    assert wire.sent_by(nic, frames) == frames

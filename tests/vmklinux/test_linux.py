@@ -1,0 +1,304 @@
+"""The booted kernel image and the emulated API under it. Independent side: Debian's own kernel image, whose code
+runs here unchanged and whose results are compared with Python's; callbacks are a few bytes of machine code."""
+
+from __future__ import annotations
+
+import threading
+import time
+import zlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vmkernel_core._core import ffi, lib
+from vmkernel_core.idle import IdleLoop
+from vmkernel_core.memory import MachineMemory, load, load_bytes, load_string, store, store_bytes
+from vmklinux import kernels
+from vmklinux.api import emulated
+from vmklinux.errors import DriverStopped
+from vmklinux.linux import Linux
+from vmklinux.timer import Timers
+from vmklinux.workqueue import Workqueues
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from vmklinux.kernels import Kernel
+
+CODE = 0x7F10_0000
+LIMIT = 5.0
+
+
+@pytest.fixture(scope="module", params=["6.1", "6.12"])
+def linux(request: pytest.FixtureRequest) -> Iterator[Linux]:
+    kernel: Kernel = request.getfixturevalue("kernel61" if request.param == "6.1" else "kernel612")
+    with MachineMemory(64 << 20) as memory:
+        idle = IdleLoop(lambda event: booted.event(event), lambda: None)  # noqa: PLW0108 - booted comes later
+        booted = Linux(kernel, memory, idle, kernels.cache_dir())
+        idle.start()
+        booted.map_at(CODE, 4096, 7)
+        yield booted
+        booted.state(Workqueues).stop()
+        idle.stop()
+        booted.close()
+
+
+@pytest.fixture
+def scratch(linux: Linux) -> Iterator[int]:
+    address = linux.allocate(512)
+    yield address
+    linux.free(address)
+
+
+def code(*parts: bytes) -> int:
+    """A function of machine code below 2 GiB."""
+    store_bytes(CODE, b"".join(parts) + b"\xc3")
+    return CODE
+
+
+def eventually(true: object, what: str) -> None:
+    """Wait until ``true()`` holds, at most LIMIT seconds."""
+    deadline = time.monotonic() + LIMIT
+    while not true():  # type: ignore[operator]  # a callable
+        assert time.monotonic() < deadline, what
+        threading.Event().wait(0.002)
+
+
+def test_the_image_formats_as_python_does(linux: Linux, scratch: int) -> None:
+    store_bytes(scratch + 256, b"%d %#x %pM %s\0")
+    store_bytes(scratch + 300, bytes.fromhex("525400123456"))
+    store_bytes(scratch + 320, b"text\0")
+    length = linux.call("snprintf", scratch, 128, scratch + 256, -7 & (1 << 64) - 1, 255, scratch + 300)
+    assert load_string(scratch).startswith("-7 0xff 52:54:00:12:34:56 ")
+    assert length >= len("-7 0xff 52:54:00:12:34:56 ")
+
+
+@pytest.mark.parametrize("size", [0, 1, 7, 64, 255])
+def test_the_image_sums_as_zlib_does(linux: Linux, scratch: int, size: int) -> None:
+    data = bytes(range(256))[:size]
+    store_bytes(scratch, data)
+    assert linux.call("crc32_le", 0xFFFF_FFFF, scratch, size) ^ 0xFFFF_FFFF == zlib.crc32(data)
+
+
+def test_a_tick_is_what_the_kernel_was_built_with(linux: Linux) -> None:
+    before, began = linux.call("jiffies_to_msecs", lib.linux_jiffies()), time.monotonic()
+    linux.call(linux.entry("msleep"), 50)
+    passed = linux.call("jiffies_to_msecs", lib.linux_jiffies()) - before
+    assert 40 <= passed <= (time.monotonic() - began) * 1000 + 20
+
+
+def test_kmalloc_gives_owned_cleared_aligned_memory(linux: Linux) -> None:
+    name = "__kmalloc" if "__kmalloc" in linux.symbols else "__kmalloc_noprof"
+    for size in (1, 8, 100, 256, 4096, 8193, 100_000):
+        address = linux.call(linux.entry(name), size, 0x100)
+        assert load_bytes(address, size) == bytes(size)
+        assert address % (size & -size if size & (size - 1) == 0 else 8) == 0
+        assert linux.call(linux.entry("ksize"), address) >= size
+        linux.call(linux.entry("kfree"), address)
+        assert lib.vmk_alloc_size(address) == 0
+
+
+def test_a_double_free_stops_the_driver_by_name(linux: Linux, scratch: int) -> None:
+    address = linux.allocate(64)
+    linux.call(linux.entry("kfree"), address)
+    with pytest.raises(DriverStopped, match="misused") as stopped:
+        linux.call(linux.entry("kfree"), address)
+    assert stopped.value.reason == "panic"
+    assert linux.call("crc32_le", 0, scratch, 0) == 0, "the kernel is still usable"
+
+
+def test_a_wild_access_stops_the_driver_with_its_address(linux: Linux) -> None:
+    with pytest.raises(DriverStopped, match="0xdead0000") as stopped:
+        linux.call(code(b"\x48\x8b\x07"), 0xDEAD_0000)  # mov (%rdi),%rax
+    assert stopped.value.reason == "fault"
+
+
+def test_bug_stops_and_warn_goes_on(linux: Linux, caplog: pytest.LogCaptureFixture) -> None:
+    ud2 = b"\x0f\x0b"
+    lib.vmk_bugs_add(ffi.new("struct vmk_bug[]", [(CODE, 1)]), 1)
+    try:
+        function = code(ud2, b"\xb8\x07\x00\x00\x00")  # WARN; mov $7,%eax
+        assert linux.call(function) == 7
+        eventually(lambda: "WARNING at" in caplog.text, "the WARN was not reported")
+        lib.vmk_bugs_remove(CODE, CODE + 1)
+        lib.vmk_bugs_add(ffi.new("struct vmk_bug[]", [(CODE, 0)]), 1)
+        with pytest.raises(DriverStopped) as stopped:
+            linux.call(function)
+        assert stopped.value.reason == "bug"
+    finally:
+        lib.vmk_bugs_remove(CODE, CODE + 1)
+
+
+def test_an_exception_of_an_emulated_function_reaches_the_caller(linux: Linux) -> None:
+    with pytest.raises(KeyError):
+        linux.call(linux.entry("pci_set_master"), 0x1234_5000)
+
+
+def test_interrupt_flag_of_the_image_is_ours(linux: Linux, scratch: int) -> None:
+    saved = linux.call("_raw_spin_lock_irqsave", scratch)
+    assert saved & 0x200
+    linux.call("_raw_spin_unlock_irqrestore", scratch, saved)
+    assert linux.call("_raw_spin_lock_irqsave", scratch) & 0x200
+    linux.call("_raw_spin_unlock_irqrestore", scratch, 0x200)
+    assert load(scratch, 4) == 0
+
+
+def test_a_completion_sleeps_and_wakes(linux: Linux) -> None:
+    done = linux.new("completion")
+    hurry = threading.Timer(0.05, linux.call, ("complete", done))
+    hurry.start()
+    left = linux.call("wait_for_completion_timeout", done, linux.hz * 5)
+    hurry.join()
+    assert 0 < left <= linux.hz * 5
+    assert linux.call("wait_for_completion_timeout", done, 2) == 0, "nobody completed it again"
+    linux.free(done)
+
+
+def test_the_images_wait_queue_sleeps_and_wakes(linux: Linux) -> None:
+    head, entry = linux.new("wait_queue_head"), linux.new("wait_queue_entry")
+    linux.call("__init_waitqueue_head", head, 0, 0)
+    linux.call("init_wait_entry", entry, 0)
+    with linux.baton():
+        linux.call("prepare_to_wait", head, entry, 2)
+        hurry = threading.Timer(0.05, linux.call, ("__wake_up", head, 3, 1, 0))
+        hurry.start()
+        left = linux.call(linux.entry("schedule_timeout"), linux.hz * 5)
+        linux.call("finish_wait", head, entry)
+    hurry.join()
+    assert 0 < left < linux.hz * 5, "woken before the time was up"
+    linux.free(head)
+    linux.free(entry)
+
+
+def test_a_semaphore_counts_and_times_out(linux: Linux) -> None:
+    semaphore = linux.new("semaphore")
+    semaphore.count = 1
+    assert linux.call_int(linux.entry("down_trylock"), semaphore) == 0
+    assert linux.call_int(linux.entry("down_timeout"), semaphore, 2) == -62
+    hurry = threading.Timer(0.05, linux.call, (linux.entry("up"), semaphore))
+    hurry.start()
+    assert linux.call_int(linux.entry("down_timeout"), semaphore, linux.hz * 5) == 0
+    hurry.join()
+    linux.free(semaphore)
+
+
+def test_a_contended_mutex_is_handed_over(linux: Linux) -> None:
+    mutex = linux.new("mutex")
+    order: list[str] = []
+    linux.call(linux.entry("mutex_lock"), mutex)
+
+    def second() -> None:
+        linux.call(linux.entry("mutex_lock"), mutex)
+        order.append("second")
+        linux.call(linux.entry("mutex_unlock"), mutex)
+
+    thread = threading.Thread(target=second)
+    thread.start()
+    linux.call(linux.entry("msleep"), 20)
+    order.append("first")
+    linux.call(linux.entry("mutex_unlock"), mutex)
+    thread.join(LIMIT)
+    assert order == ["first", "second"]
+    linux.free(mutex)
+
+
+def test_a_timer_fires_once_and_not_before_its_time(linux: Linux) -> None:
+    timer, began = linux.new("timer_list"), time.monotonic()
+    flag = int(timer) + linux.types.sizeof("timer_list") - 8
+    function = code(b"\x48\xff\x87", (flag - int(timer)).to_bytes(4, "little"))  # incq offset(%rdi)
+    before = load(flag, 8)
+    linux.call(linux.entry("init_timer_key"), timer, function, 0, 0, 0)
+    assert linux.call(linux.entry("mod_timer"), timer, lib.linux_jiffies() + linux.hz // 10) == 0
+    assert linux.state(Timers).owned(CODE, CODE + 1) == [int(timer)]
+    eventually(lambda: load(flag, 8) != before, "the timer did not fire")
+    assert time.monotonic() - began >= 0.09
+    assert load(flag, 8) == before + 1
+    assert linux.state(Timers).owned(CODE, CODE + 1) == []
+    linux.free(timer)
+
+
+def test_a_cancelled_timer_does_not_fire(linux: Linux) -> None:
+    timer = linux.new("timer_list")
+    linux.call(linux.entry("init_timer_key"), timer, code(b"\xcc"), 0, 0, 0)
+    linux.call(linux.entry("mod_timer"), timer, lib.linux_jiffies() + linux.hz * 100)
+    assert linux.call(linux.entry("del_timer_sync"), timer) == 1
+    assert linux.call(linux.entry("del_timer_sync"), timer) == 0
+    linux.free(timer)
+
+
+def test_work_runs_in_another_world_and_only_once_while_queued(linux: Linux) -> None:
+    work, counter = linux.new("work_struct"), linux.allocate(8)
+    work.func = code(b"\x48\xb8", counter.to_bytes(8, "little"), b"\x48\xff\x00")  # movabs; incq (%rax)
+    with linux.baton():
+        assert linux.call(linux.entry("queue_work_on"), 0, 0, work) == 1
+        assert linux.call(linux.entry("queue_work_on"), 0, 0, work) == 0
+        assert load(counter, 8) == 0
+    linux.call(linux.entry("flush_work"), work)
+    assert load(counter, 8) == 1
+    linux.free(work)
+    linux.free(counter)
+
+
+def test_delayed_work_can_be_withdrawn(linux: Linux) -> None:
+    delayed = linux.new("delayed_work")
+    delayed.work.func = code(b"\xcc")
+    assert linux.call(linux.entry("queue_delayed_work_on"), 0, 0, delayed, linux.hz * 100) == 1
+    assert linux.state(Workqueues).owned(CODE, CODE + 1) == [int(delayed)]
+    assert linux.call(linux.entry("cancel_delayed_work_sync"), delayed) == 1
+    assert linux.state(Workqueues).owned(CODE, CODE + 1) == []
+    linux.free(delayed)
+
+
+def test_firmware_is_found_copied_and_freed(
+    linux: Linux, scratch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "vendor").mkdir()
+    (tmp_path / "vendor" / "chip.bin").write_bytes(b"microcode")
+    monkeypatch.setenv("VMK_FIRMWARE", str(tmp_path))
+    store_bytes(scratch + 64, b"vendor/chip.bin\0")
+    before = _objects()
+    assert linux.call_int(linux.entry("request_firmware"), scratch, scratch + 64, 0) == 0
+    firmware = load(scratch, 8)
+    assert load(firmware, 8) == len(b"microcode")
+    linux.call(linux.entry("release_firmware"), firmware)
+    assert _objects() == before
+    store_bytes(scratch + 64, b"../../etc/passwd\0")
+    assert linux.call_int(linux.entry("request_firmware"), scratch, scratch + 64, 0) == -2
+
+
+def _objects() -> int:
+    stats = ffi.new("struct vmk_memory_stats *")
+    lib.vmk_memory_stats(stats)
+    return int(stats.objects)
+
+
+def test_messages_reach_logging_with_their_level(
+    linux: Linux, scratch: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    store_bytes(scratch, b"\x013number %d of %s\n\0")
+    store_bytes(scratch + 64, b"many\0")
+    linux.call(linux.entry("_printk"), scratch, 5, scratch + 64)
+    record = caplog.records[-1]
+    assert (record.name, record.levelname, record.getMessage()) == ("linux", "ERROR", "number 5 of many")
+
+
+def test_a_second_kernel_in_the_process_is_refused(linux: Linux) -> None:
+    from vmkernel_core.errors import VmkError
+
+    with pytest.raises(VmkError, match="only one Linux kernel"):
+        Linux(linux.kernel, linux.memory, linux.idle, kernels.cache_dir())
+    assert linux.call("crc32_le", 0, 0, 0) == 0
+
+
+def test_every_emulated_function_in_python_has_a_prototype_where_the_kernel_exports_it(linux: Linux) -> None:
+    served = [entry for entry in emulated().values() if entry.handler and entry.name in linux.symbols]
+    assert len(served) > 50
+    for entry in served:
+        linux._prototype(entry)
+
+
+def test_memory_that_was_stored_is_loaded(linux: Linux, scratch: int) -> None:
+    for size in (1, 2, 4, 8):
+        store(scratch, size, 0x0123_4567_89AB_CDEF)
+        assert load(scratch, size) == 0x0123_4567_89AB_CDEF & ((1 << size * 8) - 1)

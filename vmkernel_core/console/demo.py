@@ -1,0 +1,272 @@
+"""``vmk demo``: an unmodified Linux driver moves frames to a peer process and back, and every byte is checked."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+import msgspec
+
+from vmkernel_core.console import traffic
+from vmkernel_core.console.pattern import MOST_FRAMES
+from vmkernel_core.console.traffic import PeerProcess, Way
+from vmkernel_core.errors import UsageError, VmkError
+from vmkernel_core.platform.base import PciAddress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from vmkernel_core.boot import Adapter, VMkernel
+    from vmkernel_core.net.uplink import Uplink
+    from vmkernel_core.platform.model import ModelPlatform
+    from vmkernel_core.platform.qemu import QemuPlatform
+    from vmklinux.loader import Leak
+
+#: Seconds for the link to come up; autonegotiation over copper takes about three.
+LINK_LIMIT = 10.0
+
+_QEMU = "qemu-system-x86_64"
+_QEMU_COMMAND = "apt-get install qemu-system-x86"
+_WITHOUT_QEMU = "to do without QEMU, use --platform model"
+
+
+class NotVerified(VmkError):
+    """The demo ran, but frames were lost or damaged, or the module left something behind."""
+
+
+class HclSays(msgspec.Struct, frozen=True):
+    """The part of the HCL's verdict that tells which module was taken, and why."""
+
+    driver: str | None
+    rung: str
+    module: str | None
+
+
+class Seconds(msgspec.Struct, frozen=True):
+    """How long the kernel image, loading the module, probing the device and the traffic took."""
+
+    image: float
+    load: float
+    probe: float
+    traffic: float
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What ``vmk demo --json`` prints."""
+
+    platform: str
+    device: str
+    hcl: HclSays
+    module_path: str
+    kernel: str
+    mac: str
+    link_mbps: int
+    tx: Way
+    rx: Way
+    mmio_per_frame: float
+    seconds: Seconds
+    leaks: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Machine:
+    """A platform with one network device, and where that sits."""
+
+    platform: QemuPlatform | ModelPlatform
+    address: PciAddress
+
+
+def _qemu(device: str) -> _Machine:
+    from vmkernel_core.platform.qemu import QemuPlatform
+
+    slot = 5
+    return _Machine(
+        QemuPlatform([f"{device},netdev=wire0,addr={slot:#x}"], binary=_QEMU), PciAddress(0, 0, slot, 0)
+    )
+
+
+def _model(device: str) -> _Machine:
+    if device != "e1000":
+        raise UsageError(
+            f"the model platform has no device {device}",
+            remedy="use e1000, or --platform qemu for any of QEMU's",
+        )
+    from vmkernel_core.platform.e1000_model import E1000Model
+    from vmkernel_core.platform.model import ModelPlatform
+
+    return _Machine(ModelPlatform([E1000Model()]), PciAddress(0, 0, 1, 0))
+
+
+_MACHINES: dict[str, Callable[[str], _Machine]] = {"qemu": _qemu, "model": _model}
+
+
+@click.command()
+@click.option("--device", default="e1000", show_default=True, help="Any network device of QEMU's -device.")
+@click.option(
+    "--platform", type=click.Choice(list(_MACHINES)), default="qemu", show_default=True, help="The hardware."
+)
+@click.option(
+    "--frames",
+    type=click.IntRange(1, MOST_FRAMES),
+    default=1000,
+    show_default=True,
+    help="How many go each way.",
+)
+@click.option("--kernel", metavar="RELEASE", help="A kernel release or its beginning, like 6.12.")
+@click.option(
+    "-p", "settings", metavar="NAME=VALUE", multiple=True, help="A parameter of the module; repeatable."
+)
+@click.option("--module", metavar="NAME", help="Load this module instead of the HCL's (unsupported).")
+@click.option(
+    "--allow-unresolved", is_flag=True, help="Load it even if it needs symbols that nothing here serves."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
+def demo(
+    device: str,
+    platform: str,
+    frames: int,
+    kernel: str | None,
+    settings: Sequence[str],
+    module: str | None,
+    allow_unresolved: bool,
+    as_json: bool,
+) -> None:
+    """Let an unmodified Linux driver move frames, and check them.
+
+    The HCL names the module for the device; it is loaded, probes the device and brings the link up. N frames
+    of all sizes go out to a peer process, which checks every byte, and N come in; then the module is unloaded.
+    """
+    # The peer starts while this process imports and boots.
+    with PeerProcess() as peer:
+        machine = _MACHINES[platform](device)
+        from vmkernel_core.boot import VMkernel
+
+        # What fails here is raised below: it need not be in the log too.
+        logging.getLogger("vmkernel_core.boot").setLevel(logging.CRITICAL)
+        host = VMkernel(
+            machine.platform,
+            kernel=kernel,
+            modules={str(machine.address): module} if module else {},
+            settings={str(machine.address): settings},
+            allow_unresolved=allow_unresolved,
+        )
+        result = _run(host, machine, device, peer, frames)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
+    else:
+        _show(result, host.leaks)
+    _judge(result)
+
+
+def _run(host: VMkernel, machine: _Machine, device: str, peer: PeerProcess, frames: int) -> Result:
+    try:
+        host.start()
+    except VmkError as error:
+        raise _with_other_remedies(error, machine.platform.name) from error
+    try:
+        adapter = next(one for one in host.adapters if one.function.address == machine.address)
+        nic = _bound(adapter, device)
+        with nic:
+            nic.wait_link(timeout=LINK_LIMIT)
+            mac, speed = nic.mac, nic.speed
+            moved = traffic.run(nic, machine.platform.wires[0].socket, peer, frames)
+    finally:
+        host.stop()
+    verdict = adapter.verdict
+    return Result(
+        platform=machine.platform.name,
+        device=device,
+        hcl=HclSays(verdict.driver, str(verdict.rung), verdict.module),
+        module_path=str(host.kernel.find_module(str(verdict.module))),
+        kernel=host.kernel.release,
+        mac=mac,
+        link_mbps=speed,
+        tx=moved.tx,
+        rx=moved.rx,
+        mmio_per_frame=round(moved.accesses / (moved.tx.frames + moved.rx.frames), 3),
+        seconds=Seconds(
+            **{part: round(host.seconds[part], 4) for part in ("image", "load", "probe")},
+            traffic=round(moved.seconds, 4),
+        ),
+        leaks=len(host.leaks),
+    )
+
+
+def _with_other_remedies(error: VmkError, platform: str) -> VmkError:
+    """The error of a host that did not start; with all that this machine lacks, not only what was missed first."""
+    if platform != "qemu" or shutil.which(_QEMU):
+        return error
+    remedies = (
+        [error.remedy, _WITHOUT_QEMU]
+        if _QEMU_COMMAND in error.remedy
+        else [f"{error.remedy}; there is no program {_QEMU} either: {_QEMU_COMMAND}", _WITHOUT_QEMU]
+    )
+    told = VmkError(error.what, where=error.where, remedy="; ".join(remedies))
+    told.exit_code = error.exit_code
+    return told
+
+
+def _bound(adapter: Adapter, device: str) -> Uplink:
+    """The uplink of the adapter; what kept it from having one is raised."""
+    from vmkernel_core.boot import NoDriver
+
+    if adapter.error is not None:
+        raise adapter.error
+    if adapter.verdict.module is None:
+        raise NoDriver(
+            f"the HCL has no module for {device}",
+            where=adapter.verdict.reason,
+            remedy="--module NAME tries one",
+        )
+    if adapter.uplink is None:
+        raise NoDriver(
+            f"{adapter.verdict.module} made no network device of {device}", where=str(adapter.function)
+        )
+    return adapter.uplink
+
+
+def _judge(result: Result) -> None:
+    problems = [
+        f"{way.frames - way.verified} of {way.frames} frames {where} were not verified"
+        for way, where in ((result.tx, "out"), (result.rx, "in"))
+        if way.verified != way.frames
+    ]
+    if result.leaks:
+        problems.append(f"{result.hcl.module} left {result.leaks} things behind")
+    if problems:
+        raise NotVerified(", ".join(problems), remedy="vmk -v demo logs what happened")
+
+
+def _show(result: Result, leaks: Sequence[Leak]) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, title=f"{result.device} on {result.platform}")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    seconds = msgspec.structs.asdict(result.seconds)
+    rows: list[tuple[str, Any]] = [
+        ("HCL", f"{result.hcl.driver or 'no driver'}, by {result.hcl.rung}: module {result.hcl.module}"),
+        ("module", result.module_path),
+        ("kernel", result.kernel),
+        ("MAC", result.mac),
+        ("link", f"{result.link_mbps} Mb/s"),
+        ("frames out", _way(result.tx)),
+        ("frames in", _way(result.rx)),
+        ("register accesses", f"{result.mmio_per_frame} per frame"),
+        ("seconds", ", ".join(f"{part} {spent:.3f}" for part, spent in seconds.items())),
+        (
+            "leaks",
+            "none" if not leaks else "\n".join(f"{leak.kind}: {leak.what}, {leak.where}" for leak in leaks),
+        ),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, highlight=False).print(table)
+
+
+def _way(way: Way) -> str:
+    return f"{way.frames} sent, {way.bytes} bytes; {way.verified} arrived, every byte checked"
