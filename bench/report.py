@@ -24,6 +24,7 @@ _SECONDS = {
     "probe": "probe",
     "link": "open until link up",
     "first_frame": "process start until the first frame",
+    "first_frame_negotiated": "the same, with auto-negotiation",
 }
 
 

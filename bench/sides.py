@@ -132,16 +132,16 @@ class FloorSide(_Side):
 
     def __enter__(self) -> FloorSide:
         """Start QEMU and set up the rings."""
-        memory = self._stack.enter_context(MachineMemory(64 << 20))
+        self.memory = self._stack.enter_context(MachineMemory(64 << 20))
         self._stack.callback(self.platform.stop)
-        self.platform.start(memory)
+        self.platform.start(self.memory)
         (card,) = (found for found in scan(self.platform) if (found.vendor, found.device) == (0x8086, 0x100E))
         registers = card.bar(0)
         assert registers is not None
         self.platform.config_write(card.address, _COMMAND, 2, _MEMORY_AND_MASTER)
         self.platform.config_read(card.address, _COMMAND, 2)  # from here on no reply is under way
         self.handle = self.lib.floor_open(
-            self.platform.bus.fd, self.ffi.cast("char *", memory.base), RESERVED, registers.address
+            self.platform.bus.fd, self.ffi.cast("char *", self.memory.base), RESERVED, registers.address
         )
         if self.handle == self.ffi.NULL:
             raise VmkError("the floor cannot reach the card's registers")

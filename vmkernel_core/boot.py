@@ -12,7 +12,7 @@ from time import perf_counter
 from typing import TYPE_CHECKING
 
 import hcl
-from vmkernel_core._core import lib
+from vmkernel_core._core import ffi, lib
 from vmkernel_core.errors import VmkError
 from vmkernel_core.idle import IdleLoop
 from vmkernel_core.memory import MachineMemory
@@ -114,11 +114,13 @@ class VMkernel:
                 )
             self.linux.on_stopped = self._on_stopped
             self._stack.callback(self.platform.stop)
+            lib.vmk_irq_reset()
             with self._timed("platform"):
                 self.platform.start(self.memory)
             self.loader = Loader(self.linux)
             self._stack.callback(self.loader.close)
             lib.vmk_port_bus(self.platform.bus.handle)
+            self._stack.callback(lib.vmk_port_bus, ffi.NULL)
             lib.vmk_idle_watch(self.platform.bus.handle)
             self._stack.callback(lib.vmk_idle_unwatch, self.platform.bus.handle)
             self._stack.callback(self.idle.stop)

@@ -155,6 +155,8 @@ void vmk_irq_set_level(unsigned line, int level);
 /* handler: int (*)(int line, void *cookie) in kernel code or C; nonzero: handled. 0, -EBUSY or -ENOMEM. */
 int vmk_irq_add(unsigned line, uint64_t handler, uint64_t cookie);
 int vmk_irq_remove(unsigned line, uint64_t cookie);
+/* Forgets every handler, level and count: a new machine begins. */
+void vmk_irq_reset(void);
 /* Nested disable and enable of a line, as Linux counts them. */
 int vmk_irq_disable(unsigned line);
 int vmk_irq_enable(unsigned line);

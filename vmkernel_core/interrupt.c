@@ -70,6 +70,16 @@ int vmk_irq_remove(unsigned line, uint64_t cookie)
     return -ENOENT;
 }
 
+void vmk_irq_reset(void)
+{
+    for (unsigned number = 0; number < LINES; number++) {
+        while (lines[number].actions)
+            vmk_irq_remove(number, lines[number].actions->cookie);
+        lines[number] = (struct line){0};
+        atomic_fetch_and(&asserted[number / 64], ~(1ull << number % 64));
+    }
+}
+
 int vmk_irq_disable(unsigned line)
 {
     if (line >= LINES)

@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import tomllib
 from collections import Counter, defaultdict
+from importlib.resources import files as package_files
 from typing import TYPE_CHECKING
 
 from vmklinux.api import emulated
-from vmklinux.safe import image_safe_groups
+from vmklinux.safe import image_safe
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -57,12 +59,12 @@ def page() -> str:
             f"{_counts(functions)}.",
             _table(("Function", "Status", "What it does", "Note"), rows),
         ]
-    groups = sorted(image_safe_groups().items())
-    total = sum(len(group.symbols) for _, group in groups)
-    reviewed = ((name, str(len(group.symbols)), group.reason) for name, group in groups)
+    groups = tomllib.loads((package_files("vmklinux") / "image_safe.toml").read_text())
+    symbols = Counter(image_safe().values())
+    reviewed = ((name, str(symbols[name]), groups[name]["reason"]) for name in sorted(groups))
     parts += [
         "## Used from the kernel image",
-        f"{total} reviewed symbols, functions and variables (`vmklinux/image_safe.toml` names them); no kernel has all.",
+        f"{symbols.total()} reviewed functions and variables; `vmklinux/image_safe.toml` names them. No kernel has all.",
         _table(("Group", "Symbols", "Why they may be used as they are"), reviewed),
     ]
     return "\n\n".join(part.rstrip("\n") for part in parts) + "\n"

@@ -62,8 +62,12 @@ struct linux_frame {
 };
 enum { LINUX_FRAME_NEEDS_CSUM = 1, LINUX_GSO_NONE = 0, LINUX_GSO_TCPV4 = 1, LINUX_GSO_TCPV6 = 4 };
 struct linux_port *linux_port_create(uint64_t net_device, uint32_t owner);
-void linux_port_destroy(struct linux_port *port);
-/* Sends frames that lie one after the other in data. How many were taken, or -ENETDOWN, or -EIO with result filled
+/* Takes the device away: waits end, sending gives -ENODEV, nothing more is received. */
+void linux_port_detach(struct linux_port *port);
+/* The memory goes when nobody can be inside a call with it any more. */
+void linux_port_free(struct linux_port *port);
+/* Sends frames that lie one after the other in data. How many were taken, or -ENETDOWN, -ENODEV, -EMSGSIZE (a frame that is no Ethernet frame or
+ * larger than the MTU allows; none was taken), or -EIO with result filled
  * when the driver was stopped. */
 int linux_port_transmit(struct linux_port *port, const char *data, const struct linux_frame *frames, unsigned count,
                         struct vmk_result *result);
@@ -119,6 +123,7 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(page, refcount, "page._refcount")                                                                             \
     F(page, flags, "page.flags")                                                                                    \
     F(page, compound_head, "page.compound_head")                                                                    \
+    F(net_device, mtu, "net_device.mtu")                                                                            \
     F(net_device, flags, "net_device.flags")                                                                        \
     F(net_device, state, "net_device.state")                                                                        \
     F(net_device, tx, "net_device._tx")                                                                             \

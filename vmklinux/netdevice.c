@@ -19,6 +19,8 @@
 #define SOFTIRQ_DISABLE_OFFSET 0x200u
 #define PREEMPT_SOFTIRQ_AND_IRQ 0x00ffff00u
 #define ETH_HLEN 14u
+#define VLAN_HLEN 4u
+#define GSO_MAX_SIZE 65535u
 #define ETH_P_8021Q 0x8100u
 #define NAPI_DISABLE_LIMIT_NS 10000000000ull
 
@@ -364,16 +366,34 @@ struct transmission {
     int error;
 };
 
+static bool fits(struct linux_port *port, const struct linux_frame *frame)
+{
+    uint32_t most = FIELD(port->device, net_device, mtu, uint32_t) + ETH_HLEN + VLAN_HLEN;
+    if (frame->gso_size)
+        most = GSO_MAX_SIZE;
+    return frame->length >= ETH_HLEN && frame->length <= most && frame->csum_start <= frame->length &&
+           frame->header_length <= frame->length;
+}
+
 static void transmit(void *arg)
 {
     struct transmission *t = arg;
     struct linux_port *port = t->port;
+    if (!port->device) {
+        t->error = -ENODEV;
+        return;
+    }
     uint8_t *more = (uint8_t *)(vmk_cpu.gs_base + SYMBOL(softnet_data) + linux_field[L_softnet_data__more]);
     int (*xmit)(void *, uint64_t) = FIELD(FIELD(port->device, net_device, netdev_ops, uint64_t), net_device_ops,
                                           ndo_start_xmit, int (*)(void *, uint64_t));
+    for (unsigned i = 0; i < t->count; i++)
+        if (!fits(port, &t->frames[i])) {
+            t->error = -EMSGSIZE;
+            return;
+        }
     vmk_service();
     vmk_deliver();
-    if (!running(port)) {
+    if (!port->device || !running(port)) {
         t->error = -ENETDOWN;
         return;
     }
@@ -457,20 +477,6 @@ struct linux_port *linux_port_create(uint64_t device, uint32_t owner)
     return NULL;
 }
 
-void linux_port_destroy(struct linux_port *port)
-{
-    vmk_baton_take();
-    for (int i = 0; i < PORTS; i++)
-        if (ports[i] == port)
-            ports[i] = NULL;
-    while (port->head != port->tail)
-        kfree_skb_now(port->ring[port->tail++ % RING]);
-    vmk_baton_drop();
-    pthread_cond_destroy(&port->changed);
-    pthread_mutex_destroy(&port->lock);
-    free(port);
-}
-
 void linux_port_end(struct linux_port *port)
 {
     pthread_mutex_lock(&port->lock);
@@ -479,8 +485,30 @@ void linux_port_end(struct linux_port *port)
     pthread_mutex_unlock(&port->lock);
 }
 
+void linux_port_detach(struct linux_port *port)
+{
+    vmk_baton_take();
+    port->device = 0;
+    for (int i = 0; i < PORTS; i++)
+        if (ports[i] == port)
+            ports[i] = NULL;
+    while (port->head != port->tail)
+        kfree_skb_now(port->ring[port->tail++ % RING]);
+    vmk_baton_drop();
+    linux_port_end(port);
+}
+
+void linux_port_free(struct linux_port *port)
+{
+    pthread_cond_destroy(&port->changed);
+    pthread_mutex_destroy(&port->lock);
+    free(port);
+}
+
 static int ready(struct linux_port *port)
 {
+    if (!port->device)
+        return LINUX_PORT_END;
     return (port->head != port->tail ? LINUX_PORT_RX : 0) | (!tx_stopped(port) ? LINUX_PORT_TX : 0) |
            (port->ended ? LINUX_PORT_END : 0);
 }

@@ -5,13 +5,14 @@ What runs per packet is in netdevice.c and skbuff.c.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from functools import cache
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
-from vmkernel_core.errors import UsageError
+from vmkernel_core.errors import DeviceGone, UsageError
 from vmkernel_core.memory import load_bytes, store_bytes
 from vmkernel_core.net.uplink import Frame, LinkDown, Uplink, UplinkStats
 from vmklinux import ethtool
@@ -81,19 +82,18 @@ class NetDevice:
         self.driver_name = driver_name(linux, obj.dev.parent)
         self.uplink: Uplink | None = None
         self.groups: list[Obj] = []
-        self._port = lib.linux_port_create(int(obj), owner)
-        if self._port == ffi.NULL:
+        port = lib.linux_port_create(int(obj), owner)
+        if port == ffi.NULL:
             raise UsageError("too many network devices in one process", remedy="start another process")
+        # Whoever is inside a call with the port holds this object: it is freed when nobody is.
+        self._port = ffi.gc(port, lib.linux_port_free)
         self._buffer = bytearray(RECEIVE_BUFFER)
         self._lengths = ffi.new("uint32_t[]", 1024)
         self._result = ffi.new("struct vmk_result *")
 
     def destroy(self) -> None:
-        """Give the port back; frames that wait in it are dropped."""
-        if self._port != ffi.NULL:
-            lib.linux_port_end(self._port)
-            lib.linux_port_destroy(self._port)
-            self._port = ffi.NULL
+        """Give the port back; frames that wait in it are dropped, and who waits for it is told."""
+        lib.linux_port_detach(self._port)
 
     def _ops(self, name: str) -> int:
         """A function of the driver's net_device_ops; 0 when it has none."""
@@ -166,6 +166,13 @@ class NetDevice:
         if sent >= 0:
             return sent
         self.linux.check(self._result)
+        if sent == -errno.EMSGSIZE:
+            raise UsageError(
+                f"a frame does not fit: {self.linux_name} takes 14 to {self.mtu() + 18} bytes at its MTU",
+                remedy="none of the frames was sent; set a larger mtu, or gso_size for TCP",
+            )
+        if sent == -errno.ENODEV:
+            raise DeviceGone(f"the device behind {self.driver_name} has gone")
         raise LinkDown(
             f"{self.linux_name} has no link", where=self.driver_name, remedy="wait_link() tells when it has"
         )
@@ -189,8 +196,7 @@ class NetDevice:
 
     def wake(self) -> None:
         """Let everybody who waits look again, now and from now on: the device is dead."""
-        if self._port != ffi.NULL:
-            lib.linux_port_end(self._port)
+        lib.linux_port_end(self._port)
 
     def mac(self) -> bytes:
         """The address in use."""

@@ -11,7 +11,7 @@ import queue
 import pytest
 
 from tests.e2e.conftest import LIMIT, MAC, Peer
-from tests.e2e.packets import PEER, raw_address, sized, tagged
+from tests.e2e.packets import PEER, raw_address, sized
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.net.uplink import LinkDown, Uplink, UplinkEvent
 
@@ -167,13 +167,6 @@ def test_statistics(nic: Uplink, wire: Peer) -> None:
     # The card counts for itself; the driver adds its counters up when it is asked.
     assert after.driver["tx_packets"] - before.driver["tx_packets"] == len(out)
     assert after.driver["rx_packets"] - before.driver["rx_packets"] == len(back) + 1
-
-
-def test_a_tag_in_the_frame_passes(nic: Uplink, wire: Peer) -> None:
-    out = [tagged(to_peer(size, size), 0x6123) for size in (60, 200, 1514)]
-    assert wire.sent_by(nic, out) == out
-    back = [tagged(to_me(size, size), 0x6123) for size in (60, 200, 1514)]
-    assert wire.received_by(nic, back) == back
 
 
 def test_close_and_open_again(nic: Uplink, wire: Peer) -> None:

@@ -5,15 +5,17 @@ from __future__ import annotations
 import logging
 import shutil
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 import msgspec
 
 from vmkernel_core.console import traffic
+from vmkernel_core.console.interruption import Interruption
 from vmkernel_core.console.pattern import MOST_FRAMES
 from vmkernel_core.console.traffic import PeerProcess, Way
-from vmkernel_core.errors import UsageError, VmkError
+from vmkernel_core.errors import TimedOut, UsageError, VmkError
 from vmkernel_core.platform.base import PciAddress
 
 if TYPE_CHECKING:
@@ -140,7 +142,7 @@ def demo(
     of all sizes go out to a peer process, which checks every byte, and N come in; then the module is unloaded.
     """
     # The peer starts while this process imports and boots.
-    with PeerProcess() as peer:
+    with Interruption() as ctrl_c, PeerProcess() as peer:
         machine = _MACHINES[platform](device)
         from vmkernel_core.boot import VMkernel
 
@@ -153,7 +155,7 @@ def demo(
             settings={str(machine.address): settings},
             allow_unresolved=allow_unresolved,
         )
-        result = _run(host, machine, device, peer, frames)
+        result = _run(host, machine, device, peer, frames, ctrl_c)
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
     else:
@@ -161,7 +163,9 @@ def demo(
     _judge(result)
 
 
-def _run(host: VMkernel, machine: _Machine, device: str, peer: PeerProcess, frames: int) -> Result:
+def _run(
+    host: VMkernel, machine: _Machine, device: str, peer: PeerProcess, frames: int, ctrl_c: Interruption
+) -> Result:
     try:
         host.start()
     except VmkError as error:
@@ -170,9 +174,10 @@ def _run(host: VMkernel, machine: _Machine, device: str, peer: PeerProcess, fram
         adapter = next(one for one in host.adapters if one.function.address == machine.address)
         nic = _bound(adapter, device)
         with nic:
-            nic.wait_link(timeout=LINK_LIMIT)
+            if not ctrl_c.wait(partial(_link_comes, nic), LINK_LIMIT):
+                raise TimedOut(f"the link of {nic.name} did not come up within {LINK_LIMIT:g} s")
             mac, speed = nic.mac, nic.speed
-            moved = traffic.run(nic, machine.platform.wires[0].socket, peer, frames)
+            moved = traffic.run(nic, machine.platform.wires[0].socket, peer, frames, ctrl_c)
     finally:
         host.stop()
     verdict = adapter.verdict
@@ -226,6 +231,14 @@ def _bound(adapter: Adapter, device: str) -> Uplink:
             f"{adapter.verdict.module} made no network device of {device}", where=str(adapter.function)
         )
     return adapter.uplink
+
+
+def _link_comes(nic: Uplink, timeout: float) -> bool:
+    try:
+        nic.wait_link(timeout=timeout)
+    except TimedOut:
+        return False
+    return True
 
 
 def _judge(result: Result) -> None:

@@ -8,7 +8,8 @@ import select
 import socket
 import subprocess
 import sys
-from time import monotonic, perf_counter
+from functools import partial
+from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from types import TracebackType
 
+    from vmkernel_core.console.interruption import Interruption
     from vmkernel_core.net.uplink import Uplink
 
 #: Seconds without a frame after which those that are missing are lost.
@@ -126,7 +128,7 @@ class Traffic(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def run(nic: Uplink, wire: socket.socket, peer: PeerProcess, frames: int) -> Traffic:
+def run(nic: Uplink, wire: socket.socket, peer: PeerProcess, frames: int, ctrl_c: Interruption) -> Traffic:
     """Send ``frames`` frames each way over an uplink that has a link. TimedOut when nothing moves at all."""
     card = bytes.fromhex(nic.mac.replace(":", ""))
     out, into = patterns(card)
@@ -138,15 +140,16 @@ def run(nic: Uplink, wire: socket.socket, peer: PeerProcess, frames: int) -> Tra
         while peer.verified < frames:
             until = min(sent + _BATCH, frames, peer.verified + WINDOW)
             nic.transmit_all([out.frame(number) for number in range(sent, until)])
-            more, sent = until > sent, until
-            if not peer.listen(0 if more else LIMIT) and not more:
+            # With nothing to send, only news from the peer brings it on.
+            if not ctrl_c.wait(peer.listen, 0 if until > sent else LIMIT) and until == sent:
                 break
+            sent = until
             progress.at(peer.verified)
-    _wait_until_it_receives(nic, peer)
+    _wait_until_it_receives(nic, peer, ctrl_c)
     with meter, Progress("frames in", frames) as progress:
         received = 0
         peer.tell(received=received)
-        while checker.verified < frames and nic.wait(rx=True, timeout=LIMIT):
+        while checker.verified < frames and ctrl_c.wait(partial(_arrived, nic), LIMIT):
             for frame in nic.receive(_BATCH):
                 if frame != PROBE:
                     received += 1
@@ -162,15 +165,15 @@ def run(nic: Uplink, wire: socket.socket, peer: PeerProcess, frames: int) -> Tra
     )
 
 
-def _wait_until_it_receives(nic: Uplink, peer: PeerProcess) -> None:
+def _wait_until_it_receives(nic: Uplink, peer: PeerProcess, ctrl_c: Interruption) -> None:
     """Some cards drop what arrives in the first moments (QEMU's e1000 for a second): let the peer try."""
     peer.tell(probe=True)
-    deadline = monotonic() + LIMIT
-    while not nic.receive(_BATCH):
-        left = deadline - monotonic()
-        if left <= 0:
-            raise TimedOut(f"{nic.name} received nothing for {LIMIT:g} s", where="probe frames from the peer")
-        nic.wait(rx=True, timeout=left)
+    if not ctrl_c.wait(partial(_arrived, nic), LIMIT):
+        raise TimedOut(f"{nic.name} received nothing for {LIMIT:g} s", where="probe frames from the peer")
+
+
+def _arrived(nic: Uplink, timeout: float) -> bool:
+    return nic.wait(rx=True, timeout=timeout)
 
 
 class _Meter:
