@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import hcl
 from vmkernel_core._core import ffi, lib
-from vmkernel_core.errors import VmkError
+from vmkernel_core.errors import UsageError, VmkError
 from vmkernel_core.idle import IdleLoop
 from vmkernel_core.memory import MachineMemory
 from vmkernel_core.net.uplink import Uplink
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from vmkernel_core.pci import PciFunction
-    from vmkernel_core.platform.base import Platform
+    from vmkernel_core.platform.base import PciAddress, Platform
     from vmklinux.kernels import Kernel
 
 log = logging.getLogger(__name__)
@@ -110,7 +110,7 @@ class VMkernel:
                 self.memory = self._stack.enter_context(MachineMemory(self._size))
                 self.idle = IdleLoop(self._on_event, self._on_gone)
                 self.linux = self._stack.enter_context(
-                    Linux(self.kernel, self.memory, self.idle, kernels.cache_dir())
+                    Linux(self.kernel, self.memory, self.idle, kernels.image_dir())
                 )
             self.linux.on_stopped = self._on_stopped
             self._stack.callback(self.platform.stop)
@@ -219,6 +219,20 @@ class VMkernel:
     def _free_device(self, device: PciDevice, name: str) -> list[Leak]:
         mappings = self.linux.state(PciCore).remove(device)
         return [Leak("dma", f"{mappings} mappings of {device.function}", name)] if mappings else []
+
+    def unplug(self, address: PciAddress) -> None:
+        """Take a device out of the machine, in order: its driver lets go of it, then the platform removes it.
+
+        Its uplink is dead from then on (event "removed"). UsageError where no device is.
+        """
+        adapter = next((a for a in self.adapters if a.function.address == address), None)
+        if adapter is None:
+            raise UsageError(f"no device at {address}", remedy="adapters lists those that are there")
+        if adapter.device is not None:
+            self.linux.state(PciCore).unbind(adapter.device)
+            self.leaks += self._free_device(adapter.device, str(adapter.verdict.module))
+        self.adapters.remove(adapter)
+        self.platform.unplug(address)
 
     def unload_all(self) -> list[Leak]:
         """Unload every module, those that depend on others first."""

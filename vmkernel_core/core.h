@@ -31,7 +31,7 @@ void vmk_memory_fini(void);
 /* Whole pages: 2^order of them, naturally aligned, not cleared. 0 when there is no room.
  * `site` is the code address that asked (low 32 bits; all kernel code lies below 4 GiB): its owner. */
 uint64_t vmk_pages_alloc(unsigned order, uint32_t site);
-/* A run of `bytes` (rounded up to pages), page aligned; counts as one allocation. 0 when there is no room. */
+/* A run of `bytes` (rounded up to a power of two of pages), page aligned; counts as one allocation. 0 when there is no room. */
 uint64_t vmk_run_alloc(uint64_t bytes, uint32_t site);
 /* Small objects: naturally aligned for powers of two, at least 8. 0 when there is no room. */
 uint64_t vmk_alloc(uint64_t bytes, uint32_t site);
@@ -45,7 +45,7 @@ uint64_t vmk_alloc_size(uint64_t address);
 struct vmk_allocation { uint64_t address; uint64_t size; uint32_t site; uint32_t kind; }; /* kind: 0 object, 1 pages, 2 run */
 /* Fills at most `max` records of live allocations whose site is in [low, high); returns how many there are. */
 uint64_t vmk_allocations(uint32_t low, uint32_t high, struct vmk_allocation *out, uint64_t max);
-/* Moves the ownership of all allocations in [low, high) by freeing them: what a dead driver left. Returns how many. */
+/* Frees all allocations whose site is in [low, high): what a driver left. Returns how many. */
 uint64_t vmk_free_owned(uint32_t low, uint32_t high);
 struct vmk_memory_stats { uint64_t size, pages_total, pages_free, objects, bytes; };
 void vmk_memory_stats(struct vmk_memory_stats *out);
@@ -105,7 +105,7 @@ enum vmk_stop {
     VMK_STOP_UNRESOLVED = 3, /* a stub of an import that nobody serves; detail = import index, site = caller */
     VMK_STOP_PYTHON = 4,     /* a function implemented in Python raised; the exception waits in Python */
     VMK_STOP_ILLEGAL = 5,    /* an instruction that cannot run here; site = code */
-    VMK_STOP_PANIC = 6       /* fortify_panic, __stack_chk_fail, panic(): site = caller */
+    VMK_STOP_PANIC = 6       /* an emulated function was misused, or __stack_chk_fail: site = caller */
 };
 /* What happened where no Python caller was there to be told; Python drains the queue. */
 enum vmk_event_kind {
@@ -179,7 +179,7 @@ void vmk_event_put(uint32_t kind, uint32_t site, uint64_t detail);
 void vmk_guarded(void (*fn)(void *), void *arg, uint32_t owner);
 /* vmk_call for C: runs fn(arg) with the baton, in a frame, then delivers. */
 void vmk_enter(void (*fn)(void *), void *arg, uint32_t owner, struct vmk_result *result);
-/* Takes in the news of every watched bus without waiting. With the baton. False once one has just gone. */
+/* Takes in the news of every watched bus without waiting. With the baton. False when one has gone. */
 bool vmk_service(void);
 /* Interrupts, then softirqs, if they may run now. With the baton. Whether work is left. */
 bool vmk_deliver(void);

@@ -376,7 +376,8 @@ static void on_fault(int signal, siginfo_t *info, void *context)
                 return;
             }
         }
-        if (window_at(address))
+        /* A general protection fault: a privileged instruction, or an address that can be nobody's. */
+        if (window_at(address) || info->si_code == SI_KERNEL)
             vmk_stop(VMK_STOP_ILLEGAL, (uint32_t)rip, address);
     }
     vmk_stop(VMK_STOP_FAULT, (uint32_t)rip, address);

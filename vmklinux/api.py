@@ -94,9 +94,11 @@ def emulated() -> dict[str, Emulated]:
         index = 0
         while (entry := lib.linux_api_c(index)) != ffi.NULL:
             note = ffi.string(entry.note).decode() if entry.note != ffi.NULL else ""
-            name, status, summary = (
-                ffi.string(text).decode() for text in (entry.name, entry.status, entry.summary)
+            name, status, summary, where = (
+                ffi.string(text).decode() for text in (entry.name, entry.status, entry.summary, entry.where)
             )
-            _declare(Emulated(name, status, summary, note, "C core", c_function=entry.function))
+            _declare(
+                Emulated(name, status, summary, note, where.rpartition("/")[2], c_function=entry.function)
+            )
             index += 1
     return _declared

@@ -4,24 +4,27 @@
 #include "vmklinux/linux.h"
 
 #define DEVICES 64
+#define DMA_MAPPING_ERROR UINT64_MAX /* include/linux/dma-mapping.h */
 
 static struct { uint64_t device; int64_t open; } mappings[DEVICES];
 
-static void count(uint64_t device, int change)
+/* False when there are more devices than can be counted: nothing goes uncounted. */
+static bool count(uint64_t device, int change)
 {
     int free_slot = -1;
     for (int i = 0; i < DEVICES; i++) {
         if (mappings[i].device == device) {
             mappings[i].open += change;
-            return;
+            return true;
         }
         if (!mappings[i].device && free_slot < 0)
             free_slot = i;
     }
-    if (free_slot >= 0) {
-        mappings[free_slot].device = device;
-        mappings[free_slot].open = change;
-    }
+    if (free_slot < 0)
+        return false;
+    mappings[free_slot].device = device;
+    mappings[free_slot].open = change;
+    return true;
 }
 
 int64_t linux_dma_end(uint64_t device)
@@ -36,7 +39,8 @@ int64_t linux_dma_end(uint64_t device)
 
 static uint64_t dma_map_page_attrs(uint64_t device, uint64_t page, uint64_t offset)
 {
-    count(device, 1);
+    if (!count(device, 1))
+        return DMA_MAPPING_ERROR;
     return (page - *(uint64_t *)SYMBOL(vmemmap_base)) / SIZE(page) * 4096 + offset;
 }
 
@@ -45,11 +49,12 @@ static void dma_unmap_page_attrs(uint64_t device) { count(device, -1); }
 static void *dma_alloc_attrs(uint64_t device, uint64_t size, uint64_t *handle)
 {
     uint64_t address = vmk_run_alloc(size, SITE());
-    if (!address)
+    if (!address || !count(device, 1)) {
+        vmk_free(address);
         return NULL;
+    }
     memset((void *)address, 0, size);
     *handle = address - *(uint64_t *)SYMBOL(page_offset_base);
-    count(device, 1);
     return (void *)address;
 }
 

@@ -38,7 +38,7 @@ class Interrupts:
         return [action for action in self.actions if low <= action.handler < high]
 
 
-@linux_api(partial="threaded handlers (thread_fn) are refused with -EOPNOTSUPP")
+@linux_api(partial="Threaded handlers (thread_fn) are refused with -EOPNOTSUPP.")
 def request_threaded_irq(
     linux: Linux, irq: int, handler: int, thread_fn: int, irqflags: int, devname: int, dev_id: int
 ) -> int:
@@ -57,7 +57,7 @@ def request_threaded_irq(
 
 @linux_api()
 def free_irq(linux: Linux, irq: int, dev_id: int) -> int:
-    """Remove a handler; the name that it was given under."""
+    """Remove a handler. Linux gives back the name that it was installed under; here it is a null pointer."""
     interrupts = linux.state(Interrupts)
     lib.vmk_irq_remove(irq, dev_id)
     interrupts.actions = [a for a in interrupts.actions if (a.line, a.cookie) != (irq, dev_id)]

@@ -46,7 +46,7 @@ def fill(image: Image, types: Btf) -> None:
             if name.startswith("?"):
                 return _ABSENT
             raise KernelTooStrange(
-                f"no {what} {name}", where=f"kernel {image.release}", remedy="use a kernel from 6.1 to 6.12"
+                f"no {what} {name}", where=f"kernel {image.release}", remedy="use a kernel from 6.1 to 6.14"
             ) from error
 
     def offset(path: str) -> int:

@@ -23,7 +23,9 @@ void linux_symbol_set(unsigned index, uint64_t address);
 
 /* A function of the emulated API that is written in C. status: "done", "partial" or "no-op"; note: what is
  * missing or why it may do nothing; summary: what it does. */
-struct linux_api { const char *name; void *function; const char *status; const char *summary; const char *note; };
+struct linux_api {
+    const char *name; void *function; const char *status; const char *summary; const char *note; const char *where;
+};
 /* The index-th of them, NULL at the end. */
 const struct linux_api *linux_api_c(unsigned index);
 
@@ -267,8 +269,8 @@ bool linux_softirq_run(void);
 #define LINUX_TABLE(name) extern const struct linux_api name##_api[];
 LINUX_TABLES(LINUX_TABLE)
 #undef LINUX_TABLE
-#define API(function, status, summary, note) {#function, (void *)(function), status, summary, note}
-#define API_AS(name, function, status, summary, note) {name, (void *)(function), status, summary, note}
-#define API_END {NULL, NULL, NULL, NULL, NULL}
+#define API(function, status, summary, note) {#function, (void *)(function), status, summary, note, __FILE__}
+#define API_AS(name, function, status, summary, note) {name, (void *)(function), status, summary, note, __FILE__}
+#define API_END {NULL, NULL, NULL, NULL, NULL, NULL}
 
 #endif

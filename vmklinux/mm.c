@@ -174,8 +174,8 @@ static void __folio_put(uint64_t folio) { page_free(folio, SITE()); }
 
 static void *__netdev_alloc_frag_align(uint32_t size, uint32_t mask)
 {
-    (void)mask; /* slots of 64 bytes and more are aligned to a cache line */
-    return (void *)vmk_alloc(size < 64 ? 64 : size, SITE());
+    /* mask is -alignment; slots of a multiple of a power of two are aligned to it. */
+    return (void *)vmk_alloc((size - mask - 1) & mask, SITE());
 }
 /* Linux finds a fragment by its page: drivers hand in an address somewhere inside. */
 static void page_frag_free(uint64_t address)

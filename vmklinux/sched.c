@@ -235,6 +235,7 @@ static void up(uint64_t semaphore)
 
 static void __stack_chk_fail(void) { vmk_stop(VMK_STOP_PANIC, (uint32_t)CALLER(), 0); }
 
+#define LONG_DELAYS "Above 100 us the thread sleeps, but no other world gets the CPU."
 #define NO_SIGNALS "There are no signals to interrupt it."
 
 const struct linux_api sched_api[] = {
@@ -246,9 +247,9 @@ const struct linux_api sched_api[] = {
     API(msleep, "done", "Sleeps for milliseconds.", NULL),
     API(msleep_interruptible, "done", "Sleeps for milliseconds.", NO_SIGNALS),
     API(usleep_range_state, "done", "Sleeps for microseconds.", "The upper bound is not used to join wake-ups."),
-    API(__udelay, "done", "Waits for microseconds without giving the CPU away.", NULL),
-    API(__ndelay, "done", "Waits for nanoseconds without giving the CPU away.", NULL),
-    API(__const_udelay, "done", "Waits for microseconds, given as a scaled constant.", NULL),
+    API(__udelay, "done", "Waits for microseconds.", LONG_DELAYS),
+    API(__ndelay, "done", "Waits for nanoseconds.", LONG_DELAYS),
+    API(__const_udelay, "done", "Waits for microseconds, given as a scaled constant.", LONG_DELAYS),
     API_AS("__SCT__cond_resched", nothing, "no-op", "Offers the CPU.", "Worlds change at sleeps and between calls."),
     API_AS("__cond_resched", nothing, "no-op", "Offers the CPU.", "Worlds change at sleeps and between calls."),
     API_AS("__SCT__might_resched", nothing, "no-op", "Offers the CPU.", "Worlds change at sleeps and between calls."),

@@ -91,7 +91,7 @@ def init_timer_key(linux: Linux, timer: Obj, function: int, flags: int, name: in
     timer.flags = flags
 
 
-@linux_api("timer_reduce", partial="timer_reduce also moves a timer to a later time")
+@linux_api()
 def mod_timer(linux: Linux, timer: Obj, expires: int) -> bool:
     """Set a timer, or move one that is set."""
     return linux.state(Timers).set(timer, expires)

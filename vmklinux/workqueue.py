@@ -236,7 +236,7 @@ def flush_work(linux: Linux, work: Obj) -> bool:
     return True
 
 
-@linux_api("flush_workqueue", "drain_workqueue", note="On older kernels under its name without underscores.")
+@linux_api("drain_workqueue")
 def __flush_workqueue(linux: Linux, wq: Obj) -> None:
     """Wait until the items of a queue have run."""
     linux.state(Workqueues).flush(queue=int(wq))

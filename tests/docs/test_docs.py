@@ -7,7 +7,6 @@ code vouches for the text.
 from __future__ import annotations
 
 import importlib
-import json
 import pkgutil
 import re
 import shlex
@@ -95,14 +94,6 @@ def test_the_list_of_kernels(kernel61: Kernel, capsys: pytest.CaptureFixture[str
     assert ["kernel", "list"] in words("vmk")
     assert vmk(["kernel", "list"]) == 0
     assert kernel61.release in capsys.readouterr().out
-
-
-def test_e1000_has_nothing_unresolved(kernel: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
-    assert ["module", "check", "e1000"] in words("vmk")
-    assert vmk(["module", "check", "e1000", "--kernel", kernel.release, "--json"]) == 0
-    [report] = json.loads(capsys.readouterr().out)
-    assert (report["module"], report["kernel"], report["unresolved"]) == ("e1000", kernel.release, [])
-    assert report["imports"] == report["vmklinux"] + report["image"] > 100
 
 
 @pytest.mark.parametrize("arguments", words("make"), ids=" ".join)

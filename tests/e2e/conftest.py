@@ -141,8 +141,8 @@ def host(kernel: Kernel, platform_name: str) -> Iterator[VMkernel]:
 
 
 @pytest.fixture(scope="module")
-def up(host: VMkernel) -> Iterator[Uplink]:
-    """Its uplink, open and with its link up."""
+def nic(host: VMkernel) -> Iterator[Uplink]:
+    """Its uplink, open and with its link up; a test that changes its settings puts them back."""
     with host.uplinks["vmnic0"] as uplink:
         uplink.wait_link(timeout=LIMIT)
         yield uplink
@@ -156,15 +156,9 @@ def pool() -> Iterator[ThreadPoolExecutor]:
 
 
 @pytest.fixture
-def wire(host: VMkernel, up: Uplink, pool: ThreadPoolExecutor) -> Iterator[Peer]:
+def wire(host: VMkernel, nic: Uplink, pool: ThreadPoolExecutor) -> Iterator[Peer]:
     """The far end; the card receives, and no frame is under way at the test's begin and end."""
     peer = Peer(host.platform.wires[0].socket, pool)
-    peer.listens(up)
+    peer.listens(nic)
     yield peer
     assert peer.drain() == [], "frames that nobody expected left the uplink"
-
-
-@pytest.fixture
-def nic(up: Uplink) -> Iterator[Uplink]:
-    """The uplink, as it is at first: MTU 1500, no groups, not promiscuous."""
-    yield up

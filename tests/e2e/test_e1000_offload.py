@@ -108,7 +108,9 @@ def test_a_tag_that_the_card_inserts(nic: Uplink, wire: Peer) -> None:
     plain = [sized(PEER, length, length, source=ME) for length in (60, 61, 1000, 1514)]
     frames = [Frame(frame, vlan=0x6000 | VLAN) for frame in plain]
     mixed = list(itertools.chain(*zip(frames, plain, strict=True)))
-    expected = list(itertools.chain(*zip([tagged(frame, 0x6000 | VLAN) for frame in plain], plain, strict=True)))
+    expected = list(
+        itertools.chain(*zip([tagged(frame, 0x6000 | VLAN) for frame in plain], plain, strict=True))
+    )
     assert wire.sent_by(nic, mixed) == expected
 
 

@@ -18,7 +18,9 @@ from vmkernel_core.net.uplink import LinkDown, Uplink, UplinkEvent
 ME = raw_address(MAC)
 GROUP, OTHER_GROUP = "01:00:5e:00:00:fb", "33:33:00:00:00:16"
 #: Every length class: the least, around powers of two and of the driver's buffer sizes, all up to the most.
-SIZES = sorted({60, 61, 62, 63, 64, 65, 127, 128, 255, 256, 257, 511, 512, 1023, 1024, 1513, 1514, *range(66, 1514, 37)})
+SIZES = sorted(
+    {60, 61, 62, 63, 64, 65, 127, 128, 255, 256, 257, 511, 512, 1023, 1024, 1513, 1514, *range(66, 1514, 37)}
+)
 JUMBO_MTU = 9000
 JUMBO_SIZES = [60, 1514, 1515, 1518, 1522, 2000, 2048, 4096, 4097, 8191, 8192, 9013, 9014]
 
@@ -109,7 +111,10 @@ def test_jumbo(nic: Uplink, wire: Peer) -> None:
         nic.mtu = 1500
         nic.wait_link(timeout=LIMIT)
     wire.listens(nic)
-    assert wire.received_by(nic, [to_me(1514, 1), to_me(9014, 2), to_me(60, 3)]) == [to_me(1514, 1), to_me(60, 3)]
+    assert wire.received_by(nic, [to_me(1514, 1), to_me(9014, 2), to_me(60, 3)]) == [
+        to_me(1514, 1),
+        to_me(60, 3),
+    ]
 
 
 def test_multicast_groups(nic: Uplink, wire: Peer) -> None:

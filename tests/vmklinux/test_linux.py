@@ -35,7 +35,7 @@ def linux(request: pytest.FixtureRequest) -> Iterator[Linux]:
     kernel: Kernel = request.getfixturevalue("kernel61" if request.param == "6.1" else "kernel612")
     with MachineMemory(64 << 20) as memory:
         idle = IdleLoop(lambda event: booted.event(event), lambda: None)  # noqa: PLW0108 - booted comes later
-        booted = Linux(kernel, memory, idle, kernels.cache_dir())
+        booted = Linux(kernel, memory, idle, kernels.image_dir())
         idle.start()
         booted.map_at(CODE, 4096, 7)
         yield booted
@@ -287,7 +287,7 @@ def test_a_second_kernel_in_the_process_is_refused(linux: Linux) -> None:
     from vmkernel_core.errors import VmkError
 
     with pytest.raises(VmkError, match="only one Linux kernel"):
-        Linux(linux.kernel, linux.memory, linux.idle, kernels.cache_dir())
+        Linux(linux.kernel, linux.memory, linux.idle, kernels.image_dir())
     assert linux.call("crc32_le", 0, 0, 0) == 0
 
 

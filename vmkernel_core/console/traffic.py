@@ -168,7 +168,11 @@ def run(nic: Uplink, wire: socket.socket, peer: PeerProcess, frames: int, ctrl_c
 def _wait_until_it_receives(nic: Uplink, peer: PeerProcess, ctrl_c: Interruption) -> None:
     """Some cards drop what arrives in the first moments (QEMU's e1000 for a second): let the peer try."""
     peer.tell(probe=True)
-    if not ctrl_c.wait(partial(_arrived, nic), LIMIT):
+
+    def probed(timeout: float) -> bool:
+        return nic.wait(rx=True, timeout=timeout) and PROBE in nic.receive(_BATCH)
+
+    if not ctrl_c.wait(probed, LIMIT):
         raise TimedOut(f"{nic.name} received nothing for {LIMIT:g} s", where="probe frames from the peer")
 
 

@@ -100,7 +100,7 @@ class QemuPlatform:
             ]
             descriptors = [memory.fd, firmware, registers_fd]
             for name in _wire_names(self._devices):
-                ours, wire_fd = _pair(theirs, socket.SOCK_DGRAM)
+                ours, wire_fd = _pair(theirs, socket.SOCK_DGRAM)  # ours is closed by stop()
                 self.wires.append(Wire(name, ours))
                 descriptors.append(wire_fd)
                 arguments += ["-netdev", f"dgram,id={name},local.type=fd,local.str={wire_fd}"]

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from vmklinux.kernels.cache import DEFAULT_SERIES, Kernel, cache_dir, find, kernels
+from vmklinux.kernels.cache import DEFAULT_SERIES, Kernel, cache_dir, find, image_dir, kernels
 from vmklinux.kernels.compressed import read_module, read_vmlinux
 from vmklinux.kernels.errors import (
     BadKernelImage,
@@ -33,6 +33,7 @@ __all__ = [
     "cache_dir",
     "fetch",
     "find",
+    "image_dir",
     "kernels",
     "read_module",
     "read_vmlinux",

@@ -174,6 +174,11 @@ def _host_kernels(root: Path) -> Iterator[Kernel]:
         yield kernel_at(root, release)
 
 
+def image_dir() -> Path:
+    """Where relocated kernel images are kept: beside the kernels, in a directory that is none."""
+    return cache_dir() / ".images"
+
+
 def kernels(root: Path = Path("/")) -> list[Kernel]:
     """The kernels in the cache and those of the host (below ``root``), usable or not, newest first."""
     return newest_first([*cached_kernels(), *_host_kernels(root)])

@@ -67,10 +67,10 @@ def check(names: Sequence[str], family: str | None, release: str | None, as_json
 def _check_all(wanted: Sequence[str], kernel: Kernel) -> tuple[list[Report], list[VmkError]]:
     from vmkernel_core.console.progress import Progress
     from vmklinux.image import prepare
-    from vmklinux.kernels import cache_dir
+    from vmklinux.kernels import image_dir
     from vmklinux.resolve import check as check_module
 
-    image = prepare(kernel, cache_dir())
+    image = prepare(kernel, image_dir())
     reports: list[Report] = []
     errors: list[VmkError] = []
     with Progress("modules", len(wanted)) as progress:

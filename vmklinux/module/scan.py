@@ -23,6 +23,7 @@ class Treatment(StrEnum):
 
     PORT_IO = "trapped: forwarded to the platform's port I/O"
     INTERRUPT_FLAG = "trapped: virtual interrupt flag"
+    IDLE = "trapped: passed over, there is always something else to run"
     STOPS = "trapped: stops the driver"
     HARMLESS = "harmless: means the same in user mode"
     REFUSED = "refused: means something else in user mode and does not trap"
@@ -30,10 +31,11 @@ class Treatment(StrEnum):
 
 
 _MNEMONICS: Final[Mapping[Treatment, str]] = {
-    Treatment.PORT_IO: "in insb insw insd out outsb outsw outsd",
+    Treatment.PORT_IO: "in out",
     Treatment.INTERRUPT_FLAG: "cli sti",
+    Treatment.IDLE: "hlt",
     Treatment.STOPS: """
-        hlt rdmsr wrmsr lgdt lidt lldt ltr lmsw clts invlpg invlpga invd wbinvd wbnoinvd invpcid swapgs
+        insb insw insd outsb outsw outsd rdmsr wrmsr lgdt lidt lldt ltr lmsw clts invlpg invlpga invd wbinvd wbnoinvd invpcid swapgs
         sysexit sysexitq sysret sysretq rsm xsetbv xsaves xsaves64 xrstors xrstors64 rdpmc monitor mwait
         clac stac pconfig encls getsec setssbsy clrssbsy wrussd wrussq
         vmlaunch vmresume vmxoff vmxon vmread vmwrite vmptrld vmptrst vmclear invept invvpid

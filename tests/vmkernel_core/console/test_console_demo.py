@@ -1,0 +1,181 @@
+"""``vmk demo``, the real command, on both platforms and both kernels.
+
+Independent side: Debian's e1000.ko, QEMU's devices, and the peer, a process that knows nothing of drivers.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.vmkernel_core.console.vmk_command import said, vmk
+from vmkernel_core.console.pattern import LONGEST, SHORTEST
+from vmkernel_core.console.result import HclSays, NotVerified, Result, Seconds, judge
+from vmkernel_core.console.traffic import Way
+from vmklinux import kernels
+from vmklinux.kernels import Kernel
+
+KEYS = {
+    "platform", "device", "hcl", "module_path", "kernel", "mac", "link_mbps", "tx", "rx",
+    "mmio_per_frame", "seconds", "leaks",
+}  # fmt: skip
+PARTS = {
+    "hcl": {"driver", "rung", "module"},
+    "tx": {"frames", "bytes", "verified"},
+    "rx": {"frames", "bytes", "verified"},
+    "seconds": {"image", "load", "probe", "traffic"},
+}
+
+
+def _demo(*arguments: str) -> dict[str, Any]:
+    run = vmk("demo", "--json", *arguments)
+    assert (run.returncode, run.stderr) == (0, "")
+    result: dict[str, Any] = json.loads(run.stdout)
+    return result
+
+
+@pytest.mark.parametrize("platform", ["qemu", "model"])
+def test_frames_cross_both_ways(platform: str, kernel: Kernel) -> None:
+    count = 1455  # every size comes up once
+    result = _demo("--platform", platform, "--kernel", kernel.release, "--frames", str(count))
+    assert set(result) == KEYS
+    for part, keys in PARTS.items():
+        assert set(result[part]) == keys
+    assert (result["platform"], result["device"]) == (platform, "e1000")
+    assert result["hcl"] == {"driver": "net/e1000", "rung": "vendor:device", "module": "e1000"}
+    assert result["kernel"] == kernel.release
+    assert result["module_path"] == str(kernel.find_module("e1000"))
+    assert result["mac"] == "52:54:00:12:34:56"
+    assert result["link_mbps"] == 1000
+    expected = {"frames": count, "bytes": sum(range(SHORTEST, LONGEST + 1)), "verified": count}
+    assert result["tx"] == expected
+    assert result["rx"] == expected
+    assert result["leaks"] == 0
+    assert 0 < result["mmio_per_frame"] < 2
+    assert all(seconds > 0 for seconds in result["seconds"].values())
+
+
+def test_more_frames_than_are_ever_under_way(kernel61: Kernel) -> None:
+    result = _demo("--kernel", kernel61.release, "--frames", "10000")
+    assert result["tx"]["verified"] == result["rx"]["verified"] == 10000
+
+
+def test_the_table_is_for_people(kernel61: Kernel) -> None:
+    run = vmk("demo", "--platform", "model", "--kernel", kernel61.release, "--frames", "9", COLUMNS="200")
+    assert (run.returncode, run.stderr) == (0, "")
+    for text in ("net/e1000, by vendor:device: module e1000", "9 arrived, every byte checked", "1000 Mb/s"):
+        assert text in run.stdout
+
+
+def test_a_module_parameter_arrives(kernel61: Kernel) -> None:
+    """The driver says in its log how many descriptors it was told to have."""
+    run = vmk("-v", "demo", "--platform", "model", "--frames", "9", "-p", "TxDescriptors=80")
+    assert run.returncode == 0
+    assert "Transmit Descriptors set to 80" in run.stderr
+
+
+def test_another_module_is_unsupported(kernel61: Kernel) -> None:
+    run = vmk("demo", "--platform", "model", "--module", "8139cp")
+    assert run.returncode == 4
+    warning, error = run.stderr.splitlines()
+    assert "an operator chose 8139cp instead of e1000 for 8086:100e: unsupported" in warning
+    assert error == "vmk: 8139cp does not claim the device (0000:00:01.0 [8086:100e])"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "texts"),
+    [
+        (["--device", "nosuch"], 3, ["'nosuch' is not a valid device model name", "-device help"]),
+        (["--device", "rtl8139"], 4, ["no module for rtl8139", "10ec:8139 is not listed", "--module NAME"]),
+        (["--device", "nvme"], 4, ["'nvme.netdev' not found"]),
+        (
+            ["--platform", "model", "--device", "igb"],
+            3,
+            ["the model platform has no device igb", "--platform qemu"],
+        ),
+        (["--platform", "model", "-p", "nosuch=1"], 3, ["no parameter 'nosuch'", "debug"]),
+        (["--platform", "model", "-p", "debug=much"], 3, ["debug (int) does not take 'much'"]),
+        (["--platform", "model", "-p", "debug"], 3, ["debug"]),
+        (["--platform", "model", "--kernel", "2.6"], 1, ["no kernel 2.6", "run: vmk kernel fetch 2.6"]),
+        (["--platform", "model", "--module", "nosuch"], 1, ["has no module nosuch"]),
+    ],
+)
+def test_errors(arguments: list[str], code: int, texts: list[str], kernel61: Kernel) -> None:
+    run = vmk("demo", *arguments)
+    assert (run.returncode, run.stdout) == (code, "")
+    told = run.stderr.splitlines()[-1]
+    assert told.startswith("vmk: ")
+    assert "Traceback" not in run.stderr
+    for text in texts:
+        assert text in told
+
+
+@pytest.fixture
+def no_qemu(tmp_path: Path) -> str:
+    """A PATH on which there is all but QEMU."""
+    setpriv = shutil.which("setpriv")
+    assert setpriv is not None
+    (tmp_path / "setpriv").symlink_to(setpriv)
+    return str(tmp_path)
+
+
+def test_without_qemu(no_qemu: str, kernel61: Kernel) -> None:
+    run = vmk("demo", PATH=no_qemu)
+    assert run.returncode == 4
+    assert said(run) == (
+        "there is no program qemu-system-x86_64; apt-get install qemu-system-x86; "
+        "to do without QEMU, use --platform model"
+    )
+    assert vmk("demo", "--platform", "model", "--frames", "9", PATH=no_qemu).returncode == 0
+
+
+def test_without_qemu_and_without_a_kernel(
+    no_qemu: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("VMK_KERNELS", str(tmp_path / "none"))
+    if any(kernel.usable for kernel in kernels.kernels()):
+        pytest.skip("this host has a kernel of its own that can be used")
+    run = vmk("demo", PATH=no_qemu)
+    assert run.returncode == 1
+    told = said(run)
+    for remedy in ("vmk kernel fetch 6.1", "apt-get install qemu-system-x86", "--platform model"):
+        assert remedy in told
+    told = said(vmk("demo", "--platform", "model", PATH=no_qemu))
+    assert "vmk kernel fetch 6.1" in told
+    assert "apt-get install" not in told
+
+
+GOOD = Result(
+    platform="qemu",
+    device="e1000",
+    hcl=HclSays("net/e1000", "vendor:device", "e1000"),
+    module_path="e1000.ko",
+    kernel="6.1.0-56-amd64",
+    mac="52:54:00:12:34:56",
+    link_mbps=1000,
+    tx=Way(10, 800, 10),
+    rx=Way(10, 800, 10),
+    mmio_per_frame=1.0,
+    seconds=Seconds(0.1, 0.1, 0.1, 0.1),
+    leaks=0,
+)
+
+
+@pytest.mark.parametrize(
+    ("change", "text"),
+    [
+        ({"tx": Way(10, 800, 9)}, "1 of 10 frames out were not verified"),
+        ({"rx": Way(10, 800, 8)}, "2 of 10 frames in were not verified"),
+        ({"leaks": 3}, "e1000 left 3 things behind"),
+    ],
+)
+def test_what_does_not_hold_is_an_error(change: dict[str, Any], text: str) -> None:
+    judge(GOOD)
+    with pytest.raises(NotVerified, match=text) as error:
+        judge(msgspec.structs.replace(GOOD, **change))
+    assert error.value.exit_code == 1

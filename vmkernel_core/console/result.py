@@ -1,0 +1,94 @@
+"""What came of a demo: as data, as a table, and whether it is good."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from vmkernel_core.console.traffic import Way
+from vmkernel_core.errors import VmkError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class NotVerified(VmkError):
+    """The demo ran, but frames were lost or damaged, or the module left something behind."""
+
+
+class HclSays(msgspec.Struct, frozen=True):
+    """The part of the HCL's verdict that tells which module was taken, and why."""
+
+    driver: str | None
+    rung: str
+    module: str | None
+
+
+class Seconds(msgspec.Struct, frozen=True):
+    """How long the kernel image, loading the module, probing the device and the traffic took."""
+
+    image: float
+    load: float
+    probe: float
+    traffic: float
+
+
+class Result(msgspec.Struct, frozen=True):
+    """What ``vmk demo --json`` prints."""
+
+    platform: str
+    device: str
+    hcl: HclSays
+    module_path: str
+    kernel: str
+    mac: str
+    link_mbps: int
+    tx: Way
+    rx: Way
+    mmio_per_frame: float
+    seconds: Seconds
+    leaks: int
+
+
+def judge(result: Result) -> None:
+    """Raise NotVerified unless every frame arrived byte for byte and nothing was left behind."""
+    problems = [
+        f"{way.frames - way.verified} of {way.frames} frames {where} were not verified"
+        for way, where in ((result.tx, "out"), (result.rx, "in"))
+        if way.verified != way.frames
+    ]
+    if result.leaks:
+        problems.append(f"{result.hcl.module} left {result.leaks} things behind")
+    if problems:
+        raise NotVerified(", ".join(problems), remedy="vmk -v demo logs what happened")
+
+
+def show(result: Result, leaks: Sequence[str]) -> None:
+    """Print a table for people; ``leaks`` tells of each thing that was left behind."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(show_header=False, title=f"{result.device} on {result.platform}")
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    seconds = msgspec.structs.asdict(result.seconds)
+    rows: list[tuple[str, str]] = [
+        ("HCL", f"{result.hcl.driver or 'no driver'}, by {result.hcl.rung}: module {result.hcl.module}"),
+        ("module", result.module_path),
+        ("kernel", result.kernel),
+        ("MAC", result.mac),
+        ("link", f"{result.link_mbps} Mb/s"),
+        ("frames out", _way(result.tx)),
+        ("frames in", _way(result.rx)),
+        ("register accesses", f"{result.mmio_per_frame} per frame"),
+        ("seconds", ", ".join(f"{part} {spent:.3f}" for part, spent in seconds.items())),
+        ("leaks", "\n".join(leaks) or "none"),
+    ]
+    for row in rows:
+        table.add_row(*row)
+    Console(markup=False, highlight=False).print(table)
+
+
+def _way(way: Way) -> str:
+    return f"{way.frames} sent, {way.bytes} bytes; {way.verified} arrived, every byte checked"
