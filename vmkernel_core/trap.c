@@ -375,9 +375,10 @@ static void on_fault(int signal, siginfo_t *info, void *context)
                 divert(g, &d, address);
                 return;
             }
+        } else if (info->si_code == SI_KERNEL) { /* general protection, and no memory access: privileged */
+            vmk_stop(VMK_STOP_ILLEGAL, (uint32_t)rip, address);
         }
-        /* A general protection fault: a privileged instruction, or an address that can be nobody's. */
-        if (window_at(address) || info->si_code == SI_KERNEL)
+        if (window_at(address))
             vmk_stop(VMK_STOP_ILLEGAL, (uint32_t)rip, address);
     }
     vmk_stop(VMK_STOP_FAULT, (uint32_t)rip, address);

@@ -41,7 +41,11 @@ def request_firmware(linux: Linux, firmware_p: int, name: int, device: Obj) -> i
     wanted = linux.string(name)
     content = find_firmware(wanted)
     if content is None:
-        log.warning("firmware %s is not in %s, nor where VMK_FIRMWARE says", wanted, " or ".join(map(str, DIRECTORIES)))
+        log.warning(
+            "firmware %s is not in %s, nor where VMK_FIRMWARE says",
+            wanted,
+            " or ".join(map(str, DIRECTORIES)),
+        )
         return -errno.ENOENT
     firmware = linux.new("firmware", lib.vmk_owner())
     data = linux.allocate(len(content), lib.vmk_owner())

@@ -53,8 +53,8 @@ STOPS = {
     lib.VMK_STOP_FAULT: ("fault", "access to address {detail:#x}, which is nobody's"),
     lib.VMK_STOP_BUG: ("bug", "BUG() in the driver"),
     lib.VMK_STOP_UNRESOLVED: ("unresolved", "call of {import_}, which nothing serves"),
-    lib.VMK_STOP_ILLEGAL: ("illegal", "an instruction that cannot run in user mode, or that uses a non-canonical address"),
-    lib.VMK_STOP_PANIC: ("panic", "an emulated function was misused, or the stack was overwritten (argument {detail:#x})"),
+    lib.VMK_STOP_ILLEGAL: ("illegal", "an instruction that cannot run in user mode"),
+    lib.VMK_STOP_PANIC: ("panic", "a misused emulated function, or an overwritten stack ({detail:#x})"),
     lib.VMK_STOP_PYTHON: ("python", "an emulated function failed"),
 }
 

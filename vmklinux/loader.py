@@ -134,7 +134,8 @@ class Loader:
         """Load a module and those that it depends on, and run their init functions.
 
         ``settings`` are ``name=value``. With ``allow_unresolved``, imports that nobody serves become stubs that stop
-        the driver when reached; else UnknownSymbols lists them and nothing runs. After any error nothing of the module is left; those that it depends on stay.
+        the driver when reached; else UnknownSymbols lists them and nothing runs.
+        After any error nothing of the module is left; those that it depends on stay.
         """
         kernel = self.linux.kernel
         path = kernel.find_module(name_or_path) if isinstance(name_or_path, str) else name_or_path

@@ -298,11 +298,13 @@ class NetDevice:
         """Counters of the port and of the device (dev_get_stats)."""
         port = ffi.new("struct linux_port_stats *")
         lib.linux_port_stats(self._port, port)
+        # First: asking for its own counters makes many a driver refresh the others.
+        driver = ethtool.get_strings(self.linux, self.obj)
         device = self._device_stats()
         return UplinkStats(
             port.tx_frames, port.tx_bytes, port.rx_frames, port.rx_bytes, port.tx_busy, port.rx_dropped,
             device["tx_errors"], device["rx_errors"], device["multicast"],
-            ethtool.get_strings(self.linux, self.obj),
+            driver,
         )  # fmt: skip
 
     def _device_stats(self) -> dict[str, int]:

@@ -27,7 +27,7 @@ def raw_address(text: str) -> bytes:
 
 def ones_complement_sum(data: bytes) -> int:
     """RFC 1071's sum of 16-bit words; 0xffff over data that holds its own right checksum."""
-    total = sum(word for (word,) in struct.iter_unpack(">H", data + bytes(len(data) & 1)))
+    total: int = sum(word for (word,) in struct.iter_unpack(">H", data + bytes(len(data) & 1)))
     while total >> 16:
         total = (total & 0xFFFF) + (total >> 16)
     return total

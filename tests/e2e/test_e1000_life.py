@@ -9,12 +9,12 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.conftest import LIMIT, MAC, exchange
+from tests.e2e.conftest import MAC, exchange
 from tests.e2e.packets import PEER, sized
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.errors import DeviceGone, VmkError
 
-ROUNDS = {"qemu": 20, "model": 5}
+ROUNDS = {"qemu": 20, "model": 3}
 
 
 def test_loaded_and_unloaded_many_times(boot: Callable[..., VMkernel], platform_name: str) -> None:
@@ -38,9 +38,7 @@ def test_one_host_after_another(boot: Callable[..., VMkernel]) -> None:
     with boot() as host:
         nic = host.uplinks["vmnic0"]
         nic.open()
-        nic.wait_link(timeout=LIMIT)
         nic.set_multicast(["01:00:5e:00:00:fb"])
-        nic.transmit([sized(PEER, 100, 1)])
     assert host.leaks == [], "an open uplink is closed by stop()"
     with pytest.raises(DeviceGone):
         nic.transmit([sized(PEER, 100, 1)])

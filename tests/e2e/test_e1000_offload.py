@@ -10,7 +10,7 @@ import itertools
 
 import pytest
 
-from tests.e2e.conftest import LIMIT, MAC, Peer
+from tests.e2e.conftest import MAC, Peer
 from tests.e2e.packets import (
     ACK,
     CHECKSUM_OFFSET,
@@ -60,7 +60,7 @@ def test_checksum(nic: Uplink, wire: Peer, kind: int, protocol: int) -> None:
 def test_frames_that_ask_for_nothing_are_left_alone(nic: Uplink, wire: Peer) -> None:
     """A checksum context of the frame before must not leak into the next one."""
     wanted = partial(b"summed by the card", IPV4, TCP)
-    frames = [wanted, wanted.data, wanted, wanted.data]
+    frames: list[bytes | Frame] = [wanted, wanted.data, wanted, wanted.data]
     arrived = [Datagram(frame) for frame in wire.sent_by(nic, frames)]
     assert [seen.checksum_is_good for seen in arrived] == [True, False, True, False]
     assert arrived[1].frame == wanted.data
@@ -107,20 +107,11 @@ def test_many_segmentations_in_a_batch(nic: Uplink, wire: Peer) -> None:
 def test_a_tag_that_the_card_inserts(nic: Uplink, wire: Peer) -> None:
     plain = [sized(PEER, length, length, source=ME) for length in (60, 61, 1000, 1514)]
     frames = [Frame(frame, vlan=0x6000 | VLAN) for frame in plain]
-    mixed = list(itertools.chain(*zip(frames, plain, strict=True)))
+    mixed: list[bytes | Frame] = list(itertools.chain(*zip(frames, plain, strict=True)))
     expected = list(
         itertools.chain(*zip([tagged(frame, 0x6000 | VLAN) for frame in plain], plain, strict=True))
     )
     assert wire.sent_by(nic, mixed) == expected
-
-
-def test_a_tag_is_still_inserted_after_the_card_was_reset(nic: Uplink, wire: Peer) -> None:
-    nic.close()
-    nic.open()
-    nic.wait_link(timeout=LIMIT)
-    wire.listens(nic)
-    plain = sized(PEER, 100, 1, source=ME)
-    assert wire.sent_by(nic, [Frame(plain, vlan=VLAN)]) == [tagged(plain, VLAN)]
 
 
 def test_a_tag_and_a_checksum(nic: Uplink, wire: Peer) -> None:

@@ -11,9 +11,10 @@ import queue
 import pytest
 
 from tests.e2e.conftest import LIMIT, MAC, Peer
-from tests.e2e.packets import PEER, raw_address, sized
+from tests.e2e.packets import PEER, ethernet, raw_address, sized, tagged
 from vmkernel_core.boot import VMkernel
-from vmkernel_core.net.uplink import LinkDown, Uplink, UplinkEvent
+from vmkernel_core.errors import TimedOut
+from vmkernel_core.net.uplink import Frame, LinkDown, Uplink, UplinkEvent
 
 ME = raw_address(MAC)
 GROUP, OTHER_GROUP = "01:00:5e:00:00:fb", "33:33:00:00:00:16"
@@ -121,12 +122,10 @@ def test_multicast_groups(nic: Uplink, wire: Peer) -> None:
     group, other = (sized(raw_address(address), 80, 5) for address in (GROUP, OTHER_GROUP))
     mine, broadcast = to_me(80, 6), sized(b"\xff" * 6, 80, 7)
     assert wire.received_by(nic, [group, other, broadcast, mine]) == [broadcast, mine]
+    nic.set_multicast([OTHER_GROUP])
     nic.set_multicast([GROUP])
     wire.listens(nic)
     assert wire.received_by(nic, [group, other, broadcast, mine]) == [group, broadcast, mine]
-    nic.set_multicast([OTHER_GROUP, GROUP])
-    wire.listens(nic)
-    assert wire.received_by(nic, [group, other, broadcast, mine]) == [group, other, broadcast, mine]
     nic.set_multicast([])
     wire.listens(nic)
     assert wire.received_by(nic, [group, other, broadcast, mine]) == [broadcast, mine]
@@ -168,7 +167,8 @@ def test_statistics(nic: Uplink, wire: Peer) -> None:
     assert after.tx_bytes - before.tx_bytes == sum(map(len, out))
     assert after.rx_frames - before.rx_frames == len(back) + 1
     assert after.rx_bytes - before.rx_bytes == sum(map(len, back)) + marker
-    assert (after.tx_errors, after.rx_errors, after.rx_dropped) == (0, 0, 0)
+    assert after.rx_dropped == before.rx_dropped == 0
+    assert (after.tx_errors, after.rx_errors) == (before.tx_errors, before.rx_errors)
     # The card counts for itself; the driver adds its counters up when it is asked.
     assert after.driver["tx_packets"] - before.driver["tx_packets"] == len(out)
     assert after.driver["rx_packets"] - before.driver["rx_packets"] == len(back) + 1
@@ -182,5 +182,23 @@ def test_close_and_open_again(nic: Uplink, wire: Peer) -> None:
     nic.open()
     nic.wait_link(timeout=LIMIT)
     wire.listens(nic)
-    frames = [to_peer(60, 4), to_peer(1514, 5)]
-    assert wire.sent_by(nic, frames) == frames
+    frames: list[bytes | Frame] = [to_peer(60, 4), Frame(to_peer(1514, 5), vlan=0x123)]
+    assert wire.sent_by(nic, frames) == [to_peer(60, 4), tagged(to_peer(1514, 5), 0x123)]
+
+
+def test_a_wire_that_nobody_reads(nic: Uplink, wire: Peer, platform_name: str) -> None:
+    if platform_name == "qemu":
+        pytest.skip("QEMU's netdev holds ten thousand frames: the card never waits for it")
+    frames = [ethernet(PEER, seed.to_bytes(4, "big") * 375, source=ME) for seed in range(8000)]
+    taken = 0
+    while nic.wait(tx=True, timeout=0.1):
+        taken += nic.transmit(frames[taken : taken + 500])
+        assert taken < len(frames), "the wire holds some 4 MiB"
+    assert nic.transmit(frames[taken:]) == 0
+    rest = frames[taken : taken + 500]
+    with pytest.raises(TimedOut, match=r"vmnic0 took no frame for 0.1 s \(0 of 500 sent\)"):
+        nic.transmit_all(rest, timeout=0.1)
+    arriving = wire.collect(taken + len(rest))
+    assert nic.wait(tx=True, timeout=LIMIT)
+    nic.transmit_all(rest, timeout=LIMIT)
+    assert arriving.result(LIMIT) == frames[: taken + len(rest)]

@@ -142,7 +142,7 @@ def test_qemu_is_killed(kernel: Kernel, use: str) -> None:
     assert host.leaks == []
 
 
-def test_the_device_is_unplugged(boot: Callable[..., VMkernel]) -> None:
+def test_the_device_is_unplugged(boot: Callable[..., VMkernel], kernel: Kernel) -> None:
     """The driver finds it out by itself, or does not; either way it ends, and in time."""
     with boot() as host:
         with busy(host) as (nic, _):
@@ -156,7 +156,7 @@ def test_the_device_is_unplugged(boot: Callable[..., VMkernel]) -> None:
                 nic.receive()
         began = time.monotonic()
     assert time.monotonic() - began < LIMIT
-    with boot() as host:
+    with VMkernel(PLATFORMS["model"](), kernel=kernel.release) as host:
         exchange(host)
     assert host.leaks == []
 
@@ -176,8 +176,8 @@ def adapter_field(host: VMkernel, field: str) -> int:
     return device + private + types.offsetof("e1000_adapter", field)
 
 
-#: A pointer of the driver's that is breaking a use, and what the test writes there: nobody's memory, and an address
-#: that cannot be. The first is met in the caller's name, the second in the softirq's.
+#: A pointer that the driver uses for it, and what the test writes there: nobody's memory, and an address that cannot
+#: be. The first is met in the caller's name, the second in the softirq's.
 POINTERS = {"transmitting": ("tx_ring", 0x6660_0000_0000), "receiving": ("rx_ring", 0xDEAD_0000_0000_0000)}
 
 

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from vmkernel_core.bus import Bus, Space
 from vmkernel_core.memory import MachineMemory
 from vmkernel_core.pci import COMMAND, Bar, BarKind, Capability, PciError, PciFunction, scan
-from vmkernel_core.platform.base import Apertures, PciAddress
+from vmkernel_core.platform.base import Apertures, PciAddress, Wire
 from vmkernel_core.platform.qemu import QemuPlatform
 
 DEVICES = [
@@ -193,6 +193,7 @@ class Board:
 
     name = "board"
     bus: Bus
+    wires: list[Wire]
 
     def __init__(self, functions: dict[int, Function], apertures: Apertures | None = None) -> None:
         self.by_devfn = functions

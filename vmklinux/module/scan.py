@@ -35,7 +35,8 @@ _MNEMONICS: Final[Mapping[Treatment, str]] = {
     Treatment.INTERRUPT_FLAG: "cli sti",
     Treatment.IDLE: "hlt",
     Treatment.STOPS: """
-        insb insw insd outsb outsw outsd rdmsr wrmsr lgdt lidt lldt ltr lmsw clts invlpg invlpga invd wbinvd wbnoinvd invpcid swapgs
+        insb insw insd outsb outsw outsd
+        rdmsr wrmsr lgdt lidt lldt ltr lmsw clts invlpg invlpga invd wbinvd wbnoinvd invpcid swapgs
         sysexit sysexitq sysret sysretq rsm xsetbv xsaves xsaves64 xrstors xrstors64 rdpmc monitor mwait
         clac stac pconfig encls getsec setssbsy clrssbsy wrussd wrussq
         vmlaunch vmresume vmxoff vmxon vmread vmwrite vmptrld vmptrst vmclear invept invvpid
