@@ -254,12 +254,13 @@ class VMkernel:
         self.linux.event(event)
 
     def _on_stopped(self, error: DriverStopped) -> None:
-        module = self.loader.modules.get(error.module)
-        if module is not None:
-            module.dead = True
         for adapter in self.adapters:
             if adapter.uplink is not None and adapter.verdict.module == error.module:
                 adapter.uplink.kill("stopped", error)
+        module = self.loader.modules.get(error.module)
+        if module is not None and not module.dead:
+            module.dead = True
+            module.silence()
 
     def _on_gone(self) -> None:
         for uplink in list(self.uplinks.values()):

@@ -68,8 +68,9 @@ struct linux_port *linux_port_create(uint64_t net_device, uint32_t owner);
 void linux_port_detach(struct linux_port *port);
 /* The memory goes when nobody can be inside a call with it any more. */
 void linux_port_free(struct linux_port *port);
-/* Sends frames that lie one after the other in data. How many were taken, or -ENETDOWN, -ENODEV, -EMSGSIZE (a frame that is no Ethernet frame or
- * larger than the MTU allows; none was taken), or -EIO with result filled
+/* Sends frames that lie one after the other in data. How many were taken, or -ENETDOWN, -ENODEV, -EMSGSIZE (a frame that is no Ethernet frame, is
+ * larger than the MTU allows, or whose offload makes no sense), -EOPNOTSUPP (an offload that is not on), each before
+ * any was taken, or -EIO with result filled
  * when the driver was stopped. */
 int linux_port_transmit(struct linux_port *port, const char *data, const struct linux_frame *frames, unsigned count,
                         struct vmk_result *result);
@@ -125,6 +126,7 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(page, refcount, "page._refcount")                                                                             \
     F(page, flags, "page.flags")                                                                                    \
     F(page, compound_head, "page.compound_head")                                                                    \
+    F(net_device, features, "net_device.features")                                                                  \
     F(net_device, mtu, "net_device.mtu")                                                                            \
     F(net_device, flags, "net_device.flags")                                                                        \
     F(net_device, state, "net_device.state")                                                                        \
@@ -183,6 +185,11 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(QUEUE_STATE_FROZEN, "__QUEUE_STATE_FROZEN")                                                                   \
     F(LINK_STATE_START, "__LINK_STATE_START")                                                                       \
     F(LINK_STATE_NOCARRIER, "__LINK_STATE_NOCARRIER")                                                               \
+    F(NETIF_F_HW_CSUM, "NETIF_F_HW_CSUM_BIT")                                                                       \
+    F(NETIF_F_IP_CSUM, "NETIF_F_IP_CSUM_BIT")                                                                       \
+    F(NETIF_F_IPV6_CSUM, "NETIF_F_IPV6_CSUM_BIT")                                                                   \
+    F(NETIF_F_TSO, "NETIF_F_TSO_BIT")                                                                               \
+    F(NETIF_F_TSO6, "NETIF_F_TSO6_BIT")                                                                             \
     F(PG_head, "PG_head")                                                                                           \
     F(SKB_GSO_TCPV4, "SKB_GSO_TCPV4")                                                                               \
     F(SKB_GSO_TCPV6, "SKB_GSO_TCPV6")

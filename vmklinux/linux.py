@@ -273,7 +273,7 @@ class Linux:
     def call(self, function: int | str, *arguments: int | Obj, owner: int = 0) -> int:
         """Call kernel code by address or exported name with up to six arguments; its result, unsigned.
 
-        Raises DriverStopped when the code was stopped, or the exception that an emulated function raised in it.
+        Raises DriverStopped when the code was stopped; when an emulated function failed, from its error.
         """
         address = self.symbols[function] if isinstance(function, str) else function
         result = ffi.new("struct vmk_result *")
@@ -288,12 +288,16 @@ class Linux:
         return value - (value >> 31 << 32)
 
     def check(self, result: Any) -> None:
-        """Raise what a vmk_result says."""
-        if result.stop == lib.VMK_STOP_PYTHON:
-            error, self._pending.error = self._pending.error, None
-            raise error
-        if result.stop:
-            raise self.stopped(result)
+        """Raise what a vmk_result says: DriverStopped, from the error of an emulated function where that was it."""
+        if not result.stop:
+            return
+        stopped = self.stopped(result)
+        if result.stop != lib.VMK_STOP_PYTHON:
+            raise stopped
+        error, self._pending.error = self._pending.error, None
+        if not isinstance(error, Exception):
+            raise error  # Ctrl-C and the like are no fault of the driver's
+        raise stopped from error
 
     def stopped(self, what: Any) -> DriverStopped:
         """The error for a stop, from a vmk_result or a vmk_event."""
@@ -376,6 +380,7 @@ class Linux:
 
     def keep_error(self, error: BaseException) -> None:
         """Remember what an emulated function raised, for the caller of the kernel code."""
+        log.debug("an emulated function failed", exc_info=error)
         self._pending.error = error
 
     def _bind(self, emulation: Emulated) -> Callable[[Any], int]:

@@ -102,8 +102,8 @@ class Module:
             found.append(Leak("work", f"work_struct at {work:#x}", self.name))
         return found
 
-    def reclaim(self) -> None:
-        """Take back all that the module's code took: after its exit, or when it was stopped."""
+    def silence(self) -> None:
+        """See to it that nothing calls the module's code any more, and that its devices reach no memory."""
         linux = self.linux
         linux.state(PciCore).abandon(self.base, self.end)
         linux.state(NetDevices).abandon(self.base, self.end)
@@ -111,12 +111,17 @@ class Module:
         for action in linux.state(Interrupts).owned(self.base, self.end):
             lib.vmk_irq_remove(action.line, action.cookie)
             linux.state(Interrupts).actions.remove(action)
-        for virt in linux.state(Windows).owned(self.base, self.end):
-            linux.state(Windows).unmap(virt)
         for timer in linux.state(Timers).owned(self.base, self.end):
             linux.state(Timers).drop(timer)
         for work in linux.state(Workqueues).owned(self.base, self.end):
             linux.state(Workqueues).drop(work)
+
+    def reclaim(self) -> None:
+        """Take back all that the module's code took: after its exit, or when it was stopped."""
+        self.silence()
+        windows = self.linux.state(Windows)
+        for virt in windows.owned(self.base, self.end):
+            windows.unmap(virt)
         lib.vmk_free_owned(self.base, self.end)
 
 

@@ -21,6 +21,7 @@
 #define ETH_HLEN 14u
 #define VLAN_HLEN 4u
 #define GSO_MAX_SIZE 65535u
+#define GSO_MIN_SIZE 64u /* below, e1000 cuts so finely that a full frame needs more descriptors than its ring has */
 #define ETH_P_8021Q 0x8100u
 #define NAPI_DISABLE_LIMIT_NS 10000000000ull
 
@@ -320,6 +321,11 @@ static bool running(struct linux_port *port)
     return bit(state, ENUM(LINK_STATE_START)) && !bit(state, ENUM(LINK_STATE_NOCARRIER));
 }
 
+static bool is_tagged(const char *data)
+{
+    return data[12] == (char)(ETH_P_8021Q >> 8) && data[13] == (char)ETH_P_8021Q;
+}
+
 static void *skb_for(struct linux_port *port, const char *data, const struct linux_frame *frame)
 {
     void *skb = skb_new(frame->length, HEADROOM, port->owner);
@@ -332,9 +338,8 @@ static void *skb_for(struct linux_port *port, const char *data, const struct lin
     FIELD(skb, sk_buff, tail, uint32_t) += frame->length;
     FIELD(skb, sk_buff, dev, uint64_t) = port->device;
     FIELD(skb, sk_buff, mac_header, uint16_t) = offset;
-    FIELD(skb, sk_buff, network_header, uint16_t) = (uint16_t)(offset + ETH_HLEN);
-    if (frame->length >= ETH_HLEN)
-        memcpy(INNER(skb, sk_buff, protocol), data + 12, 2);
+    FIELD(skb, sk_buff, network_header, uint16_t) = (uint16_t)(offset + ETH_HLEN + (is_tagged(data) ? VLAN_HLEN : 0));
+    memcpy(INNER(skb, sk_buff, protocol), data + 12, 2);
     if (frame->vlan) {
         FIELD(skb, sk_buff, vlan_proto, uint16_t) = __builtin_bswap16(ETH_P_8021Q);
         FIELD(skb, sk_buff, vlan_tci, uint16_t) = (uint16_t)frame->vlan;
@@ -366,13 +371,28 @@ struct transmission {
     int error;
 };
 
-static bool fits(struct linux_port *port, const struct linux_frame *frame)
+/* 0, -EMSGSIZE for what is no frame of this device's, -EOPNOTSUPP for an offload that is not on. */
+static int judge(struct linux_port *port, const char *data, const struct linux_frame *frame)
 {
-    uint32_t most = FIELD(port->device, net_device, mtu, uint32_t) + ETH_HLEN + VLAN_HLEN;
-    if (frame->gso_size)
-        most = GSO_MAX_SIZE;
-    return frame->length >= ETH_HLEN && frame->length <= most && frame->csum_start <= frame->length &&
-           frame->header_length <= frame->length;
+    uint64_t features = FIELD(port->device, net_device, features, uint64_t);
+    uint64_t sums = 1ull << ENUM(NETIF_F_HW_CSUM) | 1ull << ENUM(NETIF_F_IP_CSUM) | 1ull << ENUM(NETIF_F_IPV6_CSUM);
+    uint32_t most = FIELD(port->device, net_device, mtu, uint32_t) + ETH_HLEN;
+    bool sum = frame->flags & LINUX_FRAME_NEEDS_CSUM, gso = frame->gso_size != 0;
+    if (frame->length < ETH_HLEN || frame->length > GSO_MAX_SIZE)
+        return -EMSGSIZE;
+    most += is_tagged(data) ? VLAN_HLEN : 0;
+    if (sum && (frame->csum_start < ETH_HLEN || frame->csum_start + frame->csum_offset + 2u > frame->length))
+        return -EMSGSIZE;
+    if (!gso && frame->length > most)
+        return -EMSGSIZE;
+    if (gso && (!sum || frame->gso_size < GSO_MIN_SIZE || frame->header_length <= frame->csum_start ||
+                frame->header_length >= frame->length || (uint32_t)frame->header_length + frame->gso_size > most))
+        return -EMSGSIZE;
+    if (sum && !(features & sums))
+        return -EOPNOTSUPP;
+    if (gso && !bit(features, frame->gso_type == LINUX_GSO_TCPV6 ? ENUM(NETIF_F_TSO6) : ENUM(NETIF_F_TSO)))
+        return -EOPNOTSUPP;
+    return 0;
 }
 
 static void transmit(void *arg)
@@ -386,11 +406,10 @@ static void transmit(void *arg)
     uint8_t *more = (uint8_t *)(vmk_cpu.gs_base + SYMBOL(softnet_data) + linux_field[L_softnet_data__more]);
     int (*xmit)(void *, uint64_t) = FIELD(FIELD(port->device, net_device, netdev_ops, uint64_t), net_device_ops,
                                           ndo_start_xmit, int (*)(void *, uint64_t));
-    for (unsigned i = 0; i < t->count; i++)
-        if (!fits(port, &t->frames[i])) {
-            t->error = -EMSGSIZE;
+    const char *data = t->data;
+    for (unsigned i = 0; i < t->count; data += t->frames[i++].length)
+        if ((t->error = judge(port, data, &t->frames[i])))
             return;
-        }
     vmk_service();
     vmk_deliver();
     if (!port->device || !running(port)) {
@@ -404,7 +423,8 @@ static void transmit(void *arg)
         /* The next one exists before this one is told that more follow: else nobody would ring the doorbell. */
         const char *next_data = t->data + frame->length;
         void *next = t->sent + 1 < t->count ? skb_for(port, next_data, frame + 1) : NULL;
-        *more = next != NULL;
+        /* A frame to be cut may need more room than there is: what is before it must not wait for it. */
+        *more = next != NULL && !frame[1].gso_size;
         if (xmit(skb, port->device) != NETDEV_TX_OK) {
             port->stats.tx_busy++;
             kfree_skb_now(skb);

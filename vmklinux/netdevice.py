@@ -6,8 +6,11 @@ What runs per packet is in netdevice.c and skbuff.c.
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import socket
 import struct
+from dataclasses import replace
 from functools import cache
 from typing import TYPE_CHECKING
 
@@ -18,7 +21,7 @@ from vmkernel_core.net.uplink import Frame, LinkDown, Uplink, UplinkStats
 from vmklinux import ethtool
 from vmklinux.api import linux_api
 from vmklinux.device import driver_name, list_init
-from vmklinux.errors import DriverRefused
+from vmklinux.errors import DriverRefused, DriverStopped
 from vmklinux.kobject import Obj, addressof
 
 if TYPE_CHECKING:
@@ -27,9 +30,14 @@ if TYPE_CHECKING:
     from vmkernel_core.net.uplink import Feature
     from vmklinux.linux import Linux
 
+log = logging.getLogger(__name__)
+
 # include/uapi/linux/if.h
+ETH_P_8021Q = 0x8100  # include/uapi/linux/if_ether.h
 IFF_UP, IFF_RUNNING, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x40, 0x100, 0x200
 ALIGN = 32  # NETDEV_ALIGN, include/linux/netdevice.h
+#: Seconds that a driver which says nothing has for a frame (dev_watchdog's own default).
+WATCHDOG = 5
 #: Bytes that one receive() can hand out.
 RECEIVE_BUFFER = 4 << 20
 
@@ -63,11 +71,39 @@ def _descriptor(frame: bytes | Frame) -> bytes:
     start, offset = frame.checksum or (0, 0)
     gso_type = lib.LINUX_GSO_NONE
     if frame.gso_size:
-        gso_type = lib.LINUX_GSO_TCPV6 if frame.data[12:14] == b"\x86\xdd" else lib.LINUX_GSO_TCPV4
+        at = 16 if frame.data[12:14] == b"\x81\x00" else 12
+        gso_type = lib.LINUX_GSO_TCPV6 if frame.data[at : at + 2] == b"\x86\xdd" else lib.LINUX_GSO_TCPV4
     flags = lib.LINUX_FRAME_NEEDS_CSUM if frame.checksum else 0
-    vlan = 0 if frame.vlan is None else frame.vlan | 0x10000
-    return struct.pack(
-        "<II6H", len(frame.data), vlan, flags, gso_type, frame.header_length, frame.gso_size, start, offset
+    vlan = (0, 0) if frame.vlan is None else (frame.vlan, 1)
+    try:
+        return struct.pack(
+            "<I8H",
+            len(frame.data),
+            *vlan,
+            flags,
+            gso_type,
+            frame.header_length,
+            frame.gso_size,
+            start,
+            offset,
+        )
+    except struct.error as error:
+        raise UsageError("a number in a frame does not fit 16 bits", where=f"{frame!r:.200}") from error
+
+
+def _with_tag_inside(frame: bytes | Frame) -> bytes | Frame:
+    """The frame with its VLAN tag put in by us."""
+    if not isinstance(frame, Frame) or frame.vlan is None:
+        return frame
+    _descriptor(frame)  # refuses numbers that do not fit
+    tag = struct.pack(">HH", ETH_P_8021Q, frame.vlan)
+    start, offset = frame.checksum or (0, 0)
+    return replace(
+        frame,
+        data=frame.data[:12] + tag + frame.data[12:],
+        vlan=None,
+        checksum=frame.checksum and (start + len(tag), offset),
+        header_length=frame.header_length and frame.header_length + len(tag),
     )
 
 
@@ -82,6 +118,8 @@ class NetDevice:
         self.driver_name = driver_name(linux, obj.dev.parent)
         self.uplink: Uplink | None = None
         self.groups: list[Obj] = []
+        self._watched = False
+        self._vlans: set[int] = set()
         port = lib.linux_port_create(int(obj), owner)
         if port == ffi.NULL:
             raise UsageError("too many network devices in one process", remedy="start another process")
@@ -93,6 +131,7 @@ class NetDevice:
 
     def destroy(self) -> None:
         """Give the port back; frames that wait in it are dropped, and who waits for it is told."""
+        self._unwatch()
         lib.linux_port_detach(self._port)
 
     def _ops(self, name: str) -> int:
@@ -141,15 +180,45 @@ class NetDevice:
                 raise
             self.obj.flags |= IFF_UP
             self._set_rx_mode()
+            self._watch()
 
     def close(self) -> None:
         """dev_close."""
         with self.linux.baton():
+            self._unwatch()
             self.set_state("__LINK_STATE_START", False)
             try:
                 self._require("ndo_stop", "close")
             finally:
                 self.obj.flags &= ~(IFF_UP | IFF_RUNNING)
+
+    def _watch(self) -> None:
+        """dev_watchdog: look again after the time that the driver allows a frame."""
+        period = (self.obj.watchdog_timeo or WATCHDOG * self.linux.hz) * 1_000_000_000 // self.linux.hz
+        self._watched = True
+        self.linux.idle.timers.set(("watchdog", int(self.obj)), lib.vmk_now() + period, self._look)
+
+    def _unwatch(self) -> None:
+        self._watched = False
+        self.linux.idle.timers.cancel(("watchdog", int(self.obj)))
+
+    def _look(self) -> None:
+        with self.linux.baton():
+            if not self._watched:  # closed, or gone, while this world waited for the CPU
+                return
+            queue = self.obj._tx[0]
+            stopped = queue.state & self._state("__QUEUE_STATE_DRV_XOFF")
+            late = lib.linux_jiffies() - queue.trans_start > (
+                self.obj.watchdog_timeo or WATCHDOG * self.linux.hz
+            )
+            try:
+                if stopped and late and self.link_up() and self._ops("ndo_tx_timeout"):
+                    log.warning("%s: transmit queue 0 timed out", self.linux_name)
+                    queue.trans_start = lib.linux_jiffies()
+                    self.linux.call(self._ops("ndo_tx_timeout"), self.obj, 0, owner=self.owner)
+            except DriverStopped:
+                return  # on_stopped has been told
+            self._watch()
 
     def transmit(self, frames: Sequence[bytes | Frame]) -> int:
         """Send a batch through ndo_start_xmit."""
@@ -157,8 +226,10 @@ class NetDevice:
             data = b"".join(frames)  # type: ignore[arg-type]  # Frames take the other way
             described = _plain(len(frames)).pack(*map(len, frames))  # type: ignore[arg-type]  # likewise
         except TypeError:
-            data = b"".join(frame.data if isinstance(frame, Frame) else frame for frame in frames)
-            described = b"".join(map(_descriptor, frames))
+            # Drivers set their cards up for tags when a VLAN id is registered, and only then do so again after a reset.
+            ready = frames if self._vlans else list(map(_with_tag_inside, frames))
+            data = b"".join(frame.data if isinstance(frame, Frame) else frame for frame in ready)
+            described = b"".join(map(_descriptor, ready))
         table = ffi.from_buffer("struct linux_frame[]", described)
         sent: int = lib.linux_port_transmit(
             self._port, ffi.from_buffer(data), table, len(frames), self._result
@@ -168,8 +239,14 @@ class NetDevice:
         self.linux.check(self._result)
         if sent == -errno.EMSGSIZE:
             raise UsageError(
-                f"a frame does not fit: {self.linux_name} takes 14 to {self.mtu() + 18} bytes at its MTU",
+                f"a frame does not fit: {self.linux_name} takes 14 to {self.mtu() + 14} bytes at its MTU, 4 more with a"
+                " VLAN tag, and offloads that lie inside the frame (a gso_size of 64 or more)",
                 remedy="none of the frames was sent; set a larger mtu, or gso_size for TCP",
+            )
+        if sent == -errno.EOPNOTSUPP:
+            raise UsageError(
+                f"a frame asks for an offload that {self.linux_name} does not do now",
+                remedy="none of the frames was sent; `features` tells what it does, set_feature() switches it",
             )
         if sent == -errno.ENODEV:
             raise DeviceGone(f"the device behind {self.driver_name} has gone")
@@ -283,6 +360,18 @@ class NetDevice:
             self.groups.append(entry)
         self.obj.mc.count = len(groups)
         self._set_rx_mode()
+
+    def set_vlans(self, ids: Sequence[int]) -> None:
+        """vlan_vid_add and vlan_vid_del, until the card's filter has just these."""
+        if not self._feature_mask("vlan-filter") & self.obj.features or not self._ops("ndo_vlan_rx_add_vid"):
+            raise UsageError(f"{self.driver_name} cannot filter VLANs", where=self.linux_name)
+        protocol = socket.htons(ETH_P_8021Q)
+        for vid in sorted(self._vlans - set(ids)):
+            self._require("ndo_vlan_rx_kill_vid", f"drop VLAN {vid}", protocol, vid)
+            self._vlans.discard(vid)
+        for vid in sorted(set(ids) - self._vlans):
+            self._require("ndo_vlan_rx_add_vid", f"take VLAN {vid}", protocol, vid)
+            self._vlans.add(vid)
 
     def _drop_groups(self) -> None:
         list_init(self.linux, addressof(self.obj, "mc.list"))

@@ -28,6 +28,7 @@ from tests.e2e.packets import (
     tagged,
     unfinished,
 )
+from vmkernel_core.errors import UsageError
 from vmkernel_core.net.uplink import Frame, Uplink
 
 ME = raw_address(MAC)
@@ -149,3 +150,25 @@ def test_a_received_frame_is_whole_whatever_its_checksum(nic: Uplink, wire: Peer
     bad = unfinished(ME, b"its checksum is wrong")
     assert not Datagram(bad).checksum_is_good
     assert wire.received_by(nic, [bad.ljust(60, b"\0")]) == [bad.ljust(60, b"\0")]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        b"",
+        sized(PEER, 60, 1)[:13],
+        sized(PEER, 1519, 1),
+        Frame(sized(PEER, 60, 1), vlan=0x10000),
+        Frame(sized(PEER, 60, 1), checksum=(-1, 0)),
+        Frame(sized(PEER, 60, 1), checksum=(61, 0)),
+        Frame(sized(PEER, 3000, 1), gso_size=1 << 16, header_length=54, checksum=(34, 16)),
+        Frame(sized(PEER, 3000, 1), gso_size=1448, header_length=3001, checksum=(34, 16)),
+    ],
+)
+def test_a_frame_that_cannot_be_is_refused_before_any_is_sent(
+    nic: Uplink, wire: Peer, wrong: bytes | Frame
+) -> None:
+    good = sized(PEER, 60, 2, source=ME)
+    with pytest.raises(UsageError, match="frame"):
+        nic.transmit([good, wrong])
+    assert wire.sent_by(nic, [good]) == [good]

@@ -186,9 +186,9 @@ def test_close_and_open_again(nic: Uplink, wire: Peer) -> None:
     assert wire.sent_by(nic, frames) == [to_peer(60, 4), tagged(to_peer(1514, 5), 0x123)]
 
 
-def test_a_wire_that_nobody_reads(nic: Uplink, wire: Peer, platform_name: str) -> None:
-    if platform_name == "qemu":
-        pytest.skip("QEMU's netdev holds ten thousand frames: the card never waits for it")
+# QEMU's netdev holds ten thousand frames and then drops: its card never waits for the wire.
+@pytest.mark.parametrize("platform_name", ["model"], indirect=True)
+def test_a_wire_that_nobody_reads(nic: Uplink, wire: Peer) -> None:
     frames = [ethernet(PEER, seed.to_bytes(4, "big") * 375, source=ME) for seed in range(8000)]
     taken = 0
     while nic.wait(tx=True, timeout=0.1):

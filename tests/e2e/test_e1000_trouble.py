@@ -161,6 +161,17 @@ def test_the_device_is_unplugged(boot: Callable[..., VMkernel], kernel: Kernel) 
     assert host.leaks == []
 
 
+def test_the_device_is_unplugged_in_order(kernel: Kernel) -> None:
+    with VMkernel(PLATFORMS["model"](), kernel=kernel.release) as host:
+        with busy(host) as (nic, events):
+            transmitting(nic)()
+            host.unplug(host.adapters[0].function.address)
+            assert events.get(timeout=LIMIT).kind == "removed"
+            is_over(nic, DeviceGone)
+        assert host.adapters == []
+    assert host.leaks == []
+
+
 def adapter_field(host: VMkernel, field: str) -> int:
     """The address of a field of the driver's struct e1000_adapter, which lies behind the net_device."""
     linux = host.linux

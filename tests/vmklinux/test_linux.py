@@ -131,8 +131,10 @@ def test_bug_stops_and_warn_goes_on(linux: Linux, caplog: pytest.LogCaptureFixtu
 
 
 def test_an_exception_of_an_emulated_function_reaches_the_caller(linux: Linux) -> None:
-    with pytest.raises(KeyError):
+    with pytest.raises(DriverStopped) as stopped:
         linux.call(linux.entry("pci_set_master"), 0x1234_5000)
+    assert stopped.value.reason == "python"
+    assert isinstance(stopped.value.__cause__, KeyError)
 
 
 def test_interrupt_flag_of_the_image_is_ours(linux: Linux, scratch: int) -> None:

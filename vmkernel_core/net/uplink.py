@@ -28,7 +28,7 @@ class Frame:
     The fields are those of virtio's ``virtio_net_hdr`` (VIRTIO 1.2, 5.1.6): with ``checksum=(start, offset)`` the
     device sums from byte ``start`` to the end and stores the result at ``start + offset``; with ``gso_size`` it cuts
     the TCP payload, which begins at ``header_length``, into segments of that many bytes. ``vlan`` is a tag control
-    word (priority, VLAN id) that the device inserts.
+    word (priority, VLAN id) to insert: by the device once VLANs are set (Uplink.set_vlans), before that by this side.
     """
 
     data: bytes
@@ -125,6 +125,9 @@ class UplinkDriver(Protocol):
 
     def set_multicast(self, groups: Sequence[bytes]) -> None:
         """Replace the groups."""
+
+    def set_vlans(self, ids: Sequence[int]) -> None:
+        """Replace the VLAN ids that the device lets through; none: all."""
 
     def stats(self) -> UplinkStats:
         """The counters."""
@@ -279,6 +282,15 @@ class Uplink:
     def set_multicast(self, groups: Sequence[str]) -> None:
         """The multicast groups to receive, as MAC addresses; those set before are left."""
         self._alive.set_multicast([bytes.fromhex(group.replace(":", "")) for group in groups])
+
+    def set_vlans(self, ids: Sequence[int]) -> None:
+        """The VLAN ids (0 to 4095) to receive, besides frames without a tag; an empty list: all of them.
+
+        The device filters them and inserts the tag of a Frame's ``vlan``. UsageError when it cannot.
+        """
+        if wrong := [vid for vid in ids if not 0 <= vid <= 4095]:
+            raise UsageError(f"no VLAN ids: {wrong}", remedy="use 0 to 4095")
+        self._alive.set_vlans(ids)
 
     @property
     def stats(self) -> UplinkStats:
