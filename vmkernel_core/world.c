@@ -452,13 +452,14 @@ int vmk_idle(uint64_t deadline_ns)
         wait = 1000000; /* a level that its handler left asserted is asked again, as a level would ask */
     struct timespec timeout = {(time_t)(wait / 1000000000ull), (long)(wait % 1000000000ull)};
     ppoll(fds, count, &timeout, NULL);
-    if (atomic_load(&kicked)) {
+    if (fds[0].revents) {
         uint64_t drained;
         ssize_t got = read(kick_fd, &drained, sizeof drained);
-        (void)got; /* EAGAIN: the kicker has set the flag and not yet written; it will wake the next wait */
-        atomic_store(&kicked, 0);
-        reasons |= 2;
+        (void)got; /* only this loop reads it, and it is readable */
     }
+    /* A kicker that has set the flag and not yet written wakes the next wait, for nothing. */
+    if (atomic_exchange(&kicked, 0))
+        reasons |= 2;
     vmk_baton_take();
     if (!vmk_service())
         reasons |= 4;

@@ -13,7 +13,8 @@ import pytest
 from tests.e2e.conftest import LIMIT, MAC, Peer
 from tests.e2e.packets import PEER, ethernet, raw_address, sized, tagged
 from vmkernel_core.boot import VMkernel
-from vmkernel_core.errors import TimedOut
+from vmkernel_core.bus import Space
+from vmkernel_core.errors import TimedOut, UsageError
 from vmkernel_core.net.uplink import Frame, LinkDown, Uplink, UplinkEvent
 
 ME = raw_address(MAC)
@@ -184,6 +185,40 @@ def test_close_and_open_again(nic: Uplink, wire: Peer) -> None:
     wire.listens(nic)
     frames: list[bytes | Frame] = [to_peer(60, 4), Frame(to_peer(1514, 5), vlan=0x123)]
     assert wire.sent_by(nic, frames) == [to_peer(60, 4), tagged(to_peer(1514, 5), 0x123)]
+
+
+def test_a_closed_card_is_quiet(host: VMkernel, nic: Uplink) -> None:
+    card = next(adapter.function for adapter in host.adapters if adapter.uplink is nic)
+    registers = card.bars[0].address
+
+    def read(offset: int) -> int:
+        return host.platform.bus.read(Space.MEMORY, registers + offset, 4)
+
+    enabled = 2  # RCTL.EN and TCTL.EN (82540EM manual, 13.4.22 and 13.4.33)
+    assert read(0x100) & enabled
+    assert read(0x400) & enabled
+    assert read(0xD0), "IMS: interrupts are on"
+    nic.close()
+    assert not read(0x100) & enabled
+    assert not read(0x400) & enabled
+    assert read(0xD0) == 0
+    nic.open()
+    nic.wait_link(timeout=LIMIT)
+
+
+def test_set_vlans_filters_and_tags(nic: Uplink, wire: Peer) -> None:
+    nic.set_vlans([0x123])
+    try:
+        wire.listens(nic)
+        mine, other = tagged(to_me(80, 1), 0x123), tagged(to_me(80, 2), 0x124)
+        assert wire.received_by(nic, [other, mine]) == [mine]
+        assert wire.sent_by(nic, [Frame(to_peer(80, 3), vlan=0x123)]) == [tagged(to_peer(80, 3), 0x123)]
+    finally:
+        nic.set_vlans([])
+    wire.listens(nic)
+    assert wire.received_by(nic, [other, mine]) == [other, mine]
+    with pytest.raises(UsageError, match="no VLAN ids"):
+        nic.set_vlans([4096])
 
 
 # QEMU's netdev holds ten thousand frames and then drops: its card never waits for the wire.
