@@ -10,10 +10,11 @@ CORES = frozenset(os.sched_getaffinity(0))
 
 
 def place(pid: int, pinned: bool) -> None:
-    """Put all threads of a process on the first core (pinned) or on any."""
-    cores = {min(CORES)} if pinned else CORES
+    """Put all threads of a process on the first core, as VMkernel's ``core`` does (pinned), or on any."""
+    cores, policy = ({min(CORES)}, os.SCHED_BATCH) if pinned else (CORES, os.SCHED_OTHER)
     for task in Path(f"/proc/{pid}/task").iterdir():
         os.sched_setaffinity(int(task.name), cores)
+        os.sched_setscheduler(int(task.name), policy, os.sched_param(0))
 
 
 def place_peer(pinned: bool) -> None:

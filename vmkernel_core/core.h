@@ -170,6 +170,7 @@ int vmk_irq_stats(unsigned line, struct vmk_irq_stats *out);
 struct vmk_world;
 struct vmk_frame; /* one vmk_call or one delivery: where a stop returns to */
 bool vmk_in_kernel(void);
+bool vmk_holds_baton(void);
 /* Ends the kernel code that runs in this world; returns at its frame. Never comes back. */
 void vmk_stop(int reason, uint32_t site, uint64_t detail) __attribute__((noreturn));
 /* The caller of a C function that kernel code called through a thunk, if that is a module's code; else the owner. */

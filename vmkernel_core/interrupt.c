@@ -36,8 +36,8 @@ void vmk_irq_set_level(unsigned line, int level)
     uint64_t bit = 1ull << line % 64;
     if (!level) {
         atomic_fetch_and(&asserted[line / 64], ~bit);
-    } else if (!(atomic_fetch_or(&asserted[line / 64], bit) & bit)) {
-        vmk_kick();
+    } else if (!(atomic_fetch_or(&asserted[line / 64], bit) & bit) && !vmk_holds_baton()) {
+        vmk_kick(); /* who holds the baton delivers, or kicks when letting it go */
     }
 }
 

@@ -55,6 +55,7 @@ uint32_t vmk_modules_low = UINT32_MAX;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static struct vmk_world *holder, *queue, **queue_end = &queue, *worlds;
 static __thread struct vmk_world *self;
+static __thread bool idling; /* this is the idle loop: what it leaves waiting it looks at again by itself */
 static pthread_key_t leave_key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int kick_fd = -1;
@@ -196,9 +197,15 @@ void vmk_baton_take(void)
 
 void vmk_baton_drop(void)
 {
-    if (!--self->depth)
-        release(self);
+    if (--self->depth)
+        return;
+    bool kick = !idling && vmk_irq_waiting();
+    release(self);
+    if (kick)
+        vmk_kick();
 }
+
+bool vmk_holds_baton(void) { return self && self->depth > 0; }
 
 uint64_t vmk_world_task(void) { return attach()->task; }
 int vmk_world_active(void) { return self && self->frame; }
@@ -439,6 +446,7 @@ bool vmk_service(void)
 int vmk_idle(uint64_t deadline_ns)
 {
     struct vmk_world *world = attach();
+    idling = true;
     struct pollfd fds[MAX_BUSES + 1] = {{.fd = kick_fd, .events = POLLIN}};
     nfds_t count = 1;
     int reasons = 0;
