@@ -18,7 +18,7 @@ from vmklinux.linux import MODULES, MODULES_END
 from vmklinux.module.elf import ModuleFile
 from vmklinux.module.errors import ModuleError, UnknownSymbols
 from vmklinux.module.modinfo import check_vermagic, check_versions
-from vmklinux.module.param import StringWrite, encode, parameters, parse_setting
+from vmklinux.module.param import StringWrite, Write, encode, parameters, parse_setting
 from vmklinux.module.scan import Treatment, scan
 from vmklinux.netdevice import NetDevices
 from vmklinux.pci import PciCore
@@ -251,14 +251,14 @@ class Loader:
         linux.add_range(base, base + size, file.name, linked.symbols)
         return module
 
-    def _write(self, module: Module, write: object) -> None:
+    def _write(self, module: Module, write: Write | StringWrite) -> None:
         if isinstance(write, StringWrite):
             address = self.linux.allocate(len(write.text))
             module.strings.append(address)
             store_bytes(address, write.text)
             store(module.base + write.offset, 8, address)
         else:
-            store_bytes(module.base + write.offset, write.content)  # type: ignore[attr-defined]
+            store_bytes(module.base + write.offset, write.content)
 
     def _discard(self, module: Module) -> None:
         module.reclaim()
@@ -270,6 +270,6 @@ class Loader:
 
     def close(self) -> None:
         """Free every module without running its exit function: the hardware has gone, or they are to blame."""
+        self.linux.state(Workqueues).stop()
         for name in reversed(list(self.modules)):
             self._discard(self.modules.pop(name))
-        self.linux.state(Workqueues).stop()

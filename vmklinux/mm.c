@@ -184,6 +184,20 @@ static void page_frag_free(uint64_t address)
         vmk_stop(VMK_STOP_PANIC, SITE(), address);
 }
 
+/* ---- per-CPU: there is one CPU, so it is an object of its own, told as its distance from the per-CPU area ---- */
+
+static uint64_t __alloc_percpu(uint64_t size, uint64_t align)
+{
+    uint64_t address = (uint64_t)k_alloc((size + align - 1) & ~(align - 1), GFP_ZERO, SITE());
+    return address ? address - vmk_cpu.gs_base : 0;
+}
+
+static void free_percpu(uint64_t place)
+{
+    if (place)
+        release(place + vmk_cpu.gs_base, SITE());
+}
+
 const struct linux_api mm_api[] = {
     API_AS("__kmalloc", kmalloc_sized, "done", "Allocates memory for the calling module.", NULL),
     API_AS("__kmalloc_noprof", kmalloc_sized, "done", "Allocates memory for the calling module.", NULL),
@@ -227,6 +241,10 @@ const struct linux_api mm_api[] = {
     API(__folio_put, "done", "Frees pages whose last reference has gone.", NULL),
     API(__netdev_alloc_frag_align, "done", "Allocates a receive buffer.",
         "A fragment is an object of its own and is not reached through its page's reference count."),
+    API(__alloc_percpu, "done", "Allocates a cleared per-CPU variable.", NULL),
+    API_AS("__alloc_percpu_gfp", __alloc_percpu, "done", "Allocates a cleared per-CPU variable.", NULL),
+    API_AS("pcpu_alloc_noprof", __alloc_percpu, "done", "Allocates a cleared per-CPU variable.", NULL),
+    API(free_percpu, "done", "Frees a per-CPU variable.", NULL),
     API(page_frag_free, "done", "Frees a receive buffer.", NULL),
     API_END,
 };

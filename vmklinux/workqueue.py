@@ -36,7 +36,7 @@ class _Shared:
 
     changed: threading.Condition = field(default_factory=threading.Condition)
     queued: deque[tuple[int, int]] = field(default_factory=deque)  # (queue, work)
-    running: dict[int, int] = field(default_factory=dict)  # work -> queue
+    running: dict[int, tuple[int, int]] = field(default_factory=dict)  # work -> (queue, thread)
     stopping: bool = False
 
 
@@ -129,7 +129,7 @@ class Workqueues:
         return waited
 
     def _is_own(self, work: int) -> bool:
-        return getattr(threading.current_thread(), "vmk_work", 0) == work
+        return self._shared.running.get(work, (0, 0))[1] == threading.get_ident()
 
     def drop(self, work: int) -> None:
         """Withdraw an item of a module that is being freed, by address only: its memory may be gone."""
@@ -144,7 +144,7 @@ class Workqueues:
         def idle() -> bool:
             with self._shared.changed:
                 waiting = any(work in (0, w) and queue in (0, q) for q, w in self._shared.queued)
-                runs = any(work in (0, w) and queue in (0, q) for w, q in self._shared.running.items())
+                runs = any(work in (0, w) and queue in (0, q) for w, (q, _) in self._shared.running.items())
             return not (waiting or runs)
 
         self.done.wait_until(idle, "a work queue", SYNC_LIMIT)
@@ -159,7 +159,7 @@ class Workqueues:
                 for item in self._shared.queued:
                     if item[1] not in self._shared.running:
                         self._shared.queued.remove(item)
-                        self._shared.running[item[1]] = item[0]
+                        self._shared.running[item[1]] = (item[0], threading.get_ident())
                         return item
                 self._shared.changed.wait()
         return None
@@ -167,7 +167,6 @@ class Workqueues:
     def _work(self) -> None:
         while (item := self._next()) is not None:
             _, address = item
-            threading.current_thread().vmk_work = address  # type: ignore[attr-defined]  # read by _is_own
             work = Obj(self.linux.types, "work_struct", address)
             lib.vmk_baton_take()
             try:

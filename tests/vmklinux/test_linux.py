@@ -16,7 +16,7 @@ from vmkernel_core.memory import MachineMemory, load, load_bytes, load_string, s
 from vmklinux import kernels
 from vmklinux.api import emulated
 from vmklinux.errors import DriverStopped
-from vmklinux.linux import Linux
+from vmklinux.linux import PERCPU, Linux
 from vmklinux.timer import Timers
 from vmklinux.workqueue import Workqueues
 
@@ -97,6 +97,18 @@ def test_kmalloc_gives_owned_cleared_aligned_memory(linux: Linux) -> None:
         assert linux.call(linux.entry("ksize"), address) >= size
         linux.call(linux.entry("kfree"), address)
         assert lib.vmk_alloc_size(address) == 0
+
+
+def test_a_per_cpu_variable_is_reached_through_gs(linux: Linux) -> None:
+    name = "__alloc_percpu" if "__alloc_percpu" in linux.symbols else "pcpu_alloc_noprof"
+    place = linux.call(linux.entry(name), 24, 8)
+    read = code(b"\x65\x48\x8b\x07")  # mov %gs:(%rdi),%rax
+    assert linux.call(read, place) == 0
+    store(PERCPU + place & (1 << 64) - 1, 8, 0x1234)
+    assert linux.call(read, place) == 0x1234
+    before = _objects()
+    linux.call(linux.entry("free_percpu"), place)
+    assert _objects() == before - 1
 
 
 def test_a_double_free_stops_the_driver_by_name(linux: Linux, scratch: int) -> None:
