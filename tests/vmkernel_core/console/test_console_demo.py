@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -31,9 +32,15 @@ PARTS = {
 }
 
 
+def _ended_well(run: subprocess.CompletedProcess[str]) -> None:
+    """Done, with nothing said but how far it is: a run that takes long, on a busy machine, tells that."""
+    assert run.returncode == 0
+    assert [line for line in run.stderr.splitlines() if not line.startswith("frames ")] == []
+
+
 def _demo(*arguments: str) -> dict[str, Any]:
     run = vmk("demo", "--json", *arguments)
-    assert (run.returncode, run.stderr) == (0, "")
+    _ended_well(run)
     result: dict[str, Any] = json.loads(run.stdout)
     return result
 
@@ -66,7 +73,9 @@ def test_more_frames_than_are_ever_under_way(kernel61: Kernel) -> None:
 
 def test_the_table_is_for_people(kernel61: Kernel) -> None:
     run = vmk("demo", "--platform", "model", "--kernel", kernel61.release, "--frames", "9", COLUMNS="200")
-    assert (run.returncode, run.stderr) == (0, "")
+    assert run.returncode == 0
+    # A run that takes long, on a busy machine, tells how far it is.
+    assert [line for line in run.stderr.splitlines() if not line.startswith("frames ")] == []
     for text in ("net/e1000, by vendor:device: module e1000", "9 arrived, every byte checked", "1000 Mb/s"):
         assert text in run.stdout
 
