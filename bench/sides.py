@@ -19,6 +19,7 @@ from vmkernel_core.errors import TimedOut, VmkError
 from vmkernel_core.memory import RESERVED, MachineMemory, store_bytes
 from vmkernel_core.pci import scan
 from vmkernel_core.platform.qemu import QemuPlatform
+from vmkernel_core.traps import trap_stats
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -232,10 +233,9 @@ class UplinkSide(_Side):
         return costs
 
     def _counters(self) -> tuple[int, int, int]:
-        traps, line = ffi.new("struct vmk_trap_stats *"), ffi.new("struct vmk_irq_stats *")
-        lib.vmk_trap_stats(traps)
+        traps, line = trap_stats(), ffi.new("struct vmk_irq_stats *")
         lib.vmk_irq_stats(self.platform.interrupt_line(self._address, 1), line)
-        return int(traps.reads), int(traps.writes), int(line.delivered)
+        return traps.reads, traps.writes, int(line.delivered)
 
     def tx(self, count: int, size: int, pinned: bool) -> Sample:
         """Send frames of ``size`` bytes; the sample of it."""

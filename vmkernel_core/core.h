@@ -129,8 +129,6 @@ void vmk_baton_drop(void);
 uint64_t vmk_world_sleep(uint64_t timeout_ns);
 void vmk_world_wake(uint64_t task);
 uint64_t vmk_world_task(void);
-/* Whether the calling thread runs inside vmk_call (so that its world may be asked). */
-int vmk_world_active(void);
 /* The code address on whose behalf this world runs: the module that kernel code was entered for, or 0. */
 uint32_t vmk_owner(void);
 /* What a host of Linux's per-CPU area tells the worlds: GS base, the places of current and preempt_count. */

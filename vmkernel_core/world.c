@@ -208,7 +208,6 @@ void vmk_baton_drop(void)
 bool vmk_holds_baton(void) { return self && self->depth > 0; }
 
 uint64_t vmk_world_task(void) { return attach()->task; }
-int vmk_world_active(void) { return self && self->frame; }
 bool vmk_in_kernel(void) { return self && self->frame; }
 
 void vmk_cpu_set(const struct vmk_cpu *cpu)

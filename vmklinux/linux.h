@@ -269,6 +269,8 @@ static inline void list_del(struct list_head *entry)
 void kfree_skb_now(void *skb);
 void *skb_new(uint32_t room, uint32_t headroom, uint32_t site);
 void linux_page_put(uint64_t page);
+uint64_t linux_frag_page(const void *frag);
+uint32_t linux_frag_size(void);
 void linux_napi_start(void);
 bool linux_softirq_run(void);
 

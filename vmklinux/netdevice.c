@@ -264,15 +264,13 @@ static uint32_t copy_out(void *skb, char *to, uint64_t room)
         memcpy(to, start, linear);
     }
     to += linear + tag;
-    uint32_t step = SIZE(skb_frag) != LINUX_ABSENT ? SIZE(skb_frag) : SIZE(bio_vec);
     bool netmem = HAS_FIELD(skb_frag, netmem);
     for (unsigned i = 0; i < FIELD(info, skb_shared_info, nr_frags, uint8_t); i++) {
-        char *frag = INNER(info, skb_shared_info, frags) + i * step;
-        uint64_t page = netmem ? FIELD(frag, skb_frag, netmem, uint64_t) : FIELD(frag, skb_frag, page, uint64_t);
+        char *frag = INNER(info, skb_shared_info, frags) + i * linux_frag_size();
         uint32_t size = netmem ? FIELD(frag, skb_frag, len, uint32_t) : FIELD(frag, skb_frag, size, uint32_t);
         uint32_t offset = netmem ? FIELD(frag, skb_frag, offset, uint32_t) : FIELD(frag, skb_frag, bv_offset, uint32_t);
         uint64_t at = *(uint64_t *)SYMBOL(page_offset_base) +
-                      (page - *(uint64_t *)SYMBOL(vmemmap_base)) / SIZE(page) * 4096 + offset;
+                      (linux_frag_page(frag) - *(uint64_t *)SYMBOL(vmemmap_base)) / SIZE(page) * 4096 + offset;
         memcpy(to, (void *)at, size);
         to += size;
     }

@@ -34,7 +34,7 @@ log = logging.getLogger(__name__)
 
 # include/uapi/linux/if.h
 ETH_P_8021Q = 0x8100  # include/uapi/linux/if_ether.h
-IFF_UP, IFF_RUNNING, IFF_PROMISC, IFF_ALLMULTI = 0x1, 0x40, 0x100, 0x200
+IFF_UP, IFF_RUNNING, IFF_PROMISC = 0x1, 0x40, 0x100
 ALIGN = 32  # NETDEV_ALIGN, include/linux/netdevice.h
 #: Seconds that a driver which says nothing has for a frame (dev_watchdog's own default).
 WATCHDOG = 5

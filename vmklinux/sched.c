@@ -24,13 +24,18 @@ static void schedule(void)
         vmk_world_sleep(UINT64_MAX);
 }
 
+static uint64_t to_ns(int64_t jiffies)
+{
+    return jiffies == MAX_SCHEDULE_TIMEOUT ? UINT64_MAX : (uint64_t)jiffies * (1000000000ull / linux_hz());
+}
+
 static int64_t schedule_timeout(int64_t timeout)
 {
     if (timeout == MAX_SCHEDULE_TIMEOUT) {
         schedule();
         return timeout;
     }
-    uint64_t tick = 1000000000ull / linux_hz(), left = timeout > 0 ? (uint64_t)timeout * tick : 0;
+    uint64_t tick = 1000000000ull / linux_hz(), left = timeout > 0 ? to_ns(timeout) : 0;
     uint32_t *mine = state();
     while (*mine && left)
         left = vmk_world_sleep(left);
@@ -109,11 +114,6 @@ static void wake(uint64_t what)
     for (struct waiter *waiter = waiters; waiter; waiter = waiter->next)
         if (waiter->what == what)
             vmk_world_wake(waiter->task);
-}
-
-static uint64_t to_ns(int64_t jiffies)
-{
-    return jiffies == MAX_SCHEDULE_TIMEOUT ? UINT64_MAX : (uint64_t)jiffies * (1000000000ull / linux_hz());
 }
 
 /* ---- mutexes ---- */

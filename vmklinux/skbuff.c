@@ -73,13 +73,13 @@ static void *build_skb(uint8_t *data, uint32_t fragment_size)
 
 /* ---- release ---- */
 
-static uint64_t frag_page(const void *frag)
+uint64_t linux_frag_page(const void *frag)
 {
     return (HAS_FIELD(skb_frag, netmem) ? FIELD(frag, skb_frag, netmem, uint64_t)
                                         : FIELD(frag, skb_frag, page, uint64_t)) & ~1ull;
 }
 
-static uint32_t frag_size(void) { return SIZE(skb_frag) != LINUX_ABSENT ? SIZE(skb_frag) : SIZE(bio_vec); }
+uint32_t linux_frag_size(void) { return SIZE(skb_frag) != LINUX_ABSENT ? SIZE(skb_frag) : SIZE(bio_vec); }
 
 static void release_data(void *skb)
 {
@@ -89,7 +89,7 @@ static void release_data(void *skb)
     if (BITS_GET(skb, sk_buff, cloned) && __sync_sub_and_fetch(references, ours))
         return;
     for (unsigned i = 0; i < FIELD(info, skb_shared_info, nr_frags, uint8_t); i++)
-        linux_page_put(frag_page(INNER(info, skb_shared_info, frags) + i * frag_size()));
+        linux_page_put(linux_frag_page(INNER(info, skb_shared_info, frags) + i * linux_frag_size()));
     for (void *next, *part = FIELD(info, skb_shared_info, frag_list, void *); part; part = next) {
         next = *(void **)part; /* sk_buff.next is the first member: it shares its place with a list_head's */
         kfree_skb_now(part);
@@ -131,7 +131,7 @@ static int pskb_expand_head(void *skb, int before, int after, uint32_t gfp)
     memcpy(head + room, old + end, SIZE(skb_shared_info));
     if (BITS_GET(skb, sk_buff, cloned)) {
         for (unsigned i = 0; i < FIELD(head + room, skb_shared_info, nr_frags, uint8_t); i++) {
-            uint64_t page = frag_page(INNER(head + room, skb_shared_info, frags) + i * frag_size());
+            uint64_t page = linux_frag_page(INNER(head + room, skb_shared_info, frags) + i * linux_frag_size());
             uint64_t compound = FIELD(page, page, compound_head, uint64_t);
             __sync_add_and_fetch(&FIELD(compound & 1 ? compound - 1 : page, page, refcount, int32_t), 1);
         }

@@ -36,7 +36,7 @@ class Interruption:
         """Give Ctrl-C back."""
         signal.signal(signal.SIGINT, self._before)
 
-    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002
+    def _note(self, number: int, frame: FrameType | None) -> None:  # noqa: ARG002 - signal passes it
         if self._noted:
             raise KeyboardInterrupt
         self._noted = True
