@@ -23,6 +23,12 @@ void vmk_bus_write(struct vmk_bus *bus, int space, uint64_t address, unsigned si
         bus->ops->write(bus, space, address, size, value);
 }
 
+void vmk_bus_flush(struct vmk_bus *bus)
+{
+    if (!vmk_bus_gone(bus))
+        bus->ops->flush(bus);
+}
+
 int vmk_bus_service(struct vmk_bus *bus) { return bus->ops->service(bus); }
 
 void vmk_bus_close(struct vmk_bus *bus)
@@ -48,6 +54,9 @@ static void python_write(struct vmk_bus *bus, int space, uint64_t address, unsig
     vmk_python_bus_write(((struct python_bus *)bus)->handle, space, address, size, value);
 }
 
+/* A model has done the write when it returns. */
+static void python_flush(struct vmk_bus *bus) { (void)bus; }
+
 /* A model has no news to fetch: it sets its interrupt lines itself, from whatever thread. */
 static int python_service(struct vmk_bus *bus)
 {
@@ -59,7 +68,7 @@ static void python_close(struct vmk_bus *bus) { free(bus); }
 
 struct vmk_bus *vmk_bus_python(void *handle)
 {
-    static const struct vmk_bus_ops ops = {python_read, python_write, python_service, python_close};
+    static const struct vmk_bus_ops ops = {python_read, python_write, python_flush, python_service, python_close};
     struct python_bus *python = calloc(1, sizeof *python);
     if (!python)
         return NULL;

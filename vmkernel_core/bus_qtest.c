@@ -210,18 +210,24 @@ static int receive_next(struct qtest_bus *q)
     return receive(q, 0);
 }
 
+/* Sets how long one recv may wait. */
+static void limit_recv(struct qtest_bus *q, uint64_t limit_ns)
+{
+    if (q->wait_ns == limit_ns)
+        return;
+    uint64_t us = limit_ns / 1000 + 1; /* zero would mean for ever */
+    struct timeval wait = {(time_t)(us / 1000000), (suseconds_t)(us % 1000000)};
+    setsockopt(q->bus.fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
+    q->wait_ns = limit_ns;
+}
+
 /* Waits for the reply to the command just sent. Its length, -EMSGSIZE, -ENODEV or -ETIMEDOUT. */
 static int await_reply(struct qtest_bus *q, const char **reply, uint64_t limit_ns)
 {
     int length = next_reply(q, reply);
     if (length != -EAGAIN)
         return length;
-    if (q->wait_ns != limit_ns) {
-        uint64_t us = limit_ns / 1000 + 1; /* zero would mean for ever */
-        struct timeval wait = {(time_t)(us / 1000000), (suseconds_t)(us % 1000000)};
-        setsockopt(q->bus.fd, SOL_SOCKET, SO_RCVTIMEO, &wait, sizeof wait);
-        q->wait_ns = limit_ns;
-    }
+    limit_recv(q, limit_ns);
     /* Interrupt lines may keep coming while the reply does not, so recv's own limit is not enough. */
     uint64_t deadline = vmk_now() + limit_ns;
     for (;;) {
@@ -291,6 +297,21 @@ static void qtest_write(struct vmk_bus *bus, int space, uint64_t address, unsign
     pthread_mutex_unlock(&q->lock);
 }
 
+static void qtest_flush(struct vmk_bus *bus)
+{
+    struct qtest_bus *q = (struct qtest_bus *)bus;
+    const char *unasked;
+    pthread_mutex_lock(&q->lock);
+    limit_recv(q, LIMIT_NS);
+    for (uint64_t deadline = vmk_now() + LIMIT_NS; q->posted && !vmk_bus_gone(bus);) {
+        if (next_reply(q, &unasked) != -EAGAIN || !q->posted)
+            continue;
+        if (receive_next(q) == -EAGAIN || vmk_now() >= deadline)
+            lose(q);
+    }
+    pthread_mutex_unlock(&q->lock);
+}
+
 static int qtest_service(struct vmk_bus *bus)
 {
     struct qtest_bus *q = (struct qtest_bus *)bus;
@@ -334,7 +355,7 @@ int vmk_qtest_command(struct vmk_bus *bus, const char *line, char *out, unsigned
 
 struct vmk_bus *vmk_bus_qtest(int fd)
 {
-    static const struct vmk_bus_ops ops = {qtest_read, qtest_write, qtest_service, qtest_close};
+    static const struct vmk_bus_ops ops = {qtest_read, qtest_write, qtest_flush, qtest_service, qtest_close};
     struct qtest_bus *q = calloc(1, sizeof *q);
     if (!q)
         return NULL;

@@ -57,6 +57,8 @@ enum { VMK_SPACE_MEMORY = 0, VMK_SPACE_IO = 1 };
 struct vmk_bus;
 uint64_t vmk_bus_read(struct vmk_bus *bus, int space, uint64_t address, unsigned size);
 void vmk_bus_write(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t value);
+/* Waits until the device has all writes that were posted. */
+void vmk_bus_flush(struct vmk_bus *bus);
 /* A descriptor that becomes readable when the bus has news (an interrupt, the end), or -1. */
 int vmk_bus_fd(struct vmk_bus *bus);
 /* Takes in the news that is there without waiting. 0, or -ENODEV once the other side has gone. */
@@ -82,9 +84,14 @@ uint64_t vmk_window_open(struct vmk_bus *bus, uint64_t address, uint64_t length)
 int vmk_window_close(uint64_t virt);
 /* Where `in` and `out` of kernel code go. NULL: nowhere (all ones). */
 void vmk_port_bus(struct vmk_bus *bus);
-/* Explicit accesses, for ioread32 and the like: a window, or plain memory. */
+/* Explicit accesses, for ioread32 and the like: a window, or plain memory. A write to a register that was ever read is
+ * waited for: so an interrupt's acknowledgement has reached the device before the driver looks for what came after. */
 uint64_t vmk_io_read(uint64_t virt, unsigned size);
 void vmk_io_write(uint64_t virt, unsigned size, uint64_t value);
+
+/* The same for I/O ports, on the bus of vmk_port_bus. */
+uint64_t vmk_port_read(uint16_t port, unsigned size);
+void vmk_port_write(uint16_t port, unsigned size, uint64_t value);
 
 /* How many accesses trapped since the start. */
 struct vmk_trap_stats { uint64_t reads, writes, ports; };
@@ -198,6 +205,7 @@ extern uint32_t vmk_modules_low;
 struct vmk_bus_ops {
     uint64_t (*read)(struct vmk_bus *, int space, uint64_t address, unsigned size);
     void (*write)(struct vmk_bus *, int space, uint64_t address, unsigned size, uint64_t value);
+    void (*flush)(struct vmk_bus *);
     int (*service)(struct vmk_bus *);
     void (*close)(struct vmk_bus *);
 };

@@ -19,11 +19,13 @@
 #define MAX_WINDOWS 64
 #define KERNEL_CODE_END (1ull << 32)
 
-enum access_kind { MMIO_READ, MMIO_WRITE, PORT_READ, PORT_WRITE };
+enum access_kind { MMIO_READ, MMIO_WRITE, PORT_READ, PORT_WRITE, PORT_READ_STRING, PORT_WRITE_STRING };
+enum { RCX = 1, RSI = 6, RDI = 7 }; /* places in gpr[] */
 
 struct window {
     uint64_t virt, length, address;
     struct vmk_bus *bus;
+    uint64_t *read; /* a bit for each word of 4 bytes that was ever read */
 };
 
 /* Order of gpr[] is the machine's own register number. */
@@ -31,13 +33,13 @@ struct trap_frame {
     uint64_t gpr[16];
     uint64_t eflags;
     uint64_t resume; /* address of the slot that holds the next instruction's */
-    uint64_t address, value;
+    uint64_t address, value; /* value: what is written; how often, for a string */
     uint32_t kind, size, reg, width; /* width: how a read is stored: 1, 2, 4 or 8; + 16 sign-extends */
-    uint32_t high_byte, pad;
+    uint32_t high_byte, repeated;
 };
 
 struct decoded {
-    uint32_t kind, size, reg, width, high_byte;
+    uint32_t kind, size, reg, width, high_byte, repeated;
     uint64_t value;
     uint16_t port;
     unsigned length;
@@ -100,8 +102,13 @@ uint64_t vmk_window_open(struct vmk_bus *bus, uint64_t address, uint64_t length)
         /* Addresses are not used again: a stale pointer faults instead of reaching another device. */
         if (next + pages > WINDOWS_BASE + WINDOWS_SIZE || vmk_map(next, pages, PROT_NONE, 0, -1, 0))
             break;
+        uint64_t *read = calloc(length / 256 + 1, sizeof *read);
+        if (!read) {
+            vmk_unmap(next, pages);
+            break;
+        }
         virt = next + (address & 4095);
-        windows[i] = (struct window){virt, length, address, bus};
+        windows[i] = (struct window){virt, length, address, bus, read};
         next += pages + 4096;
     }
     pthread_mutex_unlock(&windows_lock);
@@ -116,6 +123,7 @@ int vmk_window_close(uint64_t virt)
         if (windows[i].length && windows[i].virt == virt) {
             uint64_t pages = (windows[i].length + (virt & 4095) + 4095) & ~4095ull;
             error = vmk_unmap(virt & ~4095ull, pages);
+            free(windows[i].read);
             windows[i] = (struct window){0};
         }
     pthread_mutex_unlock(&windows_lock);
@@ -136,8 +144,10 @@ uint64_t vmk_io_read(uint64_t virt, unsigned size)
 {
     struct window *window = window_at(virt);
     if (window) {
+        uint64_t offset = virt - window->virt;
         stats.reads++;
-        return vmk_bus_read(window->bus, VMK_SPACE_MEMORY, window->address + (virt - window->virt), size);
+        window->read[offset / 256] |= 1ull << offset / 4 % 64;
+        return vmk_bus_read(window->bus, VMK_SPACE_MEMORY, window->address + offset, size);
     }
     uint64_t value = 0;
     memcpy(&value, (void *)virt, size);
@@ -148,10 +158,28 @@ void vmk_io_write(uint64_t virt, unsigned size, uint64_t value)
 {
     struct window *window = window_at(virt);
     if (window) {
+        uint64_t offset = virt - window->virt;
         stats.writes++;
-        vmk_bus_write(window->bus, VMK_SPACE_MEMORY, window->address + (virt - window->virt), size, value);
+        vmk_bus_write(window->bus, VMK_SPACE_MEMORY, window->address + offset, size, value);
+        if (window->read[offset / 256] >> offset / 4 % 64 & 1)
+            vmk_bus_flush(window->bus);
     } else {
         memcpy((void *)virt, &value, size);
+    }
+}
+
+uint64_t vmk_port_read(uint16_t port, unsigned size)
+{
+    stats.ports++;
+    return ports ? vmk_bus_read(ports, VMK_SPACE_IO, port, size) : vmk_all_ones(size);
+}
+
+void vmk_port_write(uint16_t port, unsigned size, uint64_t value)
+{
+    stats.ports++;
+    if (ports) { /* I/O cycles are not posted on PCI */
+        vmk_bus_write(ports, VMK_SPACE_IO, port, size, value);
+        vmk_bus_flush(ports);
     }
 }
 
@@ -177,6 +205,25 @@ static void store_register(struct trap_frame *frame, uint64_t value)
         *reg = width == 4 ? (uint32_t)value : value;
 }
 
+/* ins and outs, upwards: kernel code keeps the direction flag clear. */
+static void port_string(struct trap_frame *frame)
+{
+    bool in = frame->kind == PORT_READ_STRING;
+    uint64_t *at = &frame->gpr[in ? RDI : RSI];
+    for (uint64_t left = frame->value; left--; *at += frame->size) {
+        uint64_t value = 0;
+        if (in) {
+            value = vmk_port_read((uint16_t)frame->address, frame->size);
+            memcpy((void *)*at, &value, frame->size);
+        } else {
+            memcpy(&value, (void *)*at, frame->size);
+            vmk_port_write((uint16_t)frame->address, frame->size, value);
+        }
+    }
+    if (frame->repeated)
+        frame->gpr[RCX] = 0;
+}
+
 void vmk_trap_emulate(struct trap_frame *frame)
 {
     vmk_tick();
@@ -188,15 +235,13 @@ void vmk_trap_emulate(struct trap_frame *frame)
         vmk_io_write(frame->address, frame->size, frame->value);
         break;
     case PORT_READ:
-        stats.ports++;
-        store_register(frame, ports ? vmk_bus_read(ports, VMK_SPACE_IO, frame->address, frame->size)
-                                    : vmk_all_ones(frame->size));
+        store_register(frame, vmk_port_read((uint16_t)frame->address, frame->size));
         break;
     case PORT_WRITE:
-        stats.ports++;
-        if (ports)
-            vmk_bus_write(ports, VMK_SPACE_IO, frame->address, frame->size, frame->value);
+        vmk_port_write((uint16_t)frame->address, frame->size, frame->value);
         break;
+    default:
+        port_string(frame);
     }
 }
 
@@ -219,6 +264,20 @@ static unsigned modrm_length(const uint8_t *at)
     return length + (mod == 1 ? 1 : mod == 2 ? 4 : 0);
 }
 
+/* 6c/6d ins, 6e/6f outs. */
+static bool decode_string(const greg_t *g, const uint8_t *code, unsigned prefix, bool word, bool repeated,
+                          struct decoded *out)
+{
+    uint8_t op = code[0];
+    if (op < 0x6c || op > 0x6f)
+        return false;
+    *out = (struct decoded){.kind = op & 2 ? PORT_WRITE_STRING : PORT_READ_STRING,
+                            .size = op & 1 ? (word ? 2 : 4) : 1, .repeated = repeated,
+                            .value = repeated ? (uint64_t)g[REG_RCX] : 1,
+                            .port = (uint16_t)g[REG_RDX], .length = prefix + 1};
+    return true;
+}
+
 static bool decode_port(const greg_t *g, const uint8_t *code, unsigned prefix, bool word, struct decoded *out)
 {
     uint8_t op = code[0];
@@ -237,9 +296,15 @@ static bool decode_port(const greg_t *g, const uint8_t *code, unsigned prefix, b
 static bool decode(const greg_t *g, const uint8_t *code, struct decoded *out)
 {
     unsigned at = 0, rex = 0;
-    bool word = false;
-    for (; code[at] == 0x66; at++)
-        word = true;
+    bool word = false, repeated = false;
+    for (; code[at] == 0x66 || code[at] == 0xf3; at++) {
+        word |= code[at] == 0x66;
+        repeated |= code[at] == 0xf3;
+    }
+    if (decode_string(g, code + at, at, word, repeated, out))
+        return true;
+    if (repeated)
+        return false;
     if ((code[at] & 0xf0) == 0x40)
         rex = code[at++];
     if (decode_port(g, code + at, at, word, out))
@@ -318,6 +383,7 @@ static void divert(greg_t *g, const struct decoded *d, uint64_t address)
     frame->reg = d->reg;
     frame->width = d->width;
     frame->high_byte = d->high_byte;
+    frame->repeated = d->repeated;
     g[REG_RSP] = (greg_t)frame;
     g[REG_RIP] = (greg_t)vmk_trap_entry;
 }

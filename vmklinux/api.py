@@ -45,9 +45,13 @@ SUBSYSTEMS = (
     "firmware",
     "ioremap",
     "irq",
+    "netdev_alloc",
+    "netdev_notifier",
+    "netdev_state",
     "netdevice",
     "pci",
     "printk",
+    "rtnl",
     "timer",
     "workqueue",
 )

@@ -17,6 +17,14 @@ def list_init(linux: Linux, address: int) -> None:
     head.next = head.prev = address
 
 
+def list_add_tail(linux: Linux, entry: int, head: int) -> None:
+    """Put an entry at the end of a list."""
+    new, first = Obj(linux.types, "list_head", entry), Obj(linux.types, "list_head", head)
+    new.prev, new.next = first.prev, head
+    Obj(linux.types, "list_head", first.prev).next = entry
+    first.prev = entry
+
+
 def driver_name(linux: Linux, device: Obj) -> str:
     """The name of the driver bound to a device, "" without one."""
     driver = device.driver

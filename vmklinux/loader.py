@@ -23,6 +23,7 @@ from vmklinux.module.scan import Treatment, scan
 from vmklinux.netdevice import NetDevices
 from vmklinux.pci import PciCore
 from vmklinux.resolve import resolve
+from vmklinux.rtnl import Rtnl
 from vmklinux.timer import Timers
 from vmklinux.workqueue import Workqueues
 
@@ -107,6 +108,7 @@ class Module:
         linux = self.linux
         linux.state(PciCore).abandon(self.base, self.end)
         linux.state(NetDevices).abandon(self.base, self.end)
+        linux.state(Rtnl).abandon(self.base, self.end)
         lib.linux_napi_forget(self.base, self.end)
         for action in linux.state(Interrupts).owned(self.base, self.end):
             lib.vmk_irq_remove(action.line, action.cookie)

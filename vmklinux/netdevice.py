@@ -12,6 +12,7 @@ import socket
 import struct
 from dataclasses import replace
 from functools import cache
+from itertools import count
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
@@ -20,9 +21,10 @@ from vmkernel_core.memory import load_bytes, store_bytes
 from vmkernel_core.net.uplink import Frame, LinkDown, Uplink, UplinkStats
 from vmklinux import ethtool
 from vmklinux.api import linux_api
-from vmklinux.device import driver_name, list_init
+from vmklinux.device import driver_name, list_add_tail, list_init
 from vmklinux.errors import DriverRefused, DriverStopped
 from vmklinux.kobject import Obj, addressof
+from vmklinux.rtnl import Rtnl
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -32,19 +34,19 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# include/uapi/linux/if.h
+ARPHRD_ETHER = 1  # include/uapi/linux/if_arp.h
 ETH_P_8021Q = 0x8100  # include/uapi/linux/if_ether.h
+# include/uapi/linux/if.h
 IFF_UP, IFF_RUNNING, IFF_PROMISC = 0x1, 0x40, 0x100
-ALIGN = 32  # NETDEV_ALIGN, include/linux/netdevice.h
 #: Seconds that a driver which says nothing has for a frame (dev_watchdog's own default).
 WATCHDOG = 5
 #: Bytes that one receive() can hand out.
 RECEIVE_BUFFER = 4 << 20
 
-_LISTS = (
-    "uc.list", "mc.list", "dev_addrs.list", "napi_list", "unreg_list", "close_list", "dev_list", "link_watch_list",
-    "ptype_all", "ptype_specific", "adj_list.upper", "adj_list.lower",
-)  # fmt: skip
+#: enum netdev_stat_type to the member of net_device and what it points to (include/linux/netdevice.h).
+COUNTERS = {
+    "LSTATS": ("lstats", "pcpu_lstats"), "TSTATS": ("tstats", "pcpu_sw_netstats"), "DSTATS": ("dstats", "pcpu_dstats"),
+}  # fmt: skip
 
 #: Feature names of vmkernel_core to the bits of netdev_features_t that mean them.
 FEATURES: dict[Feature, tuple[str, ...]] = {
@@ -60,9 +62,9 @@ FEATURES: dict[Feature, tuple[str, ...]] = {
 
 
 @cache
-def _plain(count: int) -> struct.Struct:
-    """struct linux_frame for `count` frames that ask nothing of the device."""
-    return struct.Struct("<" + "I16x" * count)
+def _plain(frames: int) -> struct.Struct:
+    """struct linux_frame for so many frames that ask nothing of the device."""
+    return struct.Struct("<" + "I16x" * frames)
 
 
 def _descriptor(frame: bytes | Frame) -> bytes:
@@ -118,6 +120,7 @@ class NetDevice:
         self.driver_name = driver_name(linux, obj.dev.parent)
         self.uplink: Uplink | None = None
         self.groups: list[Obj] = []
+        self.counters = 0
         self._watched = False
         self._vlans: set[int] = set()
         port = lib.linux_port_create(int(obj), owner)
@@ -134,12 +137,20 @@ class NetDevice:
         self._unwatch()
         lib.linux_port_detach(self._port)
 
+    @property
+    def rtnl(self) -> Rtnl:
+        """The lock under which it is configured."""
+        return self.linux.state(Rtnl)
+
+    def _notify(self, event: str) -> int:
+        return self.linux.state(NetDevices).notify(event, self.obj)
+
     def _ops(self, name: str) -> int:
         """A function of the driver's net_device_ops; 0 when it has none."""
         return int(getattr(self.obj.netdev_ops, name))
 
     def call(self, name: str, *arguments: int | Obj) -> int:
-        """Call a function of net_device_ops under the RTNL's rules (one at a time); its int."""
+        """Call a function of net_device_ops, with the RTNL where Linux has it; its int."""
         return self.linux.call_int(self._ops(name), self.obj, *arguments, owner=self.owner)
 
     def _require(self, name: str, what: str, *arguments: int | Obj) -> None:
@@ -169,7 +180,9 @@ class NetDevice:
 
     def open(self) -> None:
         """dev_open."""
-        with self.linux.baton():
+        with self.linux.baton(), self.rtnl:
+            if self.obj.flags & IFF_UP:
+                return
             self.set_state("__LINK_STATE_START", True)
             try:
                 if self._ops("ndo_validate_addr"):
@@ -181,16 +194,21 @@ class NetDevice:
             self.obj.flags |= IFF_UP
             self._set_rx_mode()
             self._watch()
+            self._notify("NETDEV_UP")
 
     def close(self) -> None:
         """dev_close."""
-        with self.linux.baton():
+        with self.linux.baton(), self.rtnl:
+            if not self.obj.flags & IFF_UP:
+                return
+            self._notify("NETDEV_GOING_DOWN")
             self._unwatch()
             self.set_state("__LINK_STATE_START", False)
             try:
                 self._require("ndo_stop", "close")
             finally:
                 self.obj.flags &= ~(IFF_UP | IFF_RUNNING)
+            self._notify("NETDEV_DOWN")
 
     def _watch(self) -> None:
         """dev_watchdog: look again after the time that the driver allows a frame."""
@@ -256,11 +274,11 @@ class NetDevice:
 
     def receive(self, max_frames: int) -> list[bytes]:
         """Fetch received frames."""
-        count = lib.linux_port_receive(
+        have = lib.linux_port_receive(
             self._port, ffi.from_buffer(self._buffer), RECEIVE_BUFFER, self._lengths, min(max_frames, 1024)
         )
         frames, at, view = [], 0, memoryview(self._buffer)
-        for length in self._lengths[0:count]:
+        for length in self._lengths[0:have]:
             frames.append(bytes(view[at : at + length]))
             at += length
         return frames
@@ -280,11 +298,17 @@ class NetDevice:
         return load_bytes(self.obj.dev_addr, 6)
 
     def set_mac(self, mac: bytes) -> None:
-        """ndo_set_mac_address."""
+        """dev_set_mac_address."""
         sockaddr = self.linux.allocate(16)
         try:
-            store_bytes(sockaddr, struct.pack("<H6s8x", 1, mac))
-            self._require("ndo_set_mac_address", "take that MAC address", sockaddr)
+            store_bytes(sockaddr, struct.pack("<H6s8x", ARPHRD_ETHER, mac))
+            with self.rtnl:
+                if not self._ops("ndo_set_mac_address"):
+                    raise UsageError(
+                        f"{self.driver_name} cannot change its MAC address", where=self.linux_name
+                    )
+                self._require("ndo_set_mac_address", "take that MAC address", sockaddr)
+                self._notify("NETDEV_CHANGEADDR")
         finally:
             self.linux.free(sockaddr)
 
@@ -299,9 +323,11 @@ class NetDevice:
             raise UsageError(
                 f"an MTU of {mtu} is out of range", where=self.linux_name, remedy=f"use {low} to {high}"
             )
-        if self._ops("ndo_change_mtu"):
-            self._require("ndo_change_mtu", f"set an MTU of {mtu}", mtu)
-        self.obj.mtu = mtu
+        with self.rtnl:
+            if self._ops("ndo_change_mtu"):
+                self._require("ndo_change_mtu", f"set an MTU of {mtu}", mtu)
+            self.obj.mtu = mtu
+            self._notify("NETDEV_CHANGEMTU")
 
     def link_up(self) -> bool:
         """Open, and the carrier on."""
@@ -324,9 +350,10 @@ class NetDevice:
         mask = self._feature_mask(feature) & self.obj.hw_features
         if not mask:
             raise UsageError(f"{self.driver_name} cannot switch {feature}", where=self.linux_name)
-        wanted = self.obj.wanted_features
-        self.obj.wanted_features = wanted | mask if on else wanted & ~mask
-        self.update_features()
+        with self.rtnl:
+            wanted = self.obj.wanted_features
+            self.obj.wanted_features = wanted | mask if on else wanted & ~mask
+            self.update_features()
         if (feature in self.features()) != on:
             raise UsageError(f"{self.driver_name} keeps {feature} as it is", where=self.linux_name)
 
@@ -340,38 +367,45 @@ class NetDevice:
             if self._ops("ndo_set_features") and self.call("ndo_set_features", features) < 0:
                 return
             obj.features = features
+            self._notify("NETDEV_FEAT_CHANGE")
 
     def set_promiscuous(self, on: bool) -> None:
         """IFF_PROMISC."""
-        self.obj.flags = self.obj.flags | IFF_PROMISC if on else self.obj.flags & ~IFF_PROMISC
-        self._set_rx_mode()
+        with self.rtnl:
+            self.obj.flags = self.obj.flags | IFF_PROMISC if on else self.obj.flags & ~IFF_PROMISC
+            self._set_rx_mode()
 
     def set_multicast(self, groups: Sequence[bytes]) -> None:
         """Replace net_device.mc."""
         for group in groups:
             if len(group) != 6 or not group[0] & 1:
                 raise UsageError(f"{group.hex(':')} is not a multicast MAC address")
+        with self.rtnl:
+            self._replace_groups(groups)
+            self._set_rx_mode()
+
+    def _replace_groups(self, groups: Sequence[bytes]) -> None:
         self._drop_groups()
         for group in groups:
             entry = self.linux.new("netdev_hw_addr", self.owner)
             store_bytes(addressof(entry, "addr"), group)
             entry.refcount = 1
-            _list_add_tail(self.linux, addressof(entry, "list"), addressof(self.obj, "mc.list"))
+            list_add_tail(self.linux, addressof(entry, "list"), addressof(self.obj, "mc.list"))
             self.groups.append(entry)
         self.obj.mc.count = len(groups)
-        self._set_rx_mode()
 
     def set_vlans(self, ids: Sequence[int]) -> None:
         """vlan_vid_add and vlan_vid_del, until the card's filter has just these."""
         if not self._feature_mask("vlan-filter") & self.obj.features or not self._ops("ndo_vlan_rx_add_vid"):
             raise UsageError(f"{self.driver_name} cannot filter VLANs", where=self.linux_name)
         protocol = socket.htons(ETH_P_8021Q)
-        for vid in sorted(self._vlans - set(ids)):
-            self._require("ndo_vlan_rx_kill_vid", f"drop VLAN {vid}", protocol, vid)
-            self._vlans.discard(vid)
-        for vid in sorted(set(ids) - self._vlans):
-            self._require("ndo_vlan_rx_add_vid", f"take VLAN {vid}", protocol, vid)
-            self._vlans.add(vid)
+        with self.rtnl:
+            for vid in sorted(self._vlans - set(ids)):
+                self._require("ndo_vlan_rx_kill_vid", f"drop VLAN {vid}", protocol, vid)
+                self._vlans.discard(vid)
+            for vid in sorted(set(ids) - self._vlans):
+                self._require("ndo_vlan_rx_add_vid", f"take VLAN {vid}", protocol, vid)
+                self._vlans.add(vid)
 
     def _drop_groups(self) -> None:
         list_init(self.linux, addressof(self.obj, "mc.list"))
@@ -397,26 +431,19 @@ class NetDevice:
         )  # fmt: skip
 
     def _device_stats(self) -> dict[str, int]:
-        names = ("tx_errors", "rx_errors", "multicast")
-        if not self._ops("ndo_get_stats64"):
-            return {name: getattr(self.obj.stats, name) for name in names}
         storage = self.linux.new("rtnl_link_stats64")
         try:
-            self.linux.call(self._ops("ndo_get_stats64"), self.obj, storage, owner=self.owner)
-            return {name: getattr(storage, name) for name in names}
+            self.linux.call("dev_get_stats", self.obj, storage, owner=self.owner)
+            return {name: getattr(storage, name) for name in ("tx_errors", "rx_errors", "multicast")}
         finally:
             self.linux.free(storage)
 
     def release(self) -> None:
         """What the vmkernel itself allocated for the device goes back."""
         self._drop_groups()
-
-
-def _list_add_tail(linux: Linux, entry: int, head: int) -> None:
-    new, first = Obj(linux.types, "list_head", entry), Obj(linux.types, "list_head", head)
-    new.prev, new.next = first.prev, head
-    Obj(linux.types, "list_head", first.prev).next = entry
-    first.prev = entry
+        if self.counters:
+            self.linux.call(self.linux.entry("free_percpu"), self.counters)
+            self.counters = 0
 
 
 class NetDevices:
@@ -427,6 +454,8 @@ class NetDevices:
         self.registered: dict[int, NetDevice] = {}
         self.memory: dict[int, list[int]] = {}
         self.on_register: Callable[[NetDevice], Uplink] | None = None
+        self.on_event: Callable[[int, Obj], int] | None = None
+        self._types = linux.types
 
     def abandon(self, low: int, high: int) -> None:
         """Forget devices whose functions lie in [low, high): their driver is dead. Their uplinks are told."""
@@ -438,100 +467,52 @@ class NetDevices:
                 device.release()
                 device.destroy()
 
+    def notify(self, event: str, obj: Obj) -> int:
+        """Tell who listens (netdev_notifier.py) of ``NETDEV_...``; what they say."""
+        return self.on_event(self._types.enumerator(event), obj) if self.on_event else 0
+
     def of(self, obj: Obj) -> NetDevice | None:
         """The device of a net_device, if it is registered."""
         return self.registered.get(int(obj))
 
-    def free_name(self) -> str:
-        """The first ethN that is free."""
+    def free_name(self, pattern: str) -> str:
+        """The first name that is free: ``pattern``, or, where that has a ``%d``, it with a number."""
         taken = {device.linux_name for device in self.registered.values()}
-        number = 0
-        while f"eth{number}" in taken:
-            number += 1
-        return f"eth{number}"
+        if "%d" not in pattern:
+            return pattern
+        return next(name for n in count() if (name := pattern.replace("%d", str(n))) not in taken)
 
 
-def _array(linux: Linux, kind: str, count: int, owner: int) -> tuple[int, int]:
-    size = linux.types.sizeof(kind)
-    return linux.allocate(size * count, owner), size
-
-
-@linux_api(partial="Traffic classes, XPS and the per-CPU reference count are not set up.")
-def alloc_etherdev_mqs(linux: Linux, sizeof_priv: int, txqs: int, rxqs: int) -> int:
-    """Allocate an Ethernet net_device with its queues and private area."""
-    types, owner = linux.types, lib.vmk_owner()
-    net_device = types.struct("net_device")
-    size = (
-        types.offsetof("net_device", "priv")
-        if "priv" in net_device.fields
-        else -(-net_device.size // ALIGN) * ALIGN
-    )
-    dev = Obj(types, "net_device", linux.allocate(size + sizeof_priv, owner))
-    address = linux.new("netdev_hw_addr", owner)
-    tx, tx_size = _array(linux, "netdev_queue", txqs, owner)
-    rx, _ = _array(linux, "netdev_rx_queue", rxqs, owner)
-    linux.state(NetDevices).memory[int(dev)] = [int(address), tx, rx]
-    for path in _LISTS:
-        if path.partition(".")[0] in net_device.fields:
-            list_init(linux, addressof(dev, path))
-    _list_add_tail(linux, addressof(address, "list"), addressof(dev, "dev_addrs.list"))
-    dev.dev_addrs.count = 1
-    dev.dev_addr = addressof(address, "addr")
-    dev._tx, dev._rx = tx, rx
-    dev.num_tx_queues = dev.real_num_tx_queues = txqs
-    dev.num_rx_queues = dev.real_num_rx_queues = rxqs
-    dev.gso_max_size, dev.gso_max_segs = 65536, 65535
-    for number in range(txqs):
-        queue = Obj(types, "netdev_queue", tx + number * tx_size)
-        queue.dev, queue.xmit_lock_owner = dev, -1
-        linux.call("dql_init", addressof(queue, "dql"), linux.hz)
-        # As if an operator had set byte_queue_limits/limit_min: the hypervisor does its own queueing.
-        queue.dql.min_limit = queue.dql.max_limit
-        dql_reset(linux, queue.dql)
-    linux.call("ether_setup", dev)
-    return int(dev)
-
-
-_DQL_COUNTERS = (
-    "num_queued", "num_completed", "last_obj_cnt", "prev_ovlimit", "prev_num_queued", "prev_last_obj_cnt",
-    "slack_start_time",
-)  # fmt: skip
-
-
-@linux_api(note="The limit restarts at its minimum, not at 0: Linux's first frame would stop the queue.")
-def dql_reset(linux: Linux, dql: Obj) -> None:
-    """Forget what byte-queue limits learned."""
-    for counter in _DQL_COUNTERS:
-        setattr(dql, counter, 0)
-    dql.lowest_slack = 0xFFFF_FFFF
-    dql.limit = dql.adj_limit = dql.min_limit
-
-
-@linux_api()
-def free_netdev(linux: Linux, dev: Obj) -> None:
-    """Free a net_device and what belongs to it."""
-    head = addressof(dev, "napi_list")
-    while (entry := int(dev.napi_list.next)) != head:
-        linux.call(linux.entry("__netif_napi_del"), entry - linux.types.offsetof("napi_struct", "dev_list"))
-    for address in linux.state(NetDevices).memory.pop(int(dev), []):
-        linux.free(address)
-    linux.free(dev)
+def _allocate_counters(linux: Linux, dev: Obj, owner: int) -> int:
+    """The per-CPU counters that a driver of newer kernels asks for by ``pcpu_stat_type``; where they are, or 0."""
+    if "pcpu_stat_type" not in linux.types.struct("net_device").fields or not dev.pcpu_stat_type:
+        return 0
+    kinds = {linux.types.enumerator(f"NETDEV_PCPU_STAT_{kind}"): kind for kind in COUNTERS}
+    member, struct_name = COUNTERS[kinds[dev.pcpu_stat_type]]
+    size = linux.types.sizeof(struct_name)
+    place = linux.call(linux.entry("__alloc_percpu"), size, 8, owner=owner)
+    setattr(dev, member, place)
+    return place
 
 
 @linux_api("register_netdevice", note="Features that Linux adds in software (GSO, GRO) are not.")
 def register_netdev(linux: Linux, dev: Obj) -> int:
     """Make a net_device known: it becomes an uplink."""
     devices = linux.state(NetDevices)
-    store_bytes(addressof(dev, "name"), devices.free_name().encode() + b"\0")
-    device = NetDevice(linux, dev, lib.vmk_owner())
-    if dev.netdev_ops.ndo_init and (error := device.call("ndo_init")):
-        device.destroy()
-        return error
-    devices.registered[int(dev)] = device
-    device.set_state("__LINK_STATE_PRESENT", True)
-    dev.reg_state = linux.types.enumerator("NETREG_REGISTERED")
-    dev.wanted_features = dev.features & dev.hw_features
-    device.update_features()
+    with linux.state(Rtnl):
+        store_bytes(addressof(dev, "name"), devices.free_name(dev.name.text()).encode() + b"\0")
+        device = NetDevice(linux, dev, lib.vmk_owner())
+        device.counters = _allocate_counters(linux, dev, device.owner)
+        if dev.netdev_ops.ndo_init and (error := device.call("ndo_init")):
+            device.release()
+            device.destroy()
+            return error
+        devices.registered[int(dev)] = device
+        device.set_state("__LINK_STATE_PRESENT", True)
+        dev.reg_state = linux.types.enumerator("NETREG_REGISTERED")
+        dev.wanted_features = dev.features & dev.hw_features
+        device.update_features()
+        devices.notify("NETDEV_REGISTER", dev)
     if devices.on_register:
         device.uplink = devices.on_register(device)
     return 0
@@ -541,16 +522,17 @@ def register_netdev(linux: Linux, dev: Obj) -> int:
 def unregister_netdev(linux: Linux, dev: Obj) -> None:
     """Close a net_device and take its uplink away."""
     devices = linux.state(NetDevices)
-    device = devices.registered.pop(int(dev), None)
-    if device is None:
-        return
-    if dev.flags & IFF_UP:
+    with linux.state(Rtnl):
+        device = devices.registered.pop(int(dev), None)
+        if device is None:
+            return
         device.close()
-    if device.uplink:
-        device.uplink.removed()
-    dev.reg_state = linux.types.enumerator("NETREG_UNREGISTERED")
-    if dev.netdev_ops.ndo_uninit:
-        linux.call(dev.netdev_ops.ndo_uninit, dev)
+        if device.uplink:
+            device.uplink.removed()
+        devices.notify("NETDEV_UNREGISTER", dev)
+        dev.reg_state = linux.types.enumerator("NETREG_UNREGISTERED")
+        if dev.netdev_ops.ndo_uninit:
+            linux.call(dev.netdev_ops.ndo_uninit, dev)
     device.release()
     device.destroy()
 
@@ -561,51 +543,40 @@ def dev_addr_mod(linux: Linux, dev: Obj, offset: int, addr: int, len: int) -> No
     store_bytes(dev.dev_addr + offset, load_bytes(addr, len))
 
 
-def _carrier(linux: Linux, dev: Obj, up: bool) -> None:
+def _errno(act: Callable[[], None]) -> int:
+    """What a driver gets for an action that this side would see fail with an error."""
+    try:
+        act()
+    except DriverRefused as error:
+        return -error.errno
+    except UsageError:
+        return -errno.EINVAL
+    return 0
+
+
+@linux_api()
+def dev_open(linux: Linux, dev: Obj, extack: Obj) -> int:
+    """Start a device on behalf of a driver."""
     device = linux.state(NetDevices).of(dev)
-    if device is None:
-        mask = 1 << linux.types.enumerator("__LINK_STATE_NOCARRIER")
-        dev.state = dev.state & ~mask if up else dev.state | mask
-    elif device.has_state("__LINK_STATE_NOCARRIER") == up:
-        device.set_state("__LINK_STATE_NOCARRIER", not up)
-        if device.uplink:
-            device.uplink.post("link-up" if up else "link-down")
+    return _errno(device.open) if device else -errno.ENODEV
+
+
+@linux_api(note="The uplink stays open in the program's eyes; it has no link.")
+def dev_close(linux: Linux, dev: Obj) -> None:
+    """Stop a device on behalf of its driver."""
+    if device := linux.state(NetDevices).of(dev):
+        _errno(device.close)
 
 
 @linux_api()
-def netif_carrier_on(linux: Linux, dev: Obj) -> None:
-    """The driver sees a link."""
-    _carrier(linux, dev, True)
+def dev_set_mtu(linux: Linux, dev: Obj, new_mtu: int) -> int:
+    """Change the MTU on behalf of a driver."""
+    device = linux.state(NetDevices).of(dev)
+    return _errno(lambda: device.set_mtu(new_mtu)) if device else -errno.ENODEV
 
 
-@linux_api()
-def netif_carrier_off(linux: Linux, dev: Obj) -> None:
-    """The driver sees no link."""
-    _carrier(linux, dev, False)
-
-
-def _all_queues(linux: Linux, dev: Obj, stopped: bool) -> None:
-    mask = 1 << linux.types.enumerator("__QUEUE_STATE_DRV_XOFF")
-    for number in range(dev.num_tx_queues):
-        queue = dev._tx[number]
-        queue.state = queue.state | mask if stopped else queue.state & ~mask
-
-
-@linux_api()
-def netif_device_detach(linux: Linux, dev: Obj) -> None:
-    """The device cannot be used for now."""
-    mask = 1 << linux.types.enumerator("__LINK_STATE_PRESENT")
-    if dev.state & mask:
-        dev.state &= ~mask
-        _all_queues(linux, dev, True)
-
-
-@linux_api()
-def netif_device_attach(linux: Linux, dev: Obj) -> None:
-    """The device can be used again."""
-    mask = 1 << linux.types.enumerator("__LINK_STATE_PRESENT")
-    if not dev.state & mask:
-        dev.state |= mask
-        _all_queues(linux, dev, False)
-        for number in range(dev.num_tx_queues):
-            linux.call(linux.entry("netif_schedule_queue"), dev._tx[number])
+@linux_api("netdev_change_features")
+def netdev_update_features(linux: Linux, dev: Obj) -> None:
+    """Ask the driver again which features can be on."""
+    if device := linux.state(NetDevices).of(dev):
+        device.update_features()

@@ -52,6 +52,19 @@ def __warn_printk(linux: Linux, fmt: int, arguments: VaList) -> None:
     log.warning("%s", split_level(linux.format(fmt, arguments))[1])
 
 
+@linux_api()
+def _dev_printk(linux: Linux, level: int, dev: Obj, fmt: int, arguments: VaList) -> None:
+    """Log a device's message at the level that ``level``, a string, begins with."""
+    _device_log(linux, dev, "", split_level(linux.string(level))[0], linux.format(fmt, arguments).rstrip())
+
+
+@linux_api()
+def netdev_printk(linux: Linux, level: int, dev: Obj, fmt: int, arguments: VaList) -> None:
+    """Log a net device's message at the level that ``level``, a string, begins with."""
+    message = linux.format(fmt, arguments).rstrip()
+    _device_log(linux, dev.dev.parent, dev.name.text(), split_level(linux.string(level))[0], message)
+
+
 def _device_printer(name: str, level: int) -> None:
     def printer(linux: Linux, device: Obj, fmt: int, arguments: VaList) -> None:
         _device_log(linux, device, "", level, split_level(linux.format(fmt, arguments))[1])

@@ -31,11 +31,10 @@ class Treatment(StrEnum):
 
 
 _MNEMONICS: Final[Mapping[Treatment, str]] = {
-    Treatment.PORT_IO: "in out",
+    Treatment.PORT_IO: "in out insb insw insd outsb outsw outsd",
     Treatment.INTERRUPT_FLAG: "cli sti",
     Treatment.IDLE: "hlt",
     Treatment.STOPS: """
-        insb insw insd outsb outsw outsd
         rdmsr wrmsr lgdt lidt lldt ltr lmsw clts invlpg invlpga invd wbinvd wbnoinvd invpcid swapgs
         sysexit sysexitq sysret sysretq rsm xsetbv xsaves xsaves64 xrstors xrstors64 rdpmc monitor mwait
         clac stac pconfig encls getsec setssbsy clrssbsy wrussd wrussq
