@@ -138,9 +138,12 @@ void vmk_world_wake(uint64_t task);
 uint64_t vmk_world_task(void);
 /* The code address on whose behalf this world runs: the module that kernel code was entered for, or 0. */
 uint32_t vmk_owner(void);
-/* What a host of Linux's per-CPU area tells the worlds: GS base, the places of current and preempt_count. */
-struct vmk_cpu { uint64_t gs_base; uint64_t current_slot; uint64_t preempt_slot; };
+/* What a host of Linux's per-CPU area tells the worlds: GS base, the places of current and preempt_count, and where
+ * in a task the count of read-side sections (RCU) lies that it is inside of. */
+struct vmk_cpu { uint64_t gs_base; uint64_t current_slot; uint64_t preempt_slot; uint64_t reading_offset; };
 void vmk_cpu_set(const struct vmk_cpu *cpu);
+/* Whether a world gave the CPU away inside a read-side section, or where it may not be preempted. With the baton. */
+bool vmk_world_reading(void);
 uint64_t vmk_now(void);
 
 /* The idle loop's one step: without the baton waits for a bus, a kick or the deadline; then, with it, takes in

@@ -23,11 +23,14 @@
 #define MAX_EVENTS 256
 #define DELIVERY_ROUNDS 16
 #define HWCAP2_FSGSBASE_BIT 2
+#define PREEMPT_NEED_RESCHED 0x80000000u /* arch/x86/include/asm/preempt.h; inverted: set when nothing is needed */
 
 struct vmk_frame {
     sigjmp_buf env;
     struct vmk_frame *previous;
     uint32_t owner;
+    uint32_t preempt;
+    int32_t sections; /* read-side sections (RCU) that the world was inside of */
     struct vmk_result *result;
 };
 
@@ -223,6 +226,19 @@ void vmk_cpu_set(const struct vmk_cpu *cpu)
     pthread_mutex_unlock(&lock);
 }
 
+static int32_t *reading(const struct vmk_world *world) { return (int32_t *)(world->task + vmk_cpu.reading_offset); }
+
+bool vmk_world_reading(void)
+{
+    bool found = false;
+    pthread_mutex_lock(&lock);
+    for (struct vmk_world *world = worlds; world && !found; world = world->chain)
+        if (world != self && world->task != (uint64_t)world && world->depth)
+            found = *reading(world) || world->preempt_count & ~PREEMPT_NEED_RESCHED;
+    pthread_mutex_unlock(&lock);
+    return found;
+}
+
 void vmk_modules_from(uint32_t address) { vmk_modules_low = address; }
 
 /* Gives the baton away until woken or the time is up; comes back with it. */
@@ -284,8 +300,11 @@ static void run_in_frame(struct vmk_world *world, void (*fn)(void *), void *arg,
     struct vmk_frame frame = {.previous = world->frame, .owner = owner, .result = result};
     if (owner < vmk_modules_low && world->frame) /* a helper of the image's: still for the same module */
         frame.owner = world->frame->owner;
+    if (vmk_cpu.gs_base) {
+        frame.preempt = *(uint32_t *)vmk_cpu.preempt_slot;
+        frame.sections = *reading(world);
+    }
     uint64_t interrupt_flag = vmk_interrupt_flag;
-    uint32_t preempt = vmk_cpu.gs_base ? *(uint32_t *)vmk_cpu.preempt_slot : 0;
     unsigned depth = world->depth;
     bool delivering = vmk_delivering;
     *result = (struct vmk_result){0};
@@ -296,8 +315,10 @@ static void run_in_frame(struct vmk_world *world, void (*fn)(void *), void *arg,
         world->depth = depth;
         vmk_interrupt_flag = interrupt_flag;
         vmk_delivering = delivering;
-        if (vmk_cpu.gs_base)
-            *(uint32_t *)vmk_cpu.preempt_slot = preempt;
+        if (vmk_cpu.gs_base) {
+            *(uint32_t *)vmk_cpu.preempt_slot = frame.preempt;
+            *reading(world) = frame.sections;
+        }
     }
     world->frame = frame.previous;
 }

@@ -40,19 +40,30 @@ class Emulated:
 
 #: The files that declare functions of the emulated API, by their names below vmklinux.
 SUBSYSTEMS = (
+    "clk",
+    "debugfs",
     "device",
     "dma",
+    "dmi",
     "firmware",
     "ioremap",
     "irq",
+    "mtrr",
     "netdev_alloc",
     "netdev_notifier",
     "netdev_state",
     "netdevice",
     "pci",
+    "platform",
     "printk",
+    "qos",
+    "random",
+    "rcu",
+    "route",
     "rtnl",
+    "seq_file",
     "timer",
+    "uaccess",
     "workqueue",
 )
 

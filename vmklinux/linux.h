@@ -152,6 +152,7 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(mutex, owner, "mutex.owner")                                                                                  \
     F(completion, done, "completion.done")                                                                          \
     F(semaphore, count, "semaphore.count")                                                                          \
+    F(rw_semaphore, count, "rw_semaphore.count")                                                                    \
     F(wait_queue_entry, private, "wait_queue_entry.private")                                                        \
     F(kmem_cache, size, "kmem_cache.size")                                                                          \
     F(kmem_cache, align, "kmem_cache.align")                                                                        \

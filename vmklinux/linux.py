@@ -165,7 +165,8 @@ class Linux:
                 lib.linux_patch_jump(self.symbols[name], self.entry(name))
         global _running
         _running = self
-        lib.vmk_cpu_set(ffi.new("struct vmk_cpu *", (PERCPU, current, preempt)))
+        reading = self.types.offsetof("task_struct", "rcu_read_lock_nesting")
+        lib.vmk_cpu_set(ffi.new("struct vmk_cpu *", (PERCPU, current, preempt, reading)))
         self.hz = 250
         lib.linux_start(self.hz)
         self.hz = self.call("__msecs_to_jiffies", 1000)

@@ -22,6 +22,7 @@ from vmklinux.module.param import StringWrite, Write, encode, parameters, parse_
 from vmklinux.module.scan import Treatment, scan
 from vmklinux.netdevice import NetDevices
 from vmklinux.pci import PciCore
+from vmklinux.rcu import GracePeriods
 from vmklinux.resolve import resolve
 from vmklinux.rtnl import Rtnl
 from vmklinux.timer import Timers
@@ -117,6 +118,7 @@ class Module:
             linux.state(Timers).drop(timer)
         for work in linux.state(Workqueues).owned(self.base, self.end):
             linux.state(Workqueues).drop(work)
+        linux.state(GracePeriods).drop(self.base, self.end)
 
     def reclaim(self) -> None:
         """Take back all that the module's code took: after its exit, or when it was stopped."""
@@ -189,6 +191,7 @@ class Loader:
         try:
             if module.initialised and not module.dead:
                 module.exit()
+                self.linux.state(GracePeriods).barrier()  # what it asked to be freed later is no leak
             leaks = [] if module.dead else module.leaks()
         finally:
             del self.modules[name]

@@ -29,6 +29,18 @@ static void *kmalloc_from_cache(uint64_t cache, uint32_t gfp, uint64_t size)
     (void)cache;
     return k_alloc(size, gfp, SITE());
 }
+/* With a cache and a node, or with a bucket of 6.12's: caches and buckets only choose slabs, and there is one node. */
+static void *kmalloc_from_cache_on(uint64_t cache, uint32_t gfp, int node, uint64_t size)
+{
+    (void)cache;
+    (void)node;
+    return k_alloc(size, gfp, SITE());
+}
+static void *kmalloc_from_bucket(uint64_t size, uint64_t bucket, uint32_t gfp)
+{
+    (void)bucket;
+    return size ? k_alloc(size, gfp, SITE()) : (void *)16;
+}
 static void kfree(uint64_t address) { release(address, SITE()); }
 static uint64_t ksize(uint64_t address) { return address > 16 ? vmk_alloc_size(address) : 0; }
 
@@ -52,7 +64,14 @@ static void *krealloc(uint64_t old, uint64_t size, uint32_t gfp)
 
 static void *vmalloc(uint64_t size) { return (void *)vmk_run_alloc(size, SITE()); }
 static void *vzalloc(uint64_t size) { return zeroed(vmk_run_alloc(size, SITE()), size, GFP_ZERO); }
+static void *vcalloc(uint64_t count, uint64_t size)
+{
+    uint64_t bytes;
+    return __builtin_mul_overflow(count, size, &bytes) ? NULL : zeroed(vmk_run_alloc(bytes, SITE()), bytes, GFP_ZERO);
+}
 static void *kvmalloc_sized(uint64_t size, uint32_t gfp) { return k_alloc(size, gfp, SITE()); }
+/* Objects are as large as they were asked to be, up to eight bytes: nothing is to be gained by asking for more. */
+static uint64_t kmalloc_size_roundup(uint64_t size) { return size; }
 static uint64_t is_vmalloc_addr(uint64_t address)
 {
     (void)address; /* vmalloc memory is contiguous machine memory here, so no address needs the other path */
@@ -208,6 +227,12 @@ const struct linux_api mm_api[] = {
     API_AS("__kmalloc_large_noprof", kmalloc_sized, "done", "Allocates more than slabs hold.", NULL),
     API_AS("__kmalloc_node_track_caller", kmalloc_sized, "done", "Allocates for the caller's caller.",
            "The owner is the module that runs, which is the same one."),
+    API_AS("__kmalloc_node_track_caller_noprof", kmalloc_from_bucket, "done", "Allocates for the caller's caller.",
+           "The owner is the module that runs, which is the same one."),
+    API_AS("__kmalloc_node_noprof", kmalloc_from_bucket, "done", "Allocates memory; there is one node.", NULL),
+    API_AS("kmalloc_node_trace", kmalloc_from_cache_on, "done", "Allocates an object of a fixed size.", NULL),
+    API_AS("__kmalloc_cache_node_noprof", kmalloc_from_cache_on, "done", "Allocates an object of a fixed size.", NULL),
+    API(kmalloc_size_roundup, "done", "The size that an allocation of a size really has: the same.", NULL),
     API(kfree, "done", "Frees an object; a double or stray free stops the driver.", NULL),
     API(ksize, "done", "The usable size of an object.", NULL),
     API(krealloc, "done", "Grows an object.", NULL),
@@ -216,10 +241,16 @@ const struct linux_api mm_api[] = {
     API_AS("vmalloc_noprof", vmalloc, "done", "Allocates a run of pages.", "Contiguous in machine memory too."),
     API(vzalloc, "done", "Allocates a cleared run of pages.", "Contiguous in machine memory too."),
     API_AS("vzalloc_noprof", vzalloc, "done", "Allocates a cleared run of pages.", "Contiguous in machine memory too."),
+    API_AS("vmalloc_node", vmalloc, "done", "Allocates a run of pages; there is one node.", NULL),
+    API_AS("vmalloc_node_noprof", vmalloc, "done", "Allocates a run of pages; there is one node.", NULL),
+    API_AS("vzalloc_node", vzalloc, "done", "Allocates a cleared run of pages; there is one node.", NULL),
+    API_AS("vzalloc_node_noprof", vzalloc, "done", "Allocates a cleared run of pages; there is one node.", NULL),
+    API(vcalloc, "done", "Allocates a cleared run of pages for an array.", "NULL when the size overflows."),
+    API_AS("vcalloc_noprof", vcalloc, "done", "Allocates a cleared run of pages for an array.",
+           "NULL when the size overflows."),
     API_AS("vfree", kfree, "done", "Frees a run of pages.", NULL),
     API_AS("kvmalloc_node", kvmalloc_sized, "done", "Allocates from slabs or pages, whichever fits.", NULL),
-    API_AS("__kvmalloc_node_noprof", kvmalloc_sized, "partial", "Allocates from slabs or pages, whichever fits.",
-           "The bucket argument of 6.12 is not looked at."),
+    API_AS("__kvmalloc_node_noprof", kmalloc_from_bucket, "done", "Allocates from slabs or pages, whichever fits.", NULL),
     API_AS("kvfree", kfree, "done", "Frees what kvmalloc gave.", NULL),
     API(is_vmalloc_addr, "done", "Never: all memory here can be reached by DMA as it is.", NULL),
     API(kmem_cache_create, "partial", "Makes a cache of objects of one size.",
@@ -227,6 +258,8 @@ const struct linux_api mm_api[] = {
     API(kmem_cache_destroy, "done", "Frees a cache; objects still out are reported as leaks.", NULL),
     API(kmem_cache_alloc, "done", "Allocates an object of a cache.", NULL),
     API_AS("kmem_cache_alloc_noprof", kmem_cache_alloc, "done", "Allocates an object of a cache.", NULL),
+    API_AS("kmem_cache_alloc_node", kmem_cache_alloc, "done", "Allocates an object of a cache; there is one node.", NULL),
+    API_AS("kmem_cache_alloc_node_noprof", kmem_cache_alloc, "done", "Allocates an object of a cache.", NULL),
     API(kmem_cache_free, "done", "Frees an object of a cache.", NULL),
     API(alloc_pages, "done", "Allocates 2^order pages.", NULL),
     API_AS("alloc_pages_noprof", alloc_pages, "done", "Allocates 2^order pages.", NULL),

@@ -43,6 +43,9 @@ static int64_t schedule_timeout(int64_t timeout)
     return (int64_t)((left + tick - 1) / tick);
 }
 
+/* Whoever asked for the CPU meanwhile comes first. */
+static void yield(void) { vmk_world_sleep(0); }
+
 static int wake_up_process(uint64_t task)
 {
     uint32_t *its = &FIELD(task, task_struct, state, uint32_t);
@@ -231,6 +234,61 @@ static void up(uint64_t semaphore)
     wake(semaphore);
 }
 
+/* ---- semaphores of readers and writers: count is the writer's bit, or readers times READER ---- */
+
+#define WRITER 1ull
+#define READER 0x100ull /* RWSEM_READER_BIAS, kernel/locking/rwsem.c; drivers only ask whether count is 0 */
+
+static uint64_t *rw_count(uint64_t rwsem) { return &FIELD(rwsem, rw_semaphore, count, uint64_t); }
+
+static int down_read_trylock(uint64_t rwsem)
+{
+    if (*rw_count(rwsem) & WRITER)
+        return 0;
+    *rw_count(rwsem) += READER;
+    return 1;
+}
+
+static int down_write_trylock(uint64_t rwsem)
+{
+    if (*rw_count(rwsem))
+        return 0;
+    *rw_count(rwsem) = WRITER;
+    return 1;
+}
+
+static int down_read(uint64_t rwsem)
+{
+    while (!down_read_trylock(rwsem))
+        wait_on(rwsem, UINT64_MAX);
+    return 0;
+}
+
+static int down_write(uint64_t rwsem)
+{
+    while (!down_write_trylock(rwsem))
+        wait_on(rwsem, UINT64_MAX);
+    return 0;
+}
+
+static void up_read(uint64_t rwsem)
+{
+    *rw_count(rwsem) -= READER;
+    wake(rwsem);
+}
+
+static void up_write(uint64_t rwsem)
+{
+    *rw_count(rwsem) = 0;
+    wake(rwsem);
+}
+
+static void downgrade_write(uint64_t rwsem)
+{
+    *rw_count(rwsem) = READER;
+    wake(rwsem);
+}
+
 /* ---- the stack protector, and code that has seen the impossible ---- */
 
 static void __stack_chk_fail(void) { vmk_stop(VMK_STOP_PANIC, (uint32_t)CALLER(), 0); }
@@ -240,6 +298,7 @@ static void __stack_chk_fail(void) { vmk_stop(VMK_STOP_PANIC, (uint32_t)CALLER()
 
 const struct linux_api sched_api[] = {
     API(schedule, "done", "Gives the CPU away until woken.", NULL),
+    API(yield, "done", "Lets the worlds that wait for the CPU have it first.", NULL),
     API(schedule_timeout, "done", "Gives the CPU away until woken or the jiffies are over.", NULL),
     API(wake_up_process, "done", "Wakes a sleeping world.", NULL),
     API(default_wake_function, "done", "Wakes the world behind a wait queue entry.",
@@ -279,6 +338,16 @@ const struct linux_api sched_api[] = {
     API(down_trylock, "done", "Takes a semaphore if it is free; 0 when taken.", NULL),
     API(down_timeout, "done", "Takes a semaphore, waiting at most some jiffies.", NULL),
     API(up, "done", "Gives a semaphore back.", NULL),
+    API(down_read, "done", "Takes a semaphore as a reader.", "A writer that waits does not hold readers back."),
+    API_AS("down_read_interruptible", down_read, "done", "Takes a semaphore as a reader.", NO_SIGNALS),
+    API_AS("down_read_killable", down_read, "done", "Takes a semaphore as a reader.", NO_SIGNALS),
+    API(down_read_trylock, "done", "Takes a semaphore as a reader if no writer has it.", NULL),
+    API(up_read, "done", "Gives a reader's semaphore back.", NULL),
+    API(down_write, "done", "Takes a semaphore as its only writer.", NULL),
+    API_AS("down_write_killable", down_write, "done", "Takes a semaphore as its only writer.", NO_SIGNALS),
+    API(down_write_trylock, "done", "Takes a semaphore as its writer if nobody has it.", NULL),
+    API(up_write, "done", "Gives a writer's semaphore back.", NULL),
+    API(downgrade_write, "done", "Makes a writer a reader, without others in between.", NULL),
     API(__stack_chk_fail, "done", "The stack protector found damage: stops the driver.", NULL),
     API_END,
 };

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.vmklinux.conftest import CODE, LIMIT, code, eventually
 from vmkernel_core._core import ffi, lib
-from vmkernel_core.idle import IdleLoop
-from vmkernel_core.memory import MachineMemory, load, load_bytes, load_string, store, store_bytes
+from vmkernel_core.memory import load, load_bytes, load_string, store, store_bytes
 from vmklinux import kernels
 from vmklinux.api import emulated
 from vmklinux.errors import DriverStopped
@@ -21,48 +21,7 @@ from vmklinux.timer import Timers
 from vmklinux.workqueue import Workqueues
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-    from vmklinux.kernels import Kernel
-
-CODE = 0x7F10_0000
-LIMIT = 5.0
-
-
-@pytest.fixture(scope="module", params=["6.1", "6.12"])
-def linux(request: pytest.FixtureRequest) -> Iterator[Linux]:
-    kernel: Kernel = request.getfixturevalue("kernel61" if request.param == "6.1" else "kernel612")
-    with MachineMemory(64 << 20) as memory:
-        idle = IdleLoop(lambda event: booted.event(event), lambda: None)  # noqa: PLW0108 - booted comes later
-        booted = Linux(kernel, memory, idle, kernels.image_dir())
-        idle.start()
-        booted.map_at(CODE, 4096, 7)
-        yield booted
-        booted.state(Workqueues).stop()
-        idle.stop()
-        booted.close()
-
-
-@pytest.fixture
-def scratch(linux: Linux) -> Iterator[int]:
-    address = linux.allocate(512)
-    yield address
-    linux.free(address)
-
-
-def code(*parts: bytes) -> int:
-    """A function of machine code below 2 GiB."""
-    store_bytes(CODE, b"".join(parts) + b"\xc3")
-    return CODE
-
-
-def eventually(true: object, what: str) -> None:
-    """Wait until ``true()`` holds, at most LIMIT seconds."""
-    deadline = time.monotonic() + LIMIT
-    while not true():  # type: ignore[operator]  # a callable
-        assert time.monotonic() < deadline, what
-        threading.Event().wait(0.002)
 
 
 def test_the_image_formats_as_python_does(linux: Linux, scratch: int) -> None:
@@ -285,6 +244,14 @@ def _objects() -> int:
     stats = ffi.new("struct vmk_memory_stats *")
     lib.vmk_memory_stats(stats)
     return int(stats.objects)
+
+
+def test_a_bad_address_from_a_caller_stops_the_driver_not_the_process(linux: Linux, scratch: int) -> None:
+    store_bytes(scratch, b"settings")
+    assert linux.call(linux.entry("_copy_from_user"), scratch + 64, scratch, 8) == 0
+    assert load(scratch + 64, 8) == load(scratch, 8)
+    with pytest.raises(DriverStopped):
+        linux.call(linux.entry("_copy_to_user"), 0xDEAD_0000, scratch, 8)
 
 
 def test_messages_reach_logging_with_their_level(

@@ -1,0 +1,61 @@
+"""Fixtures for tests of the emulated API: a booted kernel image, and functions of a few bytes of machine code."""
+
+from __future__ import annotations
+
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vmkernel_core.idle import IdleLoop
+from vmkernel_core.memory import MachineMemory, store_bytes
+from vmklinux import kernels
+from vmklinux.linux import Linux
+from vmklinux.workqueue import Workqueues
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from vmklinux.kernels import Kernel
+
+CODE = 0x7F10_0000
+#: Seconds until what was to happen has failed to happen.
+LIMIT = 10.0
+
+
+@pytest.fixture(scope="module", params=["6.1", "6.12"])
+def linux(request: pytest.FixtureRequest) -> Iterator[Linux]:
+    """A booted kernel, each in turn, with a page for machine code."""
+    kernel: Kernel = request.getfixturevalue("kernel61" if request.param == "6.1" else "kernel612")
+    with MachineMemory(64 << 20) as memory:
+        idle = IdleLoop(lambda event: booted.event(event), lambda: None)  # noqa: PLW0108 - booted comes later
+        booted = Linux(kernel, memory, idle, kernels.image_dir())
+        idle.start()
+        booted.map_at(CODE, 4096, 7)
+        yield booted
+        booted.state(Workqueues).stop()
+        idle.stop()
+        booted.close()
+
+
+@pytest.fixture
+def scratch(linux: Linux) -> Iterator[int]:
+    """512 bytes of machine memory."""
+    address = linux.allocate(512)
+    yield address
+    linux.free(address)
+
+
+def code(*parts: bytes) -> int:
+    """A function of machine code below 2 GiB."""
+    store_bytes(CODE, b"".join(parts) + b"\xc3")
+    return CODE
+
+
+def eventually(true: Callable[[], object], what: str) -> None:
+    """Wait until ``true()`` holds, at most LIMIT seconds."""
+    deadline = time.monotonic() + LIMIT
+    while not true():
+        assert time.monotonic() < deadline, what
+        threading.Event().wait(0.002)
