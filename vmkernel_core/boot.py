@@ -21,6 +21,7 @@ from vmkernel_core.net.uplink import Uplink
 from vmkernel_core.pci import scan
 from vmklinux import kernels
 from vmklinux.errors import DriverRefused, DriverStopped
+from vmklinux.ioremap import Windows
 from vmklinux.linux import Linux
 from vmklinux.loader import Leak, Loader
 from vmklinux.netdevice import NetDevice, NetDevices
@@ -125,6 +126,7 @@ class VMkernel:
                 self.platform.start(self.memory)
             self.loader = Loader(self.linux)
             self._stack.callback(self.loader.close)
+            self.linux.state(Windows).bus = self.platform.bus.handle
             lib.vmk_port_bus(self.platform.bus.handle)
             self._stack.callback(lib.vmk_port_bus, ffi.NULL)
             lib.vmk_idle_watch(self.platform.bus.handle)
@@ -133,7 +135,10 @@ class VMkernel:
             self.idle.start()
             self.linux.state(NetDevices).on_register = self._new_uplink
             self.seconds.update(load=0.0, probe=0.0)
-            for function in scan(self.platform):
+            functions = scan(self.platform)
+            for function in functions:
+                self.linux.state(PciCore).add(function, self.platform)
+            for function in functions:
                 self._add(function)
             self._booted = True
         except BaseException:
@@ -185,20 +190,19 @@ class VMkernel:
                 settings = self._settings.get(name) or self._settings.get(str(adapter.function.address), ())
                 self.loader.load(name, settings, allow_unresolved=self._allow_unresolved)
         with self._timed("probe"):
-            device = core.add(adapter.function, self.platform)
-            try:
-                self._probe(adapter, device, name, before)
-            except BaseException:
-                core.remove(device)
-                raise
+            self._probe(adapter, name, before)
 
-    def _probe(self, adapter: Adapter, device: PciDevice, name: str, before: int) -> None:
+    def _probe(self, adapter: Adapter, name: str, before: int) -> None:
         core = self.linux.state(PciCore)
+        device = core.at(adapter.function.address)
+        if device is None:
+            raise UsageError(f"no device at {adapter.function.address}", remedy="plug it in again")
         known = set(self.uplinks)
         for driver in core.drivers[before:] or core.drivers:
             if entry := core.match(driver, device):
                 error = core.bind(driver, device, entry)
                 if error:
+                    core.end_dma(device)
                     raise DriverRefused(
                         f"{name} refused the device: error {-error}", -error, where=str(adapter.function)
                     )
@@ -215,15 +219,15 @@ class VMkernel:
         finally:
             for adapter in self.adapters:
                 if adapter.device is not None and adapter.device.driver is None:
-                    leaks += self._free_device(adapter.device, name)
+                    leaks += self._end_dma(adapter.device, name)
                     adapter.device = adapter.uplink = None
             self.uplinks = {
                 n: u for n, u in self.uplinks.items() if any(a.uplink is u for a in self.adapters)
             }
         return leaks
 
-    def _free_device(self, device: PciDevice, name: str) -> list[Leak]:
-        mappings = self.linux.state(PciCore).remove(device)
+    def _end_dma(self, device: PciDevice, name: str) -> list[Leak]:
+        mappings = self.linux.state(PciCore).end_dma(device)
         return [Leak("dma", f"{mappings} mappings of {device.function}", name)] if mappings else []
 
     def unplug(self, address: PciAddress) -> None:
@@ -234,9 +238,12 @@ class VMkernel:
         adapter = next((a for a in self.adapters if a.function.address == address), None)
         if adapter is None:
             raise UsageError(f"no device at {address}", remedy="adapters lists those that are there")
+        core = self.linux.state(PciCore)
         if adapter.device is not None:
-            self.linux.state(PciCore).unbind(adapter.device)
-            self.leaks += self._free_device(adapter.device, str(adapter.verdict.module))
+            core.unbind(adapter.device)
+            self.leaks += self._end_dma(adapter.device, str(adapter.verdict.module))
+        if (device := core.at(address)) is not None:
+            core.remove(device)
         self.adapters.remove(adapter)
         self.platform.unplug(address)
 

@@ -41,6 +41,12 @@ NO_VENDOR = (0x0000, 0xFFFF)
 #: Capability ids (PCI Code and ID Assignment Specification) that this layer itself needs.
 CAPABILITY_PCI_EXPRESS = 0x10
 
+#: The expansion ROM's base address register of a device and of a PCI-to-PCI bridge; the bits that are no address.
+ROM_ADDRESS = {0: 0x30, 1: 0x38}
+ROM_MASK = 0x7FF
+#: The number that stands for it among BARs.
+ROM = 6
+
 #: BARs of each header layout: a device has six, a PCI-to-PCI bridge two, a CardBus bridge one.
 _BAR_COUNT = {0: 6, 1: 2, 2: 1}
 
@@ -59,7 +65,8 @@ class BarKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """One base address register: ``index`` 0…5, bus ``address`` and ``size`` in bytes (a power of two)."""
+    """One base address register: ``index`` 0…5, ``ROM`` for the expansion ROM's; bus ``address`` and ``size`` in bytes
+    (a power of two)."""
 
     index: int
     kind: BarKind
@@ -82,6 +89,7 @@ class PciFunction:
     """What the scan learned about one function. ``class_code`` has 24 bits: class, subclass, interface.
 
     ``header_type`` is without the multi-function bit, ``interrupt_pin`` 0 for none, 1…4 for INTA…INTD.
+    ``secondary`` and ``subordinate`` are the first and the last bus behind a bridge; 0 for everything else.
     """
 
     address: PciAddress
@@ -95,6 +103,10 @@ class PciFunction:
     interrupt_pin: int
     bars: tuple[Bar, ...]
     capabilities: tuple[Capability, ...]
+    multifunction: bool = False
+    rom: Bar | None = None
+    secondary: int = 0
+    subordinate: int = 0
 
     def __str__(self) -> str:
         """Address and ids, as ``0000:00:05.0 [8086:100e]``."""
@@ -138,6 +150,7 @@ def _identify(platform: Platform, address: PciAddress) -> PciFunction:
     def read(offset: int, size: int) -> int:
         return platform.config_read(address, offset, size)
 
+    multifunction = bool(read(HEADER_TYPE, 1) & MULTI_FUNCTION)
     header_type = read(HEADER_TYPE, 1) & ~MULTI_FUNCTION
     pin = read(INTERRUPT_PIN, 1)
     if pin > 4:
@@ -158,6 +171,8 @@ def _identify(platform: Platform, address: PciAddress) -> PciFunction:
         interrupt_pin=pin,
         bars=tuple(_size_bars(platform, address, _BAR_COUNT.get(header_type, 0))),
         capabilities=tuple(_capabilities(platform, address)),
+        multifunction=multifunction,
+        rom=_size_rom(platform, address, ROM_ADDRESS[header_type]) if header_type in ROM_ADDRESS else None,
     )
 
 
@@ -218,10 +233,21 @@ def _size_bar(platform: Platform, address: PciAddress, index: int, count: int) -
     return Bar(index, kind, prefetchable, value & mask, size)
 
 
+def _size_rom(platform: Platform, address: PciAddress, offset: int) -> Bar | None:
+    """Size the expansion ROM, which is left undecoded: bit 0 is its switch."""
+    platform.config_write(address, offset, 4, ~ROM_MASK & 0xFFFF_FFFF)
+    mask = platform.config_read(address, offset, 4) & ~ROM_MASK
+    platform.config_write(address, offset, 4, 0)
+    size = (~mask & 0xFFFF_FFFF) + 1
+    if not mask or size & (size - 1):
+        return None
+    return Bar(ROM, BarKind.MEMORY32, False, 0, size)
+
+
 def _place(platform: Platform, functions: list[PciFunction]) -> list[PciFunction]:
     """Give the BARs of all functions addresses from the platform's apertures, the largest first."""
     memory, io = platform.apertures.memory, platform.apertures.io
-    wanted = [(function, bar) for function in functions for bar in function.bars]
+    wanted = [(function, bar) for function in functions for bar in _bars(function)]
     wanted.sort(key=lambda pair: -pair[1].size)
     places: dict[tuple[PciAddress, int], int] = {}
     for start, length, kinds in (
@@ -244,6 +270,11 @@ def _place(platform: Platform, functions: list[PciFunction]) -> list[PciFunction
     return [_assign(platform, function, places) for function in functions]
 
 
+def _bars(function: PciFunction) -> tuple[Bar, ...]:
+    """The BARs, the ROM's among them."""
+    return (*function.bars, function.rom) if function.rom else function.bars
+
+
 def _assign(
     platform: Platform, function: PciFunction, places: dict[tuple[PciAddress, int], int]
 ) -> PciFunction:
@@ -253,7 +284,10 @@ def _assign(
         platform.config_write(function.address, offset, 4, bar.address & 0xFFFF_FFFF)
         if bar.kind == BarKind.MEMORY64:
             platform.config_write(function.address, offset + 4, 4, bar.address >> 32)
-    return replace(function, bars=bars)
+    rom = function.rom and replace(function.rom, address=places[function.address, ROM])
+    if rom:
+        platform.config_write(function.address, ROM_ADDRESS[function.header_type], 4, rom.address)
+    return replace(function, bars=bars, rom=rom)
 
 
 def _capabilities(platform: Platform, address: PciAddress) -> list[Capability]:

@@ -54,6 +54,14 @@ SUBSYSTEMS = (
     "netdev_state",
     "netdevice",
     "pci",
+    "pci_access",
+    "pci_managed",
+    "pci_regions",
+    "pci_reset",
+    "pci_rom",
+    "pci_search",
+    "pci_state",
+    "pcie_aspm",
     "platform",
     "printk",
     "qos",
@@ -64,6 +72,7 @@ SUBSYSTEMS = (
     "seq_file",
     "timer",
     "uaccess",
+    "wakeup",
     "workqueue",
 )
 

@@ -25,6 +25,13 @@ def list_add_tail(linux: Linux, entry: int, head: int) -> None:
     first.prev = entry
 
 
+def list_del(linux: Linux, address: int) -> None:
+    """list_del_init: the entry leaves its list and becomes an empty one."""
+    entry = Obj(linux.types, "list_head", address)
+    entry.prev.next, entry.next.prev = entry.next, entry.prev
+    list_init(linux, address)
+
+
 def driver_name(linux: Linux, device: Obj) -> str:
     """The name of the driver bound to a device, "" without one."""
     driver = device.driver
@@ -50,7 +57,6 @@ class Strings:
 no_op(
     "device.py",
     "No power management core runs: a device is awake while its driver is bound.",
-    "device_set_wakeup_enable", "device_set_wakeup_capable", "device_wakeup_enable", "device_wakeup_disable",
     "pm_runtime_enable", "__pm_runtime_disable", "__pm_runtime_resume", "__pm_runtime_suspend", "__pm_runtime_idle",
-    "pm_runtime_allow", "pm_runtime_forbid", "__pm_runtime_set_status", "pm_wakeup_dev_event",
+    "pm_runtime_allow", "pm_runtime_forbid", "__pm_runtime_set_status",
 )  # fmt: skip

@@ -318,6 +318,7 @@ const struct linux_api sched_api[] = {
     API_AS("__SCT__preempt_schedule_notrace", nothing, "no-op", "Preempts.", "Kernel code is never preempted here."),
     API(mutex_lock, "done", "Takes a mutex; taking one's own again stops the driver.", NULL),
     API(mutex_lock_interruptible, "done", "Takes a mutex.", NO_SIGNALS),
+    API_AS("mutex_lock_killable", mutex_lock_interruptible, "done", "Takes a mutex.", NO_SIGNALS),
     API(mutex_trylock, "done", "Takes a mutex if it is free.", NULL),
     API(mutex_unlock, "done", "Gives a mutex back.", NULL),
     API(mutex_is_locked, "done", "Whether somebody holds a mutex.", NULL),

@@ -192,7 +192,10 @@ class Uplink:
 
         Fewer than given means that it is full: offer the rest after ``wait(tx=True)``. Raises LinkDown.
         """
-        return self._alive.transmit(frames) if frames else 0
+        try:
+            return self._alive.transmit(frames) if frames else 0
+        except DeviceGone as error:  # the device went while the call was under way: _dead knows better why
+            raise self._dead or error from None
 
     def transmit_all(self, frames: Sequence[bytes | Frame], timeout: float = 10.0) -> None:
         """Send all frames, waiting for room; TimedOut when ``timeout`` seconds pass in which none was taken."""

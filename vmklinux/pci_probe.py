@@ -1,0 +1,185 @@
+"""The objects of the PCI bus that drivers look into (Linux drivers/pci/probe.c): pci_dev, pci_bus, host bridge."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from vmkernel_core.pci import BarKind
+from vmklinux.device import list_add_tail, list_init
+from vmklinux.kobject import Obj, addressof, cast
+from vmklinux.pci_access import ConfigSpace
+
+if TYPE_CHECKING:
+    from vmkernel_core.pci import Bar, PciFunction
+    from vmkernel_core.platform.base import Platform
+    from vmklinux.linux import Linux
+
+# include/linux/ioport.h; the low four bits of a resource's flags are those of the BAR.
+IORESOURCE_IO, IORESOURCE_MEM, IORESOURCE_PREFETCH, IORESOURCE_MEM_64 = 0x100, 0x200, 0x2000, 0x100000
+IORESOURCE_READONLY, IORESOURCE_SIZEALIGN = 0x4000, 0x40000
+BAR_IO, BAR_MEM_64, BAR_PREFETCH = 1, 4, 8
+# include/uapi/linux/pci_regs.h
+PCI_CAP_ID_PM, PCI_CAP_ID_VPD, PCI_CAP_ID_MSI, PCI_CAP_ID_PCIX, PCI_CAP_ID_EXP, PCI_CAP_ID_MSIX = (
+    1,
+    3,
+    5,
+    7,
+    16,
+    17,
+)
+PCI_EXT_CAP_ID_ERR = 1
+PCI_PM_PMC, PCI_PM_CTRL = 2, 4
+PCI_PM_CAP_D1, PCI_PM_CAP_D2, PCI_PM_CAP_PME_SHIFT = 0x200, 0x400, 11
+PCI_PM_CTRL_STATE_MASK = 3
+PCI_EXP_FLAGS, PCI_EXP_DEVCAP, PCI_EXP_LNKCAP, PCI_EXP_LNKCAP2 = 2, 4, 12, 0x2C
+PCI_EXP_FLAGS_VERS, PCI_EXP_LNKCAP_SLS, PCI_EXP_LNKCAP_DLLLARC = 0xF, 0xF, 0x100000
+PCI_ROM_ADDRESS, PCI_ROM_ADDRESS1 = 0x30, 0x38
+HEADER_BRIDGE = 1
+#: Milliseconds that a device gets from D3hot and from D3cold to D0 (PCI PM 1.2, 5.6.1; Linux's pci_pm_init).
+D3HOT_DELAY, D3COLD_DELAY = 10, 100
+NUMA_NO_NODE = -1
+#: What a device that knows nothing else may be told of a segment: 64 KiB (pci_device_add).
+SEGMENT, SEGMENT_BOUNDARY = 1 << 16, 0xFFFF_FFFF
+
+
+class Buses:
+    """The pci_bus objects by domain and number, each with its host bridge or the bridge above it."""
+
+    def __init__(self, linux: Linux) -> None:
+        """None is there."""
+        self._linux = linux
+        self._buses: dict[tuple[int, int], Obj] = {}
+        self._operations: Obj | None = None
+
+    def at(self, domain: int, number: int) -> Obj:
+        """The bus of that number; a root bus comes with its host bridge."""
+        found = self._buses.get((domain, number))
+        return found if found is not None else self._root(domain, number)
+
+    def _root(self, domain: int, number: int) -> Obj:
+        linux = self._linux
+        host, system = linux.new("pci_host_bridge"), linux.new("pci_sysdata")
+        bus = self._new(domain, number)
+        system.domain, system.node = domain, NUMA_NO_NODE
+        linux.call("device_initialize", addressof(host, "dev"))
+        host.dev.kobj.name = linux.new_string(f"pci{domain:04x}:{number:02x}")
+        host.bus, host.busnr, host.domain_nr, host.sysdata = bus, number, domain, system
+        list_init(linux, addressof(host, "windows"))
+        list_init(linux, addressof(host, "dma_ranges"))
+        bus.sysdata, bus.bridge, host.ops = system, addressof(host, "dev"), bus.ops
+        return bus
+
+    def behind(self, bridge: Obj, number: int) -> Obj:
+        """Make the bus behind a bridge."""
+        parent = bridge.bus
+        domain = cast(self._linux.types, "pci_sysdata", parent.sysdata).domain
+        bus = self._new(domain, number)
+        bus.parent, bus.self, bus.primary = parent, bridge, parent.number
+        bus.sysdata, bus.bridge = parent.sysdata, addressof(bridge, "dev")
+        list_add_tail(self._linux, addressof(bus, "node"), addressof(parent, "children"))
+        bridge.subordinate = bus
+        return bus
+
+    def forget(self, bus: Obj) -> None:
+        """Take a bus out, whose devices have gone."""
+        domain = cast(self._linux.types, "pci_sysdata", bus.sysdata).domain
+        del self._buses[domain, bus.number]
+        self._linux.free(bus)
+
+    def _new(self, domain: int, number: int) -> Obj:
+        linux = self._linux
+        if self._operations is None:
+            self._operations = linux.new("pci_ops")
+            self._operations.read = linux.entry("pci_generic_config_read")
+            self._operations.write = linux.entry("pci_generic_config_write")
+        bus = self._buses[domain, number] = linux.new("pci_bus")
+        bus.number, bus.ops = number, self._operations
+        bus.busn_res.start = bus.busn_res.end = number
+        for member in ("node", "children", "devices", "slots", "resources"):
+            list_init(linux, addressof(bus, member))
+        return bus
+
+
+def setup_device(linux: Linux, function: PciFunction, platform: Platform, name: int) -> Obj:
+    """Make the pci_dev of a function that was found, and the bus behind it where it is a bridge."""
+    linux.state(ConfigSpace).platform = platform
+    address = function.address
+    obj, bus = linux.new("pci_dev"), linux.state(Buses).at(address.domain, address.bus)
+    linux.call("device_initialize", addressof(obj, "dev"))
+    obj.bus, obj.sysdata, obj.devfn = bus, bus.sysdata, address.devfn
+    list_add_tail(linux, addressof(obj, "bus_list"), addressof(bus, "devices"))
+    obj.vendor, obj.device = function.vendor, function.device
+    obj.subsystem_vendor, obj.subsystem_device = function.subsystem_vendor, function.subsystem_device
+    setattr(obj, "class", function.class_code)
+    obj.revision, obj.hdr_type, obj.multifunction = (
+        function.revision,
+        function.header_type,
+        function.multifunction,
+    )
+    obj.rom_base_reg = PCI_ROM_ADDRESS1 if function.header_type == HEADER_BRIDGE else PCI_ROM_ADDRESS
+    obj.pin = function.interrupt_pin
+    if function.interrupt_pin:
+        obj.irq = platform.interrupt_line(address, function.interrupt_pin)
+    obj.error_state = linux.types.enumerator("pci_channel_io_normal")
+    for bar in (*function.bars, *([function.rom] if function.rom else ())):
+        _resource(obj.resource[bar.index], bar, name)
+    _dma(obj)
+    _capabilities(obj, function, platform)
+    obj.dev.parent, obj.dev.bus = bus.bridge, linux.symbols["pci_bus_type"]
+    obj.dev.kobj.name = name
+    if function.secondary:
+        linux.state(Buses).behind(obj, function.secondary)
+    return obj
+
+
+def _resource(resource: Obj, bar: Bar, name: int) -> None:
+    resource.start, resource.end, resource.name = bar.address, bar.address + bar.size - 1, name
+    if bar.kind is BarKind.IO:
+        flags = IORESOURCE_IO | BAR_IO
+    else:
+        flags = IORESOURCE_MEM | (IORESOURCE_PREFETCH | BAR_PREFETCH if bar.prefetchable else 0)
+    if bar.kind is BarKind.MEMORY64:
+        flags |= IORESOURCE_MEM_64 | BAR_MEM_64
+    resource.flags = flags | IORESOURCE_SIZEALIGN
+
+
+def _dma(obj: Obj) -> None:
+    obj.dma_mask = obj.dev.coherent_dma_mask = 0xFFFF_FFFF
+    obj.dev.dma_mask = addressof(obj, "dma_mask")
+    obj.dev.dma_parms = addressof(obj, "dma_parms")
+    obj.dma_parms.max_segment_size, obj.dma_parms.segment_boundary_mask = SEGMENT, SEGMENT_BOUNDARY
+
+
+def _capabilities(obj: Obj, function: PciFunction, platform: Platform) -> None:
+    def read(offset: int, size: int) -> int:
+        return platform.config_read(function.address, offset, size)
+
+    obj.cfg_size = 4096 if function.capability(PCI_CAP_ID_EXP) else 256
+    for capability, member in ((PCI_CAP_ID_MSI, "msi_cap"), (PCI_CAP_ID_MSIX, "msix_cap")):
+        if found := function.capability(capability):
+            setattr(obj, member, found.offset)
+    if found := function.capability(PCI_CAP_ID_VPD):
+        obj.vpd.cap = found.offset
+    if found := function.capability(PCI_CAP_ID_EXP):
+        obj.pcie_cap, obj.pcie_flags_reg = found.offset, read(found.offset + PCI_EXP_FLAGS, 2)
+        obj.devcap = read(found.offset + PCI_EXP_DEVCAP, 4)
+        obj.pcie_mpss = obj.devcap & 7
+        link = read(found.offset + PCI_EXP_LNKCAP, 4)
+        obj.link_active_reporting = bool(link & PCI_EXP_LNKCAP_DLLLARC)
+        if "supported_speeds" in dir(obj):
+            # A vector like Link Capabilities 2's: bit n for the n-th speed; older devices tell the highest only.
+            second = (
+                read(found.offset + PCI_EXP_LNKCAP2, 4) & 0xFE
+                if obj.pcie_flags_reg & PCI_EXP_FLAGS_VERS > 1
+                else 0
+            )
+            obj.supported_speeds = (second or 0xFE) & ((2 << (link & PCI_EXP_LNKCAP_SLS)) - 2)
+    if found := function.capability(PCI_EXT_CAP_ID_ERR, extended=True):
+        obj.aer_cap = found.offset
+    obj.d3hot_delay, obj.d3cold_delay = D3HOT_DELAY, D3COLD_DELAY
+    if found := function.capability(PCI_CAP_ID_PM):
+        able = read(found.offset + PCI_PM_PMC, 2)
+        obj.pm_cap, obj.pme_support = found.offset, able >> PCI_PM_CAP_PME_SHIFT
+        obj.d1_support, obj.d2_support = bool(able & PCI_PM_CAP_D1), bool(able & PCI_PM_CAP_D2)
+        obj.current_state = read(found.offset + PCI_PM_CTRL, 2) & PCI_PM_CTRL_STATE_MASK
+        obj.dev.power.can_wakeup = obj.pme_support != 0

@@ -1,0 +1,31 @@
+"""Active-state power management of links (Linux drivers/pci/pcie/aspm.c): nothing here switches it on."""
+
+from __future__ import annotations
+
+import errno
+from typing import TYPE_CHECKING
+
+from vmklinux.api import linux_api
+from vmklinux.pci import pci_device
+
+if TYPE_CHECKING:
+    from vmklinux.kobject import Obj
+    from vmklinux.linux import Linux
+
+#: PCI Express Base 3.0, 7.8.7: Link Control, its bits ASPM L0s and L1; Linux's PCIE_LINK_STATE_L0S and _L1 are the same.
+LINK_CONTROL, ASPM = 0x10, 3
+
+
+@linux_api(
+    "pci_disable_link_state_locked", partial="L1 substates, which nothing here switches on, are not touched."
+)
+def pci_disable_link_state(linux: Linux, pdev: Obj, state: int) -> int:
+    """Keep the link to the device out of L0s or L1: both of its ends forget them, the device first."""
+    bridge = pdev.bus.self
+    if not pdev.pcie_cap or not bridge or not bridge.pcie_cap:
+        return -errno.EINVAL
+    for end in (pdev, bridge):
+        device = pci_device(linux, end)
+        at = end.pcie_cap + LINK_CONTROL
+        device.write(at, 2, device.read(at, 2) & ~(state & ASPM))
+    return 0
