@@ -16,6 +16,7 @@ TYPE_CHECKING = False  # as in typing, whose import would cost more than all the
 if TYPE_CHECKING:
     from hcl.errors import BadIds, HclError, RegistryError, UnknownKernel
     from hcl.names import device_name
+    from hcl.unlisted import Claimants
     from hcl.verdict import Loser, Rung, Status, Verdict
 
 __all__ = [
@@ -50,17 +51,28 @@ if not TYPE_CHECKING:  # a type checker is to know which names there are
 
 
 def lookup(
-    vendor: int, device: int, subvendor: int, subdevice: int, pci_class: int, *, kernel: str = "6.1"
+    vendor: int,
+    device: int,
+    subvendor: int,
+    subdevice: int,
+    pci_class: int,
+    *,
+    kernel: str = "6.1",
+    claimants: "Claimants | None" = None,
 ) -> "Verdict":
     """The list's verdict on a PCI device: its four ids (16 bits each) and its class code (24 bits).
 
     The ladder is: all four ids, vendor and device, vendor and class under a mask, unknown. Within a rung
     the row with more detail wins, then the driver with the higher priority. Any device gets a verdict.
-    ``kernel`` is a release or its beginning: ``6.1``, ``6.12.107+deb13-amd64``.
+    ``kernel`` is a release or its beginning: ``6.1``, ``6.12.107+deb13-amd64``. ``claimants`` tells which of its
+    modules claim a device: modalias to module names, the nearest first. It is asked when no row of the list matches,
+    and only for devices of the classes in ``hcl.unlisted``; what a module claims is ``compatible``.
 
     Raises BadIds for a value out of range, UnknownKernel for a kernel that the list does not cover and
     RegistryError when the list itself is damaged.
     """
     from hcl.reading import shipped
 
-    return shipped().lookup(vendor, device, subvendor, subdevice, pci_class, kernel=kernel)
+    return shipped().lookup(
+        vendor, device, subvendor, subdevice, pci_class, kernel=kernel, claimants=claimants
+    )

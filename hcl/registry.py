@@ -9,6 +9,7 @@ from typing import Annotated
 import msgspec
 
 from hcl.errors import BadIds, RegistryError, UnknownKernel
+from hcl.unlisted import Claimants, ask
 from hcl.verdict import Loser, Rung, Status, Verdict
 
 Ids = tuple[int, int | None, int | None, int | None]
@@ -128,6 +129,7 @@ class Registry:
         pci_class: int,
         *,
         kernel: str = "6.1",
+        claimants: Claimants | None = None,
     ) -> Verdict:
         """The verdict on one device; see ``hcl.lookup``."""
         series = self._series(kernel)
@@ -155,27 +157,13 @@ class Registry:
             for claim in self._index.get(ids, ())
             if (pci_class ^ claim.pci_class) & claim.class_mask == 0
         ]
-        name = f"{vendor:04x}:{device:04x}"
         if not matching:
-            return Verdict(
-                device=name,
-                subsystem=f"{subvendor:04x}:{subdevice:04x}",
-                pci_class=f"{pci_class:06x}",
-                kernel=series,
-                rung=Rung.UNKNOWN,
-                driver=None,
-                module=None,
-                status=Status.UNKNOWN,
-                evidence=None,
-                losers=(),
-                reason=f"{name} is listed, but only with another subsystem or class."
-                if (vendor, device) in self._pairs
-                else f"{name} is not listed, nor is its vendor with class {pci_class:06x}.",
-            )
+            return self._unlisted((vendor, device, subvendor, subdevice), pci_class, kernel, claimants)
         winner = matching[0]
         service = winner.services[series]
         support = self.drivers[winner.driver].modules[service.module] if service else _UNSERVED
         served = f"{service} serves it" if service else "no module serves it"
+        name = f"{vendor:04x}:{device:04x}"
         return Verdict(
             device=name,
             subsystem=f"{subvendor:04x}:{subdevice:04x}",
@@ -188,6 +176,37 @@ class Registry:
             evidence=support.evidence,
             losers=tuple(self._loser(claim, winner, series) for claim in matching[1:]),
             reason=f"{name} is {winner.driver}'s by {_RUNG_NAMES[winner.rung]}; {served} in Linux {series}.",
+        )
+
+    def _unlisted(
+        self, ids: tuple[int, int, int, int], pci_class: int, kernel: str, claimants: Claimants | None
+    ) -> Verdict:
+        """The verdict on a device that no row matches: what the kernel's modules say of it."""
+        vendor, device, subvendor, subdevice = ids
+        name = f"{vendor:04x}:{device:04x}"
+        reason = (
+            f"{name} is listed, but only with another subsystem or class"
+            if (vendor, device) in self._pairs
+            else f"{name} is not listed, nor is its vendor with class {pci_class:06x}"
+        )
+        modules: tuple[str, ...] = ()
+        why = ""
+        if claimants is not None:
+            modules, why = ask(claimants, ids, pci_class, kernel)
+            reason = f"{reason}; {why}"
+        return Verdict(
+            device=name,
+            subsystem=f"{subvendor:04x}:{subdevice:04x}",
+            pci_class=f"{pci_class:06x}",
+            kernel=self._series(kernel),
+            rung=Rung.COMPATIBLE if modules else Rung.UNKNOWN,
+            driver=None,
+            module=modules[0] if modules else None,
+            status=Status.COMPATIBLE if modules else Status.UNKNOWN,
+            evidence=why if modules else None,
+            losers=(),
+            reason=f"{reason}.",
+            claimants=modules,
         )
 
     def _series(self, kernel: str) -> str:

@@ -19,6 +19,8 @@ class Rung(StrEnum):
     """Vendor and device are named (and perhaps the subsystem vendor)."""
     CLASS = "class"
     """The vendor is named, and the class code under a mask."""
+    COMPATIBLE = "compatible"
+    """No row of the registry matches, but a module of the running kernel claims the device."""
     UNKNOWN = "unknown"
     """No row of the registry matches."""
 
@@ -29,7 +31,9 @@ class Status(StrEnum):
     CERTIFIED = "certified"
     """A certification run proved it; the verdict's evidence names the run."""
     COMPATIBLE = "compatible"
-    """It was seen working, with no certification run yet; the evidence says what was seen."""
+    """It was seen working, with no certification run yet, or a module of the running kernel claims a device that
+    the registry does not name; the evidence says which.
+    """
     UNSUPPORTED = "unsupported"
     """Nothing drives it, or an operator chose another module than the registry does."""
     UNKNOWN = "unknown"
@@ -71,16 +75,31 @@ class Verdict(msgspec.Struct, frozen=True):
     """The other rows that matched, the nearest first."""
     reason: str
     """One sentence for people."""
+    claimants: tuple[str, ...] = ()
+    """Modules of the running kernel that claim a device which the registry does not name, the nearest first.
+
+    ``module`` is one of them. Where its driver refuses the device, another's may take it, as under Linux.
+    """
+
+    def taken_by(self, module: str) -> Verdict:
+        """The verdict after this one of the claimants took the device."""
+        if module == self.module:
+            return self
+        refused = ", ".join(self.claimants[: self.claimants.index(module)])
+        reason = f"{self.reason.rstrip('.')}; {module} took it, {refused} did not."
+        return msgspec.structs.replace(self, module=module, reason=reason)
 
     def overridden(self, module: str) -> Verdict:
         """The verdict after an operator chose this Linux module instead; logged as a warning.
 
-        The status is ``unsupported`` from then on. Naming the module that the list names changes nothing.
+        The status is ``unsupported`` from then on, and no other module is tried. Naming the module that the list
+        names changes nothing.
         """
-        if module == self.module:
+        if module == self.module and not self.claimants:
             return self
-        reason = f"an operator chose {module} instead of {self.module or 'no module'} for {self.device}"
+        instead = f" instead of {self.module or 'no module'}" if module != self.module else ""
+        reason = f"an operator chose {module}{instead} for {self.device}"
         _log.warning("%s: unsupported from now on", reason)
         return msgspec.structs.replace(
-            self, module=module, status=Status.UNSUPPORTED, evidence=None, reason=f"{reason}."
+            self, module=module, status=Status.UNSUPPORTED, evidence=None, reason=f"{reason}.", claimants=()
         )

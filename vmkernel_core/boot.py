@@ -5,11 +5,12 @@ This is the one file of vmkernel_core that knows vmklinux and hcl.
 
 from __future__ import annotations
 
+import errno
 import logging
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import hcl
 from vmkernel_core._core import ffi, lib
@@ -24,6 +25,7 @@ from vmklinux.errors import DriverRefused, DriverStopped
 from vmklinux.ioremap import Windows
 from vmklinux.linux import Linux
 from vmklinux.loader import Leak, Loader
+from vmklinux.module.errors import ModuleError
 from vmklinux.netdevice import NetDevice, NetDevices
 from vmklinux.pci import PciCore, PciDevice
 
@@ -36,6 +38,10 @@ if TYPE_CHECKING:
     from vmklinux.kernels import Kernel
 
 log = logging.getLogger(__name__)
+
+
+#: What becomes of devices that the HCL does not name.
+Policy = Literal["default", "strict"]
 
 
 class NoDriver(VmkError):
@@ -61,6 +67,8 @@ class VMkernel:
     ``kernel`` is a release or its beginning (``"6.1"``); ``modules`` overrides the HCL, PCI address or
     ``vendor:device`` to module name (the device is then "unsupported"); ``settings`` are module parameters, by
     module or by the PCI address of the device that the module is loaded for.
+    ``policy`` is what becomes of a network or storage device that the HCL does not name: "default" lets a module of the
+    kernel that claims it try, with a warning in the log; "strict" refuses it, with NoDriver in its Adapter.
     ``core`` puts the platform and the driver on that one core, where waking each other costs least (cores.one_core).
     ``seconds`` tells how long the image, loading and probing took.
     """
@@ -73,6 +81,7 @@ class VMkernel:
         memory: int = 256 << 20,
         modules: Mapping[str, str] | None = None,
         settings: Mapping[str, Sequence[str]] | None = None,
+        policy: Policy = "default",
         allow_unresolved: bool = False,
         core: int | None = None,
     ) -> None:
@@ -86,6 +95,7 @@ class VMkernel:
         self._size = memory
         self._overrides = dict(modules or {})
         self._settings = dict(settings or {})
+        self._policy = policy
         self._allow_unresolved = allow_unresolved
         self._core = core
         self._stack = ExitStack()
@@ -160,7 +170,7 @@ class VMkernel:
     def _add(self, function: PciFunction) -> None:
         verdict = hcl.lookup(
             function.vendor, function.device, function.subsystem_vendor, function.subsystem_device,
-            function.class_code, kernel=self.kernel.release,
+            function.class_code, kernel=self.kernel.release, claimants=self.kernel.claimants,
         )  # fmt: skip
         ids = f"{function.vendor:04x}:{function.device:04x}"
         override = self._overrides.get(str(function.address)) or self._overrides.get(ids)
@@ -179,10 +189,44 @@ class VMkernel:
     # ---- modules ----
 
     def bind(self, adapter: Adapter) -> None:
-        """Load the module that the verdict names and let its driver probe the device. NoDriver, DriverRefused ..."""
-        name = adapter.verdict.module
-        if name is None:
-            raise NoDriver(f"no module may serve {adapter.function}", remedy=adapter.verdict.reason)
+        """Load the module that the verdict names and let its driver probe the device. NoDriver, DriverRefused ...
+
+        For a device that the list does not name, each module that claims it is tried, until one takes the device.
+        """
+        verdict = adapter.verdict
+        if verdict.module is None:
+            raise NoDriver(f"no module may serve {adapter.function}", remedy=verdict.reason)
+        if verdict.claimants:
+            self._bind_unlisted(adapter)
+        else:
+            self._bind_to(adapter, verdict.module)
+
+    def _bind_unlisted(self, adapter: Adapter) -> None:
+        verdict = adapter.verdict
+        if self._policy == "strict":
+            raise NoDriver(
+                f"the HCL does not name {adapter.function}, and its policy is strict",
+                where=verdict.reason.rstrip("."),
+                remedy="the policy 'default' lets such a module try",
+            )
+        log.warning("%s: not certified: %s", adapter.function, verdict.reason)
+        refusals: list[VmkError] = []
+        for name in verdict.claimants:
+            loaded = set(self.loader.modules)
+            try:
+                self._bind_to(adapter, name)
+            except (DriverRefused, ModuleError, NoDriver) as error:
+                log.info("%s: %s", adapter.function, error)
+                refusals.append(error)
+                for module in [new for new in self.loader.modules if new not in loaded][::-1]:
+                    self.leaks += self.unload(module)
+            else:
+                adapter.verdict = verdict.taken_by(name)
+                return
+        # That a driver does not know the device says less than what keeps another from running.
+        raise min(refusals, key=lambda error: getattr(error, "errno", None) in (errno.ENODEV, errno.ENXIO))
+
+    def _bind_to(self, adapter: Adapter, name: str) -> None:
         core = self.linux.state(PciCore)
         before = len(core.drivers)
         if name.replace("-", "_") not in self.loader.modules:

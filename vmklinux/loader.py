@@ -176,6 +176,25 @@ class Loader:
         log.info("loaded %s from %s", module.name, path)
         return module
 
+    def request(self, modalias: str) -> list[str]:
+        """Load every module that claims a device of a driver's own making (``virtio:d00000001v00001AF4``).
+
+        The names of those that were loaded now. One that cannot be loaded is a warning: another may do, and the
+        device is there in any case. What the kernel has built in is there already.
+        """
+        loaded = []
+        for alias in self.linux.kernel.aliases.matching(modalias):
+            name = alias.module.replace("-", "_")
+            if alias.builtin or name in self.modules:
+                continue
+            try:
+                self.load(name)
+            except VmkError as error:
+                log.warning("%s, which claims %s, is not loaded: %s", name, modalias, error)
+            else:
+                loaded.append(name)
+        return loaded
+
     def unload(self, name: str) -> list[Leak]:
         """Run a module's exit function and free it; what it left behind (and was taken back).
 

@@ -22,7 +22,7 @@ from vmkernel_core.platform.base import PciAddress
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vmkernel_core.boot import Adapter, VMkernel
+    from vmkernel_core.boot import Adapter, Policy, VMkernel
     from vmkernel_core.net.uplink import Uplink
     from vmkernel_core.platform.model import ModelPlatform
     from vmkernel_core.platform.qemu import QemuPlatform
@@ -74,7 +74,12 @@ _MACHINES: dict[str, Callable[[str], _Machine]] = {"qemu": _qemu, "model": _mode
 
 
 @click.command()
-@click.option("--device", default="e1000", show_default=True, help="Any network device of QEMU's -device.")
+@click.option(
+    "--device",
+    default="e1000",
+    show_default=True,
+    help="A network device of QEMU's -device for which the kernel has a module.",
+)
 @click.option(
     "--platform", type=click.Choice(list(_MACHINES)), default="qemu", show_default=True, help="The hardware."
 )
@@ -89,6 +94,14 @@ _MACHINES: dict[str, Callable[[str], _Machine]] = {"qemu": _qemu, "model": _mode
 @click.option(
     "-p", "settings", metavar="NAME=VALUE", multiple=True, help="A parameter of the module; repeatable."
 )
+@click.option(
+    "--hcl",
+    "policy",
+    type=click.Choice(["default", "strict"]),
+    default="default",
+    show_default=True,
+    help="Whether a device that the HCL does not name may be driven by a module that claims it.",
+)
 @click.option("--module", metavar="NAME", help="Load this module instead of the HCL's (unsupported).")
 @click.option(
     "--allow-unresolved", is_flag=True, help="Load it even if it needs symbols that nothing here serves."
@@ -100,14 +113,16 @@ def demo(
     frames: int,
     kernel: str | None,
     settings: Sequence[str],
+    policy: Policy,
     module: str | None,
     allow_unresolved: bool,
     as_json: bool,
 ) -> None:
     """Let an unmodified Linux driver move frames, and check them.
 
-    The HCL names the module for the device; it is loaded, probes the device and brings the link up. N frames
-    of all sizes go out to a peer process, which checks every byte, and N come in; then the module is unloaded.
+    The HCL names the module for the device, or else the kernel's modules say which of them claims it; that is loaded,
+    probes the device and brings the link up. N frames of all sizes go out to a peer process, which checks every
+    byte, and N come in; then the module is unloaded.
     """
     # The peer starts while this process imports and boots.
     with Interruption() as ctrl_c, PeerProcess() as peer:
@@ -121,6 +136,7 @@ def demo(
             kernel=kernel,
             modules={str(machine.address): module} if module else {},
             settings={str(machine.address): settings},
+            policy=policy,
             allow_unresolved=allow_unresolved,
         )
         result = _run(host, machine, device, peer, frames, ctrl_c)
@@ -188,8 +204,8 @@ def _bound(adapter: Adapter, device: str) -> Uplink:
         raise adapter.error
     if adapter.verdict.module is None:
         raise NoDriver(
-            f"the HCL has no module for {device}",
-            where=adapter.verdict.reason,
+            f"there is no module for {device}",
+            where=adapter.verdict.reason.rstrip("."),
             remedy="--module NAME tries one",
         )
     if adapter.uplink is None:

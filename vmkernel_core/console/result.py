@@ -18,7 +18,10 @@ class NotVerified(VmkError):
 
 
 class HclSays(msgspec.Struct, frozen=True):
-    """The part of the HCL's verdict that tells which module was taken, and why."""
+    """The part of the HCL's verdict that tells which module was taken, and why.
+
+    A device that the list does not name has no driver there; ``rung`` is "compatible" when a module claims it.
+    """
 
     driver: str | None
     rung: str
@@ -74,7 +77,7 @@ def show(result: Result, leaks: Sequence[str]) -> None:
     table.add_column(overflow="fold")
     seconds = msgspec.structs.asdict(result.seconds)
     rows: list[tuple[str, str]] = [
-        ("HCL", f"{result.hcl.driver or 'no driver'}, by {result.hcl.rung}: module {result.hcl.module}"),
+        ("HCL", _hcl(result.hcl)),
         ("module", result.module_path),
         ("kernel", result.kernel),
         ("MAC", result.mac),
@@ -88,6 +91,12 @@ def show(result: Result, leaks: Sequence[str]) -> None:
     for row in rows:
         table.add_row(*row)
     Console(markup=False, highlight=False).print(table)
+
+
+def _hcl(says: HclSays) -> str:
+    if says.driver is None:
+        return f"not on the list; {says.rung}: module {says.module}"
+    return f"{says.driver}, by {says.rung}: module {says.module}"
 
 
 def _way(way: Way) -> str:

@@ -9,10 +9,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from vmklinux.kernels.compressed import check_vmlinuz, read_vmlinux
 from vmklinux.kernels.errors import BadKernelImage, ModuleNotFound, NoKernel
 from vmklinux.kernels.releases import age_key, begins
+
+if TYPE_CHECKING:
+    from vmklinux.kernels.modalias import Aliases
 
 DEFAULT_SERIES = "6.1"
 """The series that is taken when nobody says which: the one with the longest proof here."""
@@ -99,6 +103,17 @@ class Kernel:
             for file in files
             if _MODULE_FILE.fullmatch(file)
         )
+
+    @cached_property
+    def aliases(self) -> Aliases:
+        """Which of its modules claim a device; read, or made, when it is first asked for."""
+        from vmklinux.kernels.aliases import read_aliases
+
+        return read_aliases(self, cache_dir() / ".aliases")
+
+    def claimants(self, modalias: str) -> tuple[str, ...]:
+        """The names of the modules that claim the device of that modalias, the nearest first; see Aliases."""
+        return tuple(alias.module for alias in self.aliases.matching(modalias))
 
     def vmlinux(self) -> bytes:
         """The decompressed kernel, some 60 MB of ELF and relocation table; raises BadKernelImage."""

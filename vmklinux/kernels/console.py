@@ -1,7 +1,8 @@
-"""The commands ``vmk kernel fetch`` and ``vmk kernel list``."""
+"""The commands ``vmk kernel fetch``, ``vmk kernel list`` and ``vmk kernel aliases``."""
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from vmkernel_core.errors import UsageError
+
 if TYPE_CHECKING:
     from rich.progress import TaskID
 
     from vmklinux.kernels import Kernel, Progress
+    from vmklinux.kernels.modalias import Alias
 
 
 @click.group()
@@ -61,6 +65,40 @@ def _print_json(known: list[Kernel]) -> None:
         for each in known
     ]
     click.echo(json.dumps(rows, indent=2))
+
+
+@kernel.command()
+@click.argument("device", metavar="PCI-ID|MODALIAS")
+@click.option("--kernel", "release", metavar="RELEASE", help="A kernel release or its beginning, like 6.12.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON: pattern, module, builtin of each.")
+def aliases(device: str, release: str | None, as_json: bool) -> None:
+    """Show which network and storage modules of a kernel claim a device, the nearest first.
+
+    The device is vendor:device in hexadecimal, like 10ec:8139, or a modalias as Linux has it in
+    /sys/bus/*/devices/*/modalias.
+    """
+    from vmklinux.kernels import find
+
+    found_kernel = find(release)
+    found = _claiming(device, found_kernel)
+    if as_json:
+        import msgspec
+
+        rows = [msgspec.structs.asdict(alias) for alias in found]
+        click.echo(msgspec.json.format(msgspec.json.encode(rows), indent=2))
+        return
+    if not found:
+        click.echo(f"no module of {found_kernel.release} claims {device}", err=True)
+    for alias in found:
+        click.echo(f"{alias.module}{' (built in)' if alias.builtin else ''}  {alias.pattern}")
+
+
+def _claiming(device: str, kernel: Kernel) -> list[Alias]:
+    if ids := re.fullmatch(r"([0-9a-f]{4}):([0-9a-f]{4})", device, re.ASCII | re.IGNORECASE):
+        return kernel.aliases.naming(int(ids[1], 16), int(ids[2], 16))
+    if not re.match(r"[a-z0-9_-]+:[^:]", device, re.IGNORECASE):
+        raise UsageError(f"{device!r} is neither a PCI id nor a modalias", remedy="write it like 10ec:8139")
+    return kernel.aliases.matching(device)
 
 
 @contextmanager

@@ -1,0 +1,51 @@
+"""Devices that the list does not name: which of a kernel's modules may serve them all the same.
+
+A kernel's modules say themselves which devices they claim. What they say is taken for devices of the classes
+below and for modules that are not barred, and for nothing else: a bridge or a bus controller is no device to drive.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+Claimants = Callable[[str], Sequence[str]]
+"""Answers a modalias, as ``modalias`` makes it, with the names of the modules that claim it, the nearest first."""
+
+DRIVEN_CLASSES = {0x01: "storage controllers", 0x02: "network controllers"}
+"""The base classes whose devices are driven without being listed (PCI Code and ID Assignment Specification 1.11, 1)."""
+
+BARRED = {
+    "ata_generic": "it claims every IDE controller, and drives only those that firmware has set up",
+    "pata_acpi": "it claims every IDE controller, and drives only those that ACPI describes",
+}
+"""Modules that never serve a device by their own claim, and why."""
+
+
+def modalias(ids: tuple[int, int, int, int], pci_class: int) -> str:
+    """A PCI device's name for modules' claims: Linux's pci_uevent (drivers/pci/pci-driver.c) makes the same.
+
+    ``ids`` are those of vendor, device, subsystem vendor and subsystem device.
+    """
+    vendor, device, subvendor, subdevice = ids
+    return (
+        f"pci:v{vendor:08X}d{device:08X}sv{subvendor:08X}sd{subdevice:08X}"
+        f"bc{pci_class >> 16:02X}sc{pci_class >> 8 & 0xFF:02X}i{pci_class & 0xFF:02X}"
+    )
+
+
+def ask(
+    claimants: Claimants, ids: tuple[int, int, int, int], pci_class: int, kernel: str
+) -> tuple[tuple[str, ...], str]:
+    """The modules that may serve an unlisted device, the nearest first, and a clause that says why these."""
+    if pci_class >> 16 not in DRIVEN_CLASSES:
+        return (), f"of what is not listed, only {' and '.join(DRIVEN_CLASSES.values())} are driven"
+    found = claimants(modalias(ids, pci_class))
+    allowed = tuple(name for name in found if name not in BARRED)
+    if allowed:
+        return (
+            allowed,
+            f"{' and '.join(allowed)} of Linux {kernel} claim{'s' if len(allowed) == 1 else ''} it",
+        )
+    if found:
+        return (), f"{found[0]} may not have it: {BARRED[found[0]]}"
+    return (), f"no module of Linux {kernel} claims it"

@@ -1,0 +1,93 @@
+"""Devices that no entry of the list names: a module of the kernel that claims one is tried, with a notice.
+
+Both sides are independent: Debian's unmodified modules, QEMU's rtl8139.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.e2e.conftest import exchange
+from vmkernel_core.boot import Adapter, NoDriver, VMkernel
+from vmkernel_core.platform.qemu import QemuPlatform
+from vmklinux.kernels import Kernel
+
+if TYPE_CHECKING:
+    from vmkernel_core.boot import Policy
+
+
+def _host(kernel: Kernel, policy: Policy = "default") -> VMkernel:
+    platform = QemuPlatform(["rtl8139,netdev=wire0,addr=5"])
+    return VMkernel(platform, kernel=kernel.release, policy=policy, allow_unresolved=True)
+
+
+def _card(host: VMkernel) -> Adapter:
+    (card,) = (adapter for adapter in host.adapters if adapter.function.vendor == 0x10EC)
+    return card
+
+
+def test_a_module_that_claims_it_drives_it(kernel: Kernel, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), _host(kernel) as host:
+        card = _card(host)
+        assert (card.verdict.status, card.verdict.driver, card.verdict.module) == (
+            "compatible",
+            None,
+            "8139cp",
+        )
+        (notice,) = (record.message for record in caplog.records if record.name == "vmkernel_core.boot")
+        assert notice == f"{card.function}: not certified: {card.verdict.reason}"
+        assert f"8139cp and 8139too of Linux {kernel.release} claim it" in notice
+        others = [adapter.verdict for adapter in host.adapters if adapter is not card]
+        assert others
+        assert {verdict.module for verdict in others} == {None}, "a bridge is no device to drive"
+        assert list(host.loader.modules) == ["mii", "8139cp"]
+        exchange(host)
+    assert host.leaks == []
+
+
+def test_strict(kernel: Kernel, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level(logging.WARNING), _host(kernel, "strict") as host:
+        card = _card(host)
+        assert isinstance(card.error, NoDriver)
+        assert (card.verdict.rung, card.uplink) == ("compatible", None)
+        assert "10ec:8139" in str(card.error)
+        assert "policy is strict" in str(card.error)
+        assert str(card.error) in caplog.text
+        assert not host.loader.modules
+
+
+def test_who_refuses_it_makes_room_for_the_next(
+    kernel: Kernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """e1000 has no such id, and 8139too's probe returns ENODEV for a card of this revision: both go again."""
+    monkeypatch.setattr(Kernel, "claimants", lambda self, modalias: ("e1000", "8139too", "8139cp"))
+    with caplog.at_level(logging.INFO), _host(kernel) as host:
+        verdict = _card(host).verdict
+        assert (verdict.module, verdict.claimants) == ("8139cp", ("e1000", "8139too", "8139cp"))
+        assert verdict.reason.endswith("8139cp took it, e1000, 8139too did not.")
+        assert f"8139too refused the device: error {errno.ENODEV}" in caplog.text
+        assert list(host.loader.modules) == ["mii", "8139cp"]
+        exchange(host)
+    assert host.leaks == []
+
+
+def test_nobody_takes_it(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Kernel, "claimants", lambda self, modalias: ("e1000",))
+    with _host(kernel) as host:
+        assert str(_card(host).error) == f"e1000 does not claim the device ({_card(host).function})"
+        assert not host.loader.modules
+    assert host.leaks == []
+
+
+def test_modules_on_request(kernel: Kernel) -> None:
+    """As Linux's request_module: those that claim it and are not there yet."""
+    e1000 = "pci:v00008086d0000100Esv00001AF4sd00001100bc02sc00i00"
+    with _host(kernel) as host:
+        assert host.loader.request(e1000) == ["e1000"]
+        assert host.loader.request(e1000) == []
+        assert host.loader.request("nobody:knows") == []
+    assert host.leaks == []
