@@ -40,11 +40,16 @@ class Emulated:
 
 #: The files that declare functions of the emulated API, by their names below vmklinux.
 SUBSYSTEMS = (
+    "bus",
+    "class_",
     "clk",
+    "dd",
     "debugfs",
     "device",
+    "devres",
     "dma",
     "dmi",
+    "driver",
     "firmware",
     "ioremap",
     "irq",
@@ -70,6 +75,7 @@ SUBSYSTEMS = (
     "route",
     "rtnl",
     "seq_file",
+    "sysfs",
     "timer",
     "uaccess",
     "wakeup",

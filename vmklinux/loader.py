@@ -10,6 +10,10 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.errors import UsageError, VmkError
 from vmkernel_core.memory import load_bytes, store, store_bytes
+from vmklinux.bus import Buses
+from vmklinux.class_ import Classes
+from vmklinux.dd import device_name
+from vmklinux.device import Devices
 from vmklinux.errors import DriverRefused
 from vmklinux.image import bug_entries
 from vmklinux.ioremap import Windows
@@ -47,7 +51,7 @@ class SensitiveCode(ModuleError):
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Something not given back: ``kind`` (memory, window, irq, timer, work, dma), ``where`` it was taken."""
+    """Something not given back: ``kind`` (memory, irq, timer, driver, dma ...), ``where`` it was taken."""
 
     kind: str
     what: str
@@ -102,11 +106,20 @@ class Module:
             found.append(Leak("timer", f"timer_list at {timer:#x}", self.name))
         for work in self.linux.state(Workqueues).owned(low, high):
             found.append(Leak("work", f"work_struct at {work:#x}", self.name))
+        for driver in self.linux.state(Buses).owned(low, high):
+            found.append(Leak("driver", self.linux.string(driver.name), self.name))
+        for device in self.linux.state(Devices).owned(low, high):
+            found.append(Leak("device", device_name(self.linux, device), self.name))
         return found
 
     def silence(self) -> None:
         """See to it that nothing calls the module's code any more, and that its devices reach no memory."""
         linux = self.linux
+        for device in linux.state(Devices).bound(self.base, self.end):
+            linux.state(PciCore).cut_off(device)
+        linux.state(Devices).abandon(self.base, self.end)
+        linux.state(Buses).abandon(self.base, self.end)
+        linux.state(Classes).abandon(self.base, self.end)
         linux.state(PciCore).abandon(self.base, self.end)
         linux.state(NetDevices).abandon(self.base, self.end)
         linux.state(Rtnl).abandon(self.base, self.end)

@@ -13,14 +13,13 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import lib
 from vmkernel_core.pci import BarKind
 from vmklinux.api import linux_api
-from vmklinux.device import list_del
+from vmklinux.device import ancestors, list_del
+from vmklinux.devres import Devres
 from vmklinux.kobject import Obj, addressof
 from vmklinux.pci_probe import Buses, setup_device
 from vmklinux.wakeup import Wakeups
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vmkernel_core.pci import PciFunction
     from vmkernel_core.platform.base import PciAddress, Platform
     from vmklinux.linux import Linux
@@ -39,7 +38,6 @@ PCI_ANY_ID = 0xFFFF_FFFF
 class PciDevice:
     """A pci_dev and what stands behind it. ``regions`` are the BARs that its driver asked for.
 
-    ``on_unbind`` is what pcim_* functions promised to undo when the driver lets go, the latest first.
     ``saved`` is what pci_save_state kept, by offset and size; ``table`` is pcim_iomap_table's.
     """
 
@@ -50,7 +48,6 @@ class PciDevice:
     driver: Obj | None = None
     regions: set[int] = field(default_factory=set)
     saved: dict[tuple[int, int], int] = field(default_factory=dict)
-    on_unbind: list[Callable[[], object]] = field(default_factory=list)
     table: int = 0
 
     def read(self, offset: int, size: int) -> int:
@@ -69,11 +66,6 @@ class PciDevice:
         """Offset of a capability, or 0."""
         found = self.function.capability(id)
         return found.offset if found else 0
-
-    def release_managed(self) -> None:
-        """Undo what pcim_* functions promised to undo."""
-        while self.on_unbind:
-            self.on_unbind.pop()()
 
 
 class PciCore:
@@ -116,10 +108,21 @@ class PciCore:
         mappings: int = lib.linux_dma_end(addressof(device.obj, "dev"))
         return mappings
 
+    def of(self, device: Obj) -> PciDevice | None:
+        """The PCI device that a struct device is, or is behind (a virtio device, a net_device's); None for none."""
+        above = {int(ancestor) for ancestor in ancestors(device)}
+        return next((pci for pci in self.devices.values() if addressof(pci.obj, "dev") in above), None)
+
+    def cut_off(self, device: Obj) -> None:
+        """Let the PCI device that a struct device is behind reach no memory: the driver is dead."""
+        if (found := self.of(device)) is not None:
+            found.command(clear=PCI_COMMAND_MASTER)
+
     def abandon(self, low: int, high: int) -> None:
         """Cut devices off whose driver lies in [low, high) and forget the drivers: their code does not run again."""
         for device in self.devices.values():
             if device.driver is not None and low <= int(device.driver) < high:
+                self.linux.state(Devres).forget(device.obj.dev)
                 self._let_go(device)
         self.drivers = [driver for driver in self.drivers if not low <= int(driver) < high]
 
@@ -150,7 +153,7 @@ class PciCore:
             self._let_go(device)
 
     def _let_go(self, device: PciDevice) -> None:
-        device.release_managed()
+        self.linux.state(Devres).release_all(device.obj.dev)
         device.driver = None
         device.regions.clear()
         device.obj.dev.driver = device.obj.driver = device.obj.dev.driver_data = 0

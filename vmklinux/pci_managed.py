@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import lib
 from vmkernel_core.memory import load, store
 from vmklinux.api import linux_api
+from vmklinux.devres import Devres
 from vmklinux.ioremap import Windows
 from vmklinux.pci import (
     PCI_COMMAND,
@@ -37,7 +38,7 @@ def pcim_enable_device(linux: Linux, pdev: Obj) -> int:
     error = pci_enable_device(linux, pdev)
     if not error and not pdev.is_managed:
         pdev.is_managed = 1
-        pci_device(linux, pdev).on_unbind.append(partial(_end, linux, pdev))
+        linux.state(Devres).action(pdev.dev, partial(_end, linux, pdev))
     return error
 
 
@@ -50,7 +51,7 @@ def _end(linux: Linux, pdev: Obj) -> None:
 @linux_api()
 def pcim_set_mwi(linux: Linux, dev: Obj) -> int:
     """Allow memory-write-invalidate until the driver lets go."""
-    pci_device(linux, dev).on_unbind.append(partial(pci_clear_mwi, linux, dev))
+    linux.state(Devres).action(dev.dev, partial(pci_clear_mwi, linux, dev))
     return pci_set_mwi(linux, dev)
 
 
@@ -59,7 +60,7 @@ def pcim_intx(linux: Linux, pdev: Obj, enable: int) -> int:
     """Allow or forbid the interrupt pin; how it was comes back when the driver lets go."""
     device = pci_device(linux, pdev)
     allowed = not device.read(PCI_COMMAND, 2) & PCI_COMMAND_INTX_DISABLE
-    device.on_unbind.append(partial(pci_intx, linux, pdev, allowed))
+    linux.state(Devres).action(pdev.dev, partial(pci_intx, linux, pdev, allowed))
     pci_intx(linux, pdev, enable)
     return 0
 
@@ -67,7 +68,7 @@ def pcim_intx(linux: Linux, pdev: Obj, enable: int) -> int:
 def _table(linux: Linux, device: PciDevice) -> int:
     if not device.table:
         device.table = linux.allocate(8 * SLOTS)
-        device.on_unbind.append(partial(_close_all, linux, device))
+        linux.state(Devres).action(device.obj.dev, partial(_close_all, linux, device))
     return device.table
 
 
