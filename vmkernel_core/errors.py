@@ -24,6 +24,10 @@ class UsageError(VmkError):
     exit_code = 3
 
 
+class NotSupported(UsageError):
+    """The device, or its driver, has no such function."""
+
+
 class DeviceGone(VmkError):
     """The device, or the process that provided it, is no longer there."""
 

@@ -138,18 +138,6 @@ void linux_missing_dispatch(uint32_t index, struct linux_regs *regs)
 
 /* ---- start ---- */
 
-static unsigned tick_hz = 250;
-static uint64_t boot_time;
-
-uint64_t linux_jiffies(void) { return *(uint64_t *)SYMBOL(jiffies); }
-
-static void tick(void)
-{
-    /* INITIAL_JIFFIES (include/linux/jiffies.h): five minutes before the low half wraps, to show who compares wrongly. */
-    uint64_t start = (uint32_t)(-300 * (int64_t)tick_hz);
-    *(volatile uint64_t *)SYMBOL(jiffies) = start + (vmk_now() - boot_time) / (1000000000ull / tick_hz);
-}
-
 static uint64_t task_new(void)
 {
     static uint32_t next_pid = 1;
@@ -164,8 +152,6 @@ static uint64_t task_new(void)
 
 static void task_free(uint64_t task) { vmk_free(task); }
 
-unsigned linux_hz(void) { return tick_hz; }
-
 uint64_t linux_nothing(void) { return 0; }
 
 __asm__(".text\n"
@@ -175,11 +161,9 @@ __asm__(".text\n"
         ".globl linux_irq_enable\nlinux_irq_enable:\n  mov vmk_interrupt_flag@GOTPCREL(%rip), %rax\n"
         "  movq $0x200, (%rax)\n  ret\n");
 
-static void no_tick(void) {}
-
 void linux_stop(void)
 {
-    vmk_tick = no_tick;
+    linux_jiffies_stop();
     vmk_softirq_run = NULL;
     vmk_task_new = NULL;
     vmk_task_free = NULL;
@@ -187,11 +171,9 @@ void linux_stop(void)
 
 void linux_start(unsigned hz)
 {
-    tick_hz = hz;
-    boot_time = vmk_now();
+    linux_jiffies_start(hz);
     vmk_task_new = task_new;
     vmk_task_free = task_free;
-    vmk_tick = tick;
     linux_napi_start();
     vmk_softirq_run = linux_softirq_run;
 }

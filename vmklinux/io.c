@@ -53,6 +53,39 @@ static void iowrite32be(uint64_t value, uint64_t at) { out(at, 4, __builtin_bswa
 static uint64_t ioport_map(uint64_t port) { return port < PIO_END - PIO_OFFSET ? port + PIO_OFFSET : 0; }
 static void ioport_unmap(void) {}
 
+/* Registers are read and written by naturally aligned 4 bytes as far as possible, as x86's own does. */
+static unsigned piece(uint64_t at, uint64_t left)
+{
+    return at & 1 || left < 2 ? 1 : at & 2 || left < 4 ? 2 : 4;
+}
+
+static void memcpy_fromio(char *to, uint64_t at, uint64_t left)
+{
+    for (unsigned size; left; at += size, to += size, left -= size) {
+        size = piece(at, left);
+        uint64_t value = in(at, size);
+        memcpy(to, &value, size);
+    }
+}
+
+static void memcpy_toio(uint64_t at, const char *from, uint64_t left)
+{
+    for (unsigned size; left; at += size, from += size, left -= size) {
+        uint64_t value = 0;
+        size = piece(at, left);
+        memcpy(&value, from, size);
+        out(at, size, value);
+    }
+}
+
+static void memset_io(uint64_t at, int byte, uint64_t left)
+{
+    for (unsigned size; left; at += size, left -= size) {
+        size = piece(at, left);
+        out(at, size, (byte & 0xff) * 0x01010101ull & ((1ull << 8 * size) - 1));
+    }
+}
+
 const struct linux_api io_api[] = {
     API(ioread8, "done", "Reads a register.", NULL),
     API(ioread16, "done", "Reads a register.", NULL),
@@ -70,6 +103,9 @@ const struct linux_api io_api[] = {
     API(ioread32be, "done", "Reads a big-endian register.", NULL),
     API(iowrite16be, "done", "Writes a big-endian register.", NULL),
     API(iowrite32be, "done", "Writes a big-endian register.", NULL),
+    API(memcpy_fromio, "done", "Copies registers into memory.", NULL),
+    API(memcpy_toio, "done", "Copies memory into registers.", NULL),
+    API(memset_io, "done", "Fills registers with a byte.", NULL),
     API(ioport_map, "done", "Gives what ioread and iowrite take for a port.", NULL),
     API(ioport_unmap, "no-op", "Ends ioport_map.", "Nothing is reserved for a port."),
     API_END,

@@ -273,6 +273,9 @@ void linux_page_put(uint64_t page);
 uint64_t linux_frag_page(const void *frag);
 uint32_t linux_frag_size(void);
 void linux_napi_start(void);
+/* jiffies.c */
+void linux_jiffies_start(unsigned hz);
+void linux_jiffies_stop(void);
 bool linux_softirq_run(void);
 
 #define LINUX_TABLES(T) T(mm) T(sched) T(skbuff) T(netdevice) T(dma) T(io)

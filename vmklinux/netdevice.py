@@ -16,13 +16,14 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
-from vmkernel_core.errors import DeviceGone, UsageError
+from vmkernel_core.errors import DeviceGone, NotSupported, UsageError
 from vmkernel_core.memory import load_bytes, store_bytes
+from vmkernel_core.net.settings import LinkSettings
 from vmkernel_core.net.uplink import Frame, LinkDown, Uplink, UplinkStats
-from vmklinux import ethtool
 from vmklinux.api import linux_api
 from vmklinux.device import driver_name, list_add_tail, list_init
 from vmklinux.errors import DriverRefused, DriverStopped
+from vmklinux.ethtool import Ethtool
 from vmklinux.kobject import Obj, addressof
 from vmklinux.rtnl import Rtnl
 
@@ -119,6 +120,7 @@ class NetDevice:
         self.owner = owner
         self.driver_name = driver_name(linux, obj.dev.parent)
         self.uplink: Uplink | None = None
+        self.controls = Ethtool(self)
         self.groups: list[Obj] = []
         self.counters = 0
         self._watched = False
@@ -335,8 +337,10 @@ class NetDevice:
 
     def speed(self) -> int:
         """Mb/s by ethtool; 0 when unknown or down."""
-        settings = ethtool.get_link_ksettings(self.linux, self.obj)
-        return settings.speed if settings else 0
+        try:
+            return self.controls.get(LinkSettings).speed
+        except (NotSupported, DriverRefused):
+            return 0
 
     def features(self) -> frozenset[Feature]:
         """Those that are on."""
@@ -422,7 +426,7 @@ class NetDevice:
         port = ffi.new("struct linux_port_stats *")
         lib.linux_port_stats(self._port, port)
         # First: asking for its own counters makes many a driver refresh the others.
-        driver = ethtool.get_strings(self.linux, self.obj)
+        driver = self.controls.statistics()
         device = self._device_stats()
         return UplinkStats(
             port.tx_frames, port.tx_bytes, port.rx_frames, port.rx_bytes, port.tx_busy, port.rx_dropped,

@@ -11,25 +11,19 @@ from concurrent.futures import Future, ThreadPoolExecutor
 
 import pytest
 
+from tests.e2e.cards import CARDS, Card
 from tests.e2e.packets import PEER, ethernet, raw_address
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.net.uplink import Frame, Uplink
-from vmkernel_core.platform.e1000_model import E1000Model
-from vmkernel_core.platform.model import ModelPlatform
-from vmkernel_core.platform.qemu import QemuPlatform
 from vmklinux.kernels import Kernel
 
-MAC = "52:54:00:ab:cd:ef"
 #: Seconds until what was to come has failed to come.
 LIMIT = 10.0
 #: Seconds between markers, while a card does not receive yet.
 RETRY = 0.05
 
-AnyPlatform = QemuPlatform | ModelPlatform
-PLATFORMS: dict[str, Callable[[], AnyPlatform]] = {
-    "qemu": lambda: QemuPlatform([f"e1000,netdev=wire0,addr=5,mac={MAC}"]),
-    "model": lambda: ModelPlatform([E1000Model(raw_address(MAC))]),
-}
+#: The platforms that have an e1000 of type 82540EM.
+PLATFORMS = {name: CARDS[name].make for name in ("qemu", "model")}
 
 
 class Peer:
@@ -121,20 +115,27 @@ def platform_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
+@pytest.fixture(scope="module")
+def card(platform_name: str) -> Card:
+    """What the tests know of that platform's card."""
+    return CARDS[platform_name]
+
+
 @pytest.fixture
-def boot(kernel: Kernel, platform_name: str) -> Callable[..., VMkernel]:
+def boot(kernel: Kernel, card: Card) -> Callable[..., VMkernel]:
     """Makes a host that is not started yet; its options are VMkernel's."""
 
     def make(**options: object) -> VMkernel:
-        return VMkernel(PLATFORMS[platform_name](), kernel=kernel.release, **options)  # type: ignore[arg-type]
+        chosen = {"modules": card.modules, "settings": card.settings} | options
+        return VMkernel(card.make(), kernel=kernel.release, **chosen)  # type: ignore[arg-type]
 
     return make
 
 
 @pytest.fixture(scope="module")
-def host(kernel: Kernel, platform_name: str) -> Iterator[VMkernel]:
-    """A booted host with e1000.ko bound, for a module's tests in turn; at its end nothing may have leaked."""
-    with VMkernel(PLATFORMS[platform_name](), kernel=kernel.release) as host:
+def host(kernel: Kernel, card: Card) -> Iterator[VMkernel]:
+    """A booted host with the card's driver bound, for a module's tests in turn; at its end nothing may have leaked."""
+    with VMkernel(card.make(), kernel=kernel.release, modules=card.modules, settings=card.settings) as host:
         assert [adapter.error for adapter in host.adapters if adapter.error] == []
         yield host
     assert host.leaks == []

@@ -9,7 +9,8 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.e2e.conftest import MAC, exchange
+from tests.e2e.cards import MAC
+from tests.e2e.conftest import exchange
 from tests.e2e.packets import PEER, sized
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.errors import DeviceGone, VmkError

@@ -10,7 +10,8 @@ import itertools
 
 import pytest
 
-from tests.e2e.conftest import MAC, Peer
+from tests.e2e.cards import MAC
+from tests.e2e.conftest import Peer
 from tests.e2e.packets import (
     ACK,
     CHECKSUM_OFFSET,

@@ -10,7 +10,8 @@ import queue
 
 import pytest
 
-from tests.e2e.conftest import LIMIT, MAC, Peer
+from tests.e2e.cards import MAC
+from tests.e2e.conftest import LIMIT, Peer
 from tests.e2e.packets import PEER, ethernet, raw_address, sized, tagged
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.bus import Space

@@ -17,7 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.e2e.conftest import LIMIT, MAC, PLATFORMS, Peer, exchange
+from tests.e2e.cards import MAC
+from tests.e2e.conftest import LIMIT, PLATFORMS, Peer, exchange
 from tests.e2e.packets import PEER, raw_address, sized
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.errors import DeviceGone, VmkError

@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from vmkernel_core.errors import DeviceGone, TimedOut, UsageError, VmkError
+from vmkernel_core.net.controls import Controls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
+
+    from vmkernel_core.net.controls import ControlDriver
 
 log = logging.getLogger(__name__)
 
@@ -78,6 +81,10 @@ class UplinkDriver(Protocol):
 
     driver_name: str
 
+    @property
+    def controls(self) -> ControlDriver:
+        """Settings, tests and the rest of what ethtool does."""
+
     def open(self) -> None:
         """Start the device."""
 
@@ -133,7 +140,7 @@ class UplinkDriver(Protocol):
         """The counters."""
 
 
-class Uplink:
+class Uplink(Controls):
     """A network device by its ESX name (``vmnic0``). Use it as a context manager: opened, then reset and quiet.
 
     Every method raises DeviceGone once the device has been removed, and DriverStopped (a VmkError) when the
@@ -170,6 +177,10 @@ class Uplink:
         if self._dead is not None:
             raise self._dead
         return self._driver
+
+    @property
+    def _controls(self) -> ControlDriver:
+        return self._alive.controls
 
     def open(self) -> None:
         """Start the device; the link comes up some time later (wait_link). Nothing when it is open."""
