@@ -5,6 +5,8 @@
  * marks one that not every kernel has; its entry is then LINUX_ABSENT. */
 #ifndef VMK_LINUX_H
 #define VMK_LINUX_H
+#include <pthread.h>
+
 #include "vmkernel_core/core.h"
 
 /* ---- CDEF ---- */
@@ -62,7 +64,9 @@ struct linux_frame {
     uint32_t length; uint32_t vlan;
     uint16_t flags, gso_type, header_length, gso_size, csum_start, csum_offset;
 };
-enum { LINUX_FRAME_NEEDS_CSUM = 1, LINUX_GSO_NONE = 0, LINUX_GSO_TCPV4 = 1, LINUX_GSO_TCPV6 = 4 };
+/* NEEDS_CSUM: the checksum at csum_start + csum_offset holds the pseudo header's sum only. CSUM_GOOD, received frames
+ * only: the device found it right. */
+enum { LINUX_FRAME_NEEDS_CSUM = 1, LINUX_FRAME_CSUM_GOOD = 2, LINUX_GSO_NONE = 0, LINUX_GSO_TCPV4 = 1, LINUX_GSO_TCPV6 = 4 };
 struct linux_port *linux_port_create(uint64_t net_device, uint32_t owner);
 /* Takes the device away: waits end, sending gives -ENODEV, nothing more is received. */
 void linux_port_detach(struct linux_port *port);
@@ -74,8 +78,10 @@ void linux_port_free(struct linux_port *port);
  * when the driver was stopped. */
 int linux_port_transmit(struct linux_port *port, const char *data, const struct linux_frame *frames, unsigned count,
                         struct vmk_result *result);
-/* Copies received frames, one after the other, into data. How many; their lengths in lengths. */
-int linux_port_receive(struct linux_port *port, char *data, uint64_t size, uint32_t *lengths, unsigned max);
+/* Copies received frames, one after the other, into data. How many; their lengths in lengths and, unless it is NULL,
+ * what is known of them in frames. */
+int linux_port_receive(struct linux_port *port, char *data, uint64_t size, uint32_t *lengths,
+                       struct linux_frame *frames, unsigned max);
 /* Forgets the NAPI contexts whose poll function lies in [low, high): their driver is dead. */
 void linux_napi_forget(uint64_t low, uint64_t high);
 enum { LINUX_PORT_RX = 1, LINUX_PORT_TX = 2, LINUX_PORT_END = 4 };
@@ -83,7 +89,8 @@ enum { LINUX_PORT_RX = 1, LINUX_PORT_TX = 2, LINUX_PORT_END = 4 };
 int linux_port_wait(struct linux_port *port, int events, uint64_t timeout_ns);
 /* The device is dead: every wait ends at once from now on. */
 void linux_port_end(struct linux_port *port);
-struct linux_port_stats { uint64_t tx_frames, tx_bytes, tx_busy, rx_frames, rx_bytes, rx_dropped; };
+/* rx_merged: segments that went into another frame (GRO). */
+struct linux_port_stats { uint64_t tx_frames, tx_bytes, tx_busy, rx_frames, rx_bytes, rx_dropped, rx_merged; };
 void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
 
 /* ---- END CDEF ---- */
@@ -134,6 +141,9 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(net_device, netdev_ops, "net_device.netdev_ops")                                                              \
     F(net_device, real_num_tx_queues, "net_device.real_num_tx_queues")                                              \
     F(net_device_ops, ndo_start_xmit, "net_device_ops.ndo_start_xmit")                                              \
+    F(net_device, gso_max_size, "net_device.gso_max_size")                                                          \
+    F(net_device, gso_max_segs, "net_device.gso_max_segs")                                                          \
+    F(net_device_ops, ndo_select_queue, "net_device_ops.ndo_select_queue")                                          \
     F(netdev_queue, state, "netdev_queue.state")                                                                    \
     F(netdev_queue, dev, "netdev_queue.dev")                                                                        \
     F(netdev_queue, trans_start, "netdev_queue.trans_start")                                                        \
@@ -191,6 +201,8 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(NETIF_F_IPV6_CSUM, "NETIF_F_IPV6_CSUM_BIT")                                                                   \
     F(NETIF_F_TSO, "NETIF_F_TSO_BIT")                                                                               \
     F(NETIF_F_TSO6, "NETIF_F_TSO6_BIT")                                                                             \
+    F(NETIF_F_SG, "NETIF_F_SG_BIT")                                                                                 \
+    F(NETIF_F_GRO, "NETIF_F_GRO_BIT")                                                                               \
     F(PG_head, "PG_head")                                                                                           \
     F(SKB_GSO_TCPV4, "SKB_GSO_TCPV4")                                                                               \
     F(SKB_GSO_TCPV6, "SKB_GSO_TCPV6")
@@ -266,7 +278,43 @@ static inline void list_del(struct list_head *entry)
     list_init(entry);
 }
 
+/* netdevice.c and gro.c: what an uplink holds of a net_device. */
+#define LINUX_PORT_RING 4096u /* frames that wait for receive(); a power of two */
+#define LINUX_GRO_FLOWS 8
+struct linux_gro_flow {
+    void *skb, *last; /* the first segment; the last of those chained to it, NULL when there is only one */
+    uint32_t next_sequence;
+    uint16_t headers, segment, count; /* bytes before the payload, bytes of payload in the first, how many segments */
+};
+struct linux_port {
+    uint64_t device;
+    uint32_t owner;
+    unsigned head, tail; /* of ring; head - tail frames wait */
+    unsigned waiting;
+    unsigned blocked;    /* the transmit queue that took no more */
+    bool ended;
+    pthread_mutex_t lock;
+    pthread_cond_t changed;
+    struct linux_port_stats stats;
+    struct linux_gro_flow flows[LINUX_GRO_FLOWS];
+    void *ring[LINUX_PORT_RING];
+};
+struct linux_port *linux_port_of(uint64_t device);
+void linux_port_wake(struct linux_port *port);
+/* Hands up what is held back to be merged; drops it. */
+void linux_gro_flush(uint64_t device);
+void linux_gro_drop(struct linux_port *port);
+
+#define CHECKSUM_UNNECESSARY 1 /* include/linux/skbuff.h */
+#define CHECKSUM_PARTIAL 3
+
 /* Emulated functions that other C files call. */
+uint64_t linux_pages_new(uint32_t order, uint32_t site);
+uint64_t linux_page_address(uint64_t page);
+/* Adds a fragment, from the beginning of a page on, to a skb_shared_info. */
+void linux_frag_add(void *info, uint64_t page, uint32_t size);
+/* Where a fragment lies, and its bytes. */
+const char *linux_frag_data(const void *frag, uint32_t *size);
 void kfree_skb_now(void *skb);
 void *skb_new(uint32_t room, uint32_t headroom, uint32_t site);
 void linux_page_put(uint64_t page);
@@ -278,7 +326,7 @@ void linux_jiffies_start(unsigned hz);
 void linux_jiffies_stop(void);
 bool linux_softirq_run(void);
 
-#define LINUX_TABLES(T) T(mm) T(sched) T(skbuff) T(netdevice) T(dma) T(io)
+#define LINUX_TABLES(T) T(mm) T(sched) T(skbuff) T(netdevice) T(gro) T(dma) T(io)
 #define LINUX_TABLE(name) extern const struct linux_api name##_api[];
 LINUX_TABLES(LINUX_TABLE)
 #undef LINUX_TABLE

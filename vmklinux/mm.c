@@ -120,7 +120,7 @@ static uint64_t page_of(uint64_t address)
            (address - *(uint64_t *)SYMBOL(page_offset_base)) / PAGE_SIZE * SIZE(page);
 }
 
-static uint64_t address_of(uint64_t page)
+uint64_t linux_page_address(uint64_t page)
 {
     return *(uint64_t *)SYMBOL(page_offset_base) + (page - *(uint64_t *)SYMBOL(vmemmap_base)) / SIZE(page) * PAGE_SIZE;
 }
@@ -142,9 +142,11 @@ static uint64_t pages_new(uint32_t gfp, uint32_t order, uint32_t site)
     return page;
 }
 
+uint64_t linux_pages_new(uint32_t order, uint32_t site) { return pages_new(GFP_COMP, order, site); }
+
 static void page_free(uint64_t page, uint32_t site)
 {
-    uint64_t address = address_of(page);
+    uint64_t address = linux_page_address(page);
     memset((void *)page, 0, vmk_alloc_size(address) / PAGE_SIZE * SIZE(page));
     release(address, site);
 }
@@ -167,12 +169,12 @@ static uint64_t alloc_pages_on(uint32_t gfp, uint32_t order, int node, uint64_t 
 static uint64_t __get_free_pages(uint32_t gfp, uint32_t order)
 {
     uint64_t page = pages_new(gfp, order, SITE());
-    return page ? address_of(page) : 0;
+    return page ? linux_page_address(page) : 0;
 }
 static uint64_t get_zeroed_page(uint32_t gfp)
 {
     uint64_t page = pages_new(gfp | GFP_ZERO, 0, SITE());
-    return page ? address_of(page) : 0;
+    return page ? linux_page_address(page) : 0;
 }
 static void __free_pages(uint64_t page, uint32_t order)
 {

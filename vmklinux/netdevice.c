@@ -10,11 +10,9 @@
 #include "vmklinux/linux.h"
 
 #define PORTS 64
-#define RING 4096u          /* frames that wait for receive(); a power of two */
 #define HEADROOM 128u
 #define BUDGET 300          /* net_hotdata.netdev_budget: frames one softirq pass may take */
 #define NETDEV_TX_OK 0
-#define CHECKSUM_PARTIAL 3  /* include/linux/skbuff.h */
 #define SOFTIRQ_OFFSET 0x100u
 #define SOFTIRQ_DISABLE_OFFSET 0x200u
 #define PREEMPT_SOFTIRQ_AND_IRQ 0x00ffff00u
@@ -22,20 +20,17 @@
 #define VLAN_HLEN 4u
 #define GSO_MAX_SIZE 65535u
 #define GSO_MIN_SIZE 64u /* below, e1000 cuts so finely that a full frame needs more descriptors than its ring has */
+#define ETH_P_IP 0x0800u /* include/uapi/linux/if_ether.h, in.h */
 #define ETH_P_8021Q 0x8100u
+#define ETH_P_IPV6 0x86ddu
+#define IPPROTO_TCP 6
+#define IPPROTO_UDP 17
+/* Where the device gathers, a frame longer than LINEAR has LINEAR_PART bytes, room for all headers, in its skb and the
+ * rest in pages: a 64 KiB frame needs no contiguous 64 KiB then. */
+#define LINEAR 3072u
+#define LINEAR_PART 256u
+#define FRAGMENT_ORDER 2u /* 16 KiB: four to a frame, of the 17 that an skb holds */
 #define NAPI_DISABLE_LIMIT_NS 10000000000ull
-
-struct linux_port {
-    uint64_t device;
-    uint32_t owner;
-    unsigned head, tail; /* of ring; head - tail frames wait */
-    unsigned waiting;
-    bool ended;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
-    struct linux_port_stats stats;
-    void *ring[RING];
-};
 
 static struct linux_port *ports[PORTS];
 static struct list_head poll_list;
@@ -43,7 +38,7 @@ static struct list_head poll_list;
 static uint32_t *preempt_count(void) { return (uint32_t *)vmk_cpu.preempt_slot; }
 static bool bit(uint64_t word, int64_t number) { return word >> number & 1; }
 
-static struct linux_port *port_of(uint64_t device)
+struct linux_port *linux_port_of(uint64_t device)
 {
     for (int i = 0; i < PORTS; i++)
         if (ports[i] && ports[i]->device == device)
@@ -172,7 +167,9 @@ bool linux_softirq_run(void)
         struct list_head *entry = poll_list.next;
         uint64_t napi = napi_at(entry);
         struct poll poll = {napi, FIELD(napi, napi_struct, weight, int), -1};
+        uint64_t device = FIELD(napi, napi_struct, dev, uint64_t);
         vmk_guarded(poll_once, &poll, (uint32_t)FIELD(napi, napi_struct, poll, uint64_t));
+        linux_gro_flush(device);
         if (poll.work < 0) { /* the driver was stopped inside: its NAPI does not run again */
             list_del(entry);
             continue;
@@ -201,116 +198,62 @@ static void __local_bh_enable_ip(uint64_t ip, uint32_t count)
         vmk_deliver();
 }
 
-/* ---- reception ---- */
-
-static void wake(struct linux_port *port)
-{
-    pthread_mutex_lock(&port->lock);
-    if (port->waiting)
-        pthread_cond_broadcast(&port->changed);
-    pthread_mutex_unlock(&port->lock);
-}
-
-static int deliver_up(void *skb)
-{
-    struct linux_port *port = port_of(FIELD(skb, sk_buff, dev, uint64_t));
-    if (!port || port->head - port->tail == RING) {
-        if (port)
-            port->stats.rx_dropped++;
-        kfree_skb_now(skb);
-        return 1; /* NET_RX_DROP */
-    }
-    bool first = port->head == port->tail;
-    port->ring[port->head++ % RING] = skb;
-    if (first)
-        wake(port);
-    return 0;
-}
-
-static int napi_gro_receive(uint64_t napi, void *skb)
-{
-    (void)napi;
-    return deliver_up(skb) ? 4 : 3; /* GRO_CONSUMED (dropped) or GRO_NORMAL */
-}
-
-static int napi_gro_frags(uint64_t napi)
-{
-    void *skb = FIELD(napi, napi_struct, skb, void *);
-    FIELD(napi, napi_struct, skb, void *) = NULL;
-    FIELD(skb, sk_buff, mac_header, uint16_t) =
-        (uint16_t)(FIELD(skb, sk_buff, data, uint8_t *) - FIELD(skb, sk_buff, head, uint8_t *));
-    return napi_gro_receive(napi, skb);
-}
-
-/* Copies the whole frame of an skb from its MAC header on; 0 when it does not fit. */
-static uint32_t copy_out(void *skb, char *to, uint64_t room)
-{
-    uint8_t *head = FIELD(skb, sk_buff, head, uint8_t *), *info = head + FIELD(skb, sk_buff, end, uint32_t);
-    uint8_t *start = head + FIELD(skb, sk_buff, mac_header, uint16_t);
-    uint32_t data_len = FIELD(skb, sk_buff, data_len, uint32_t), length = FIELD(skb, sk_buff, len, uint32_t);
-    uint32_t linear = (uint32_t)(FIELD(skb, sk_buff, data, uint8_t *) + (length - data_len) - start);
-    bool tagged = HAS_BITS(sk_buff, vlan_present) ? BITS_GET(skb, sk_buff, vlan_present)
-                                                  : FIELD(skb, sk_buff, vlan_proto, uint16_t) != 0;
-    uint32_t tag = tagged ? 4 : 0;
-    if (linear + data_len + tag > room)
-        return 0;
-    if (tagged && linear >= 12) {
-        uint16_t parts[2] = {FIELD(skb, sk_buff, vlan_proto, uint16_t),
-                             __builtin_bswap16(FIELD(skb, sk_buff, vlan_tci, uint16_t))};
-        memcpy(to, start, 12);
-        memcpy(to + 12, parts, 4);
-        memcpy(to + 16, start + 12, linear - 12);
-    } else {
-        memcpy(to, start, linear);
-    }
-    to += linear + tag;
-    bool netmem = HAS_FIELD(skb_frag, netmem);
-    for (unsigned i = 0; i < FIELD(info, skb_shared_info, nr_frags, uint8_t); i++) {
-        char *frag = INNER(info, skb_shared_info, frags) + i * linux_frag_size();
-        uint32_t size = netmem ? FIELD(frag, skb_frag, len, uint32_t) : FIELD(frag, skb_frag, size, uint32_t);
-        uint32_t offset = netmem ? FIELD(frag, skb_frag, offset, uint32_t) : FIELD(frag, skb_frag, bv_offset, uint32_t);
-        uint64_t at = *(uint64_t *)SYMBOL(page_offset_base) +
-                      (linux_frag_page(frag) - *(uint64_t *)SYMBOL(vmemmap_base)) / SIZE(page) * 4096 + offset;
-        memcpy(to, (void *)at, size);
-        to += size;
-    }
-    return linear + data_len + tag;
-}
-
-int linux_port_receive(struct linux_port *port, char *data, uint64_t size, uint32_t *lengths, unsigned max)
-{
-    unsigned count = 0;
-    vmk_baton_take();
-    if (port->head == port->tail) {
-        vmk_service();
-        vmk_deliver();
-    }
-    while (count < max && port->head != port->tail) {
-        void *skb = port->ring[port->tail % RING];
-        uint32_t length = copy_out(skb, data, size);
-        if (!length)
-            break;
-        data += length;
-        size -= length;
-        lengths[count++] = length;
-        port->tail++;
-        port->stats.rx_frames++;
-        port->stats.rx_bytes += length;
-        kfree_skb_now(skb);
-    }
-    vmk_baton_drop();
-    return (int)count;
-}
-
 /* ---- transmission ---- */
 
-static uint64_t tx_queue(struct linux_port *port) { return FIELD(port->device, net_device, tx, uint64_t); }
+static uint64_t tx_queue(struct linux_port *port, unsigned number)
+{
+    return FIELD(port->device, net_device, tx, uint64_t) + number * SIZE(netdev_queue);
+}
 
-static bool tx_stopped(struct linux_port *port)
+static bool tx_stopped(uint64_t queue)
 {
     uint64_t off = 1ull << ENUM(QUEUE_STATE_DRV_XOFF) | 1ull << ENUM(QUEUE_STATE_STACK_XOFF) |
                    1ull << ENUM(QUEUE_STATE_FROZEN);
-    return (FIELD(tx_queue(port), netdev_queue, state, uint64_t) & off) != 0;
+    return (FIELD(queue, netdev_queue, state, uint64_t) & off) != 0;
+}
+
+static bool is_tagged(const char *data)
+{
+    return data[12] == (char)(ETH_P_8021Q >> 8) && data[13] == (char)ETH_P_8021Q;
+}
+
+/* Frames of one flow hash alike, so that they stay in order: addresses and ports of TCP and UDP, addresses of the rest
+ * of IP, else the Ethernet addresses. */
+static uint32_t flow_hash(const uint8_t *frame, uint32_t length)
+{
+    uint32_t at = is_tagged((const char *)frame) ? 18 : 14, from = 0, bytes = 12, hash = 0;
+    uint16_t type = (uint16_t)(frame[at - 2] << 8 | frame[at - 1]);
+    if (type == ETH_P_IP && length >= at + 20) {
+        bool whole = !(frame[at + 6] & 0x3f) && !frame[at + 7]; /* a fragment has no ports */
+        bool ports = (frame[at + 9] == IPPROTO_TCP || frame[at + 9] == IPPROTO_UDP) && whole && frame[at] == 0x45;
+        from = at + 12;
+        bytes = ports && length >= at + 24 ? 12 : 8;
+    } else if (type == ETH_P_IPV6 && length >= at + 40) {
+        bool ports = frame[at + 6] == IPPROTO_TCP || frame[at + 6] == IPPROTO_UDP;
+        from = at + 8;
+        bytes = ports && length >= at + 44 ? 36 : 32;
+    }
+    for (uint32_t i = 0; i < bytes; i += 4) {
+        uint32_t word;
+        memcpy(&word, frame + from + i, 4);
+        hash = (hash ^ word) * 0x9e3779b1u; /* 2^32 / the golden ratio: Knuth, TAOCP 3, 6.4 */
+        hash ^= hash >> 15;
+    }
+    return hash;
+}
+
+/* The queue for an skb (Linux netdev_core_pick_tx): the driver's choice, else by flow. */
+static unsigned pick_queue(struct linux_port *port, void *skb, const char *data, uint32_t length)
+{
+    uint32_t queues = FIELD(port->device, net_device, real_num_tx_queues, uint32_t), number = 0;
+    if (queues > 1) {
+        uint16_t (*select)(uint64_t, void *, uint64_t) =
+            FIELD(FIELD(port->device, net_device, netdev_ops, uint64_t), net_device_ops, ndo_select_queue,
+                  uint16_t (*)(uint64_t, void *, uint64_t));
+        number = select ? select(port->device, skb, 0)
+                        : (uint32_t)((uint64_t)flow_hash((const uint8_t *)data, length) * queues >> 32);
+    }
+    return number < queues ? number : 0;
 }
 
 static bool running(struct linux_port *port)
@@ -319,25 +262,44 @@ static bool running(struct linux_port *port)
     return bit(state, ENUM(LINK_STATE_START)) && !bit(state, ENUM(LINK_STATE_NOCARRIER));
 }
 
-static bool is_tagged(const char *data)
+/* Puts the rest of a frame into pages of the skb. Whether there was memory. */
+static bool add_pages(void *skb, const char *data, uint32_t length, uint32_t owner)
 {
-    return data[12] == (char)(ETH_P_8021Q >> 8) && data[13] == (char)ETH_P_8021Q;
+    char *info = (char *)FIELD(skb, sk_buff, head, uint8_t *) + FIELD(skb, sk_buff, end, uint32_t);
+    for (uint32_t size; length; length -= size, data += size) {
+        uint64_t page = linux_pages_new(FRAGMENT_ORDER, owner);
+        if (!page)
+            return false;
+        size = length < 4096u << FRAGMENT_ORDER ? length : 4096u << FRAGMENT_ORDER;
+        memcpy((void *)linux_page_address(page), data, size);
+        linux_frag_add(info, page, size);
+        FIELD(skb, sk_buff, data_len, uint32_t) += size;
+        FIELD(skb, sk_buff, truesize, uint32_t) += 4096u << FRAGMENT_ORDER;
+    }
+    return true;
 }
 
 static void *skb_for(struct linux_port *port, const char *data, const struct linux_frame *frame)
 {
-    void *skb = skb_new(frame->length, HEADROOM, port->owner);
+    bool gathers = bit(FIELD(port->device, net_device, features, uint64_t), ENUM(NETIF_F_SG));
+    uint32_t linear = gathers && frame->length > LINEAR ? LINEAR_PART : frame->length;
+    void *skb = skb_new(linear, HEADROOM, port->owner);
     if (!skb)
         return NULL;
     uint8_t *start = FIELD(skb, sk_buff, data, uint8_t *);
     uint16_t offset = (uint16_t)(start - FIELD(skb, sk_buff, head, uint8_t *));
-    memcpy(start, data, frame->length);
+    memcpy(start, data, linear);
     FIELD(skb, sk_buff, len, uint32_t) = frame->length;
-    FIELD(skb, sk_buff, tail, uint32_t) += frame->length;
+    FIELD(skb, sk_buff, tail, uint32_t) += linear;
+    if (linear < frame->length && !add_pages(skb, data + linear, frame->length - linear, port->owner)) {
+        kfree_skb_now(skb);
+        return NULL;
+    }
     FIELD(skb, sk_buff, dev, uint64_t) = port->device;
     FIELD(skb, sk_buff, mac_header, uint16_t) = offset;
     FIELD(skb, sk_buff, network_header, uint16_t) = (uint16_t)(offset + ETH_HLEN + (is_tagged(data) ? VLAN_HLEN : 0));
     memcpy(INNER(skb, sk_buff, protocol), data + 12, 2);
+    FIELD(skb, sk_buff, queue_mapping, uint16_t) = (uint16_t)pick_queue(port, skb, data, frame->length);
     if (frame->vlan) {
         FIELD(skb, sk_buff, vlan_proto, uint16_t) = __builtin_bswap16(ETH_P_8021Q);
         FIELD(skb, sk_buff, vlan_tci, uint16_t) = (uint16_t)frame->vlan;
@@ -386,6 +348,10 @@ static int judge(struct linux_port *port, const char *data, const struct linux_f
     if (gso && (!sum || frame->gso_size < GSO_MIN_SIZE || frame->header_length <= frame->csum_start ||
                 frame->header_length >= frame->length || (uint32_t)frame->header_length + frame->gso_size > most))
         return -EMSGSIZE;
+    if (gso && (frame->length > FIELD(port->device, net_device, gso_max_size, uint32_t) ||
+                (frame->length - frame->header_length - 1u) / frame->gso_size >=
+                    FIELD(port->device, net_device, gso_max_segs, uint16_t)))
+        return -EMSGSIZE;
     if (sum && !(features & sums))
         return -EOPNOTSUPP;
     if (gso && !bit(features, frame->gso_type == LINUX_GSO_TCPV6 ? ENUM(NETIF_F_TSO6) : ENUM(NETIF_F_TSO)))
@@ -415,32 +381,36 @@ static void transmit(void *arg)
         return;
     }
     *preempt_count() += SOFTIRQ_DISABLE_OFFSET;
-    void *skb = t->count && !tx_stopped(port) ? skb_for(port, t->data, t->frames) : NULL;
+    void *skb = t->count ? skb_for(port, t->data, t->frames) : NULL;
     while (skb) {
         const struct linux_frame *frame = &t->frames[t->sent];
+        unsigned number = FIELD(skb, sk_buff, queue_mapping, uint16_t);
+        uint64_t queue = tx_queue(port, number);
+        if (tx_stopped(queue)) {
+            port->blocked = number;
+            kfree_skb_now(skb);
+            break;
+        }
         /* The next one exists before this one is told that more follow: else nobody would ring the doorbell. */
         const char *next_data = t->data + frame->length;
         void *next = t->sent + 1 < t->count ? skb_for(port, next_data, frame + 1) : NULL;
         /* A frame to be cut may need more room than there is: what is before it must not wait for it. */
-        *more = next != NULL && !frame[1].gso_size;
+        *more = next != NULL && FIELD(next, sk_buff, queue_mapping, uint16_t) == number && !frame[1].gso_size;
         if (xmit(skb, port->device) != NETDEV_TX_OK) {
             port->stats.tx_busy++;
+            port->blocked = number;
             kfree_skb_now(skb);
             kfree_skb_now(next);
             break;
         }
+        FIELD(queue, netdev_queue, trans_start, uint64_t) = linux_jiffies();
         t->sent++;
         t->data = next_data;
         port->stats.tx_frames++;
         port->stats.tx_bytes += frame->length;
-        if (next && tx_stopped(port)) {
-            kfree_skb_now(next);
-            next = NULL;
-        }
         skb = next;
     }
     *more = 0;
-    FIELD(tx_queue(port), netdev_queue, trans_start, uint64_t) = linux_jiffies();
     *preempt_count() -= SOFTIRQ_DISABLE_OFFSET;
 }
 
@@ -460,19 +430,27 @@ static void netif_tx_wake_queue(uint64_t queue)
     if (!(*state & off))
         return;
     *state &= ~off;
-    struct linux_port *port = port_of(FIELD(queue, netdev_queue, dev, uint64_t));
+    struct linux_port *port = linux_port_of(FIELD(queue, netdev_queue, dev, uint64_t));
     if (port)
-        wake(port);
+        linux_port_wake(port);
 }
 
 static void netif_schedule_queue(uint64_t queue)
 {
-    struct linux_port *port = port_of(FIELD(queue, netdev_queue, dev, uint64_t));
+    struct linux_port *port = linux_port_of(FIELD(queue, netdev_queue, dev, uint64_t));
     if (port)
-        wake(port);
+        linux_port_wake(port);
 }
 
 /* ---- ports ---- */
+
+void linux_port_wake(struct linux_port *port)
+{
+    pthread_mutex_lock(&port->lock);
+    if (port->waiting)
+        pthread_cond_broadcast(&port->changed);
+    pthread_mutex_unlock(&port->lock);
+}
 
 struct linux_port *linux_port_create(uint64_t device, uint32_t owner)
 {
@@ -510,8 +488,9 @@ void linux_port_detach(struct linux_port *port)
     for (int i = 0; i < PORTS; i++)
         if (ports[i] == port)
             ports[i] = NULL;
+    linux_gro_drop(port);
     while (port->head != port->tail)
-        kfree_skb_now(port->ring[port->tail++ % RING]);
+        kfree_skb_now(port->ring[port->tail++ % LINUX_PORT_RING]);
     vmk_baton_drop();
     linux_port_end(port);
 }
@@ -527,7 +506,7 @@ static int ready(struct linux_port *port)
 {
     if (!port->device)
         return LINUX_PORT_END;
-    return (port->head != port->tail ? LINUX_PORT_RX : 0) | (!tx_stopped(port) ? LINUX_PORT_TX : 0) |
+    return (port->head != port->tail ? LINUX_PORT_RX : 0) | (!tx_stopped(tx_queue(port, port->blocked)) ? LINUX_PORT_TX : 0) |
            (port->ended ? LINUX_PORT_END : 0);
 }
 
@@ -561,10 +540,6 @@ const struct linux_api netdevice_api[] = {
     API(__napi_schedule, "done", "Queues a NAPI context for polling.", NULL),
     API_AS("__napi_schedule_irqoff", __napi_schedule, "done", "Queues a NAPI context for polling.", NULL),
     API(napi_complete_done, "partial", "Ends polling.", "No deferral of interrupts (gro_flush_timeout)."),
-    API(napi_gro_receive, "partial", "Hands a received frame up.", "Frames are not merged (no GRO)."),
-    API(napi_gro_frags, "partial", "Hands up a frame made of pages.", "Frames are not merged (no GRO)."),
-    API_AS("netif_receive_skb", deliver_up, "done", "Hands a received frame up.", NULL),
-    API_AS("netif_rx", deliver_up, "done", "Hands a received frame up.", NULL),
     API(netif_tx_wake_queue, "done", "Lets a transmit queue take frames again.", NULL),
     API(netif_schedule_queue, "done", "Tells that a queue has room.", "There is no qdisc to run."),
     API(__local_bh_enable_ip, "done", "Enables softirqs again and runs those that wait.", NULL),

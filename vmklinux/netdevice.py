@@ -41,8 +41,8 @@ ETH_P_8021Q = 0x8100  # include/uapi/linux/if_ether.h
 IFF_UP, IFF_RUNNING, IFF_PROMISC = 0x1, 0x40, 0x100
 #: Seconds that a driver which says nothing has for a frame (dev_watchdog's own default).
 WATCHDOG = 5
-#: Bytes that one receive() can hand out.
-RECEIVE_BUFFER = 4 << 20
+#: Bytes, and frames, that one receive() can hand out.
+RECEIVE_BUFFER, RECEIVE_MOST = 4 << 20, 1024
 
 #: enum netdev_stat_type to the member of net_device and what it points to (include/linux/netdevice.h).
 COUNTERS = {
@@ -56,6 +56,7 @@ FEATURES: dict[Feature, tuple[str, ...]] = {
     "rx-checksum": ("NETIF_F_RXCSUM_BIT",),
     "tso": ("NETIF_F_TSO_BIT",),
     "tso6": ("NETIF_F_TSO6_BIT",),
+    "gro": ("NETIF_F_GRO_BIT",),
     "vlan-insert": ("NETIF_F_HW_VLAN_CTAG_TX_BIT",),
     "vlan-strip": ("NETIF_F_HW_VLAN_CTAG_RX_BIT",),
     "vlan-filter": ("NETIF_F_HW_VLAN_CTAG_FILTER_BIT",),
@@ -131,7 +132,7 @@ class NetDevice:
         # Whoever is inside a call with the port holds this object: it is freed when nobody is.
         self._port = ffi.gc(port, lib.linux_port_free)
         self._buffer = bytearray(RECEIVE_BUFFER)
-        self._lengths = ffi.new("uint32_t[]", 1024)
+        self._lengths = ffi.new("uint32_t[]", RECEIVE_MOST)
         self._result = ffi.new("struct vmk_result *")
 
     def destroy(self) -> None:
@@ -226,16 +227,17 @@ class NetDevice:
         with self.linux.baton():
             if not self._watched:  # closed, or gone, while this world waited for the CPU
                 return
-            queue = self.obj._tx[0]
-            stopped = queue.state & self._state("__QUEUE_STATE_DRV_XOFF")
-            late = lib.linux_jiffies() - queue.trans_start > (
-                self.obj.watchdog_timeo or WATCHDOG * self.linux.hz
-            )
+            now, most = lib.linux_jiffies(), self.obj.watchdog_timeo or WATCHDOG * self.linux.hz
             try:
-                if stopped and late and self.link_up() and self._ops("ndo_tx_timeout"):
-                    log.warning("%s: transmit queue 0 timed out", self.linux_name)
-                    queue.trans_start = lib.linux_jiffies()
-                    self.linux.call(self._ops("ndo_tx_timeout"), self.obj, 0, owner=self.owner)
+                for number in range(self.obj.real_num_tx_queues):
+                    queue = self.obj._tx[number]
+                    stopped = queue.state & self._state("__QUEUE_STATE_DRV_XOFF")
+                    if not stopped or now - queue.trans_start <= most:
+                        continue
+                    if self.link_up() and self._ops("ndo_tx_timeout"):
+                        log.warning("%s: transmit queue %d timed out", self.linux_name, number)
+                        queue.trans_start = now
+                        self.linux.call(self._ops("ndo_tx_timeout"), self.obj, number, owner=self.owner)
             except DriverStopped:
                 return  # on_stopped has been told
             self._watch()
@@ -277,12 +279,35 @@ class NetDevice:
     def receive(self, max_frames: int) -> list[bytes]:
         """Fetch received frames."""
         have = lib.linux_port_receive(
-            self._port, ffi.from_buffer(self._buffer), RECEIVE_BUFFER, self._lengths, min(max_frames, 1024)
-        )
+            self._port, ffi.from_buffer(self._buffer), RECEIVE_BUFFER, self._lengths, ffi.NULL,
+            min(max_frames, RECEIVE_MOST),
+        )  # fmt: skip
         frames, at, view = [], 0, memoryview(self._buffer)
         for length in self._lengths[0:have]:
             frames.append(bytes(view[at : at + length]))
             at += length
+        return frames
+
+    def receive_frames(self, max_frames: int) -> list[Frame]:
+        """Fetch received frames with what is known of them."""
+        most = min(max_frames, RECEIVE_MOST)
+        told = ffi.new("struct linux_frame[]", most)
+        have = lib.linux_port_receive(
+            self._port, ffi.from_buffer(self._buffer), RECEIVE_BUFFER, self._lengths, told, most
+        )
+        frames, at, view = [], 0, memoryview(self._buffer)
+        for frame in told[0:have]:
+            unfinished = frame.flags & lib.LINUX_FRAME_NEEDS_CSUM
+            frames.append(
+                Frame(
+                    bytes(view[at : at + frame.length]),
+                    checksum=(frame.csum_start, frame.csum_offset) if unfinished else None,
+                    gso_size=frame.gso_size,
+                    header_length=frame.header_length,
+                    verified=bool(frame.flags & lib.LINUX_FRAME_CSUM_GOOD),
+                )
+            )
+            at += frame.length
         return frames
 
     def wait(self, rx: bool, tx: bool, timeout: float) -> bool:
@@ -344,14 +369,15 @@ class NetDevice:
 
     def features(self) -> frozenset[Feature]:
         """Those that are on."""
-        return frozenset(name for name in FEATURES if self.obj.features & self._feature_mask(name))
+        return frozenset(name for name in FEATURES if self.obj.features & self.feature_mask(name))
 
-    def _feature_mask(self, name: Feature) -> int:
+    def feature_mask(self, name: Feature) -> int:
+        """Its bits of netdev_features_t."""
         return sum(1 << self.linux.types.enumerator(bit) for bit in FEATURES[name])
 
     def set_feature(self, feature: Feature, on: bool) -> None:
         """netdev_update_features with one feature more or less wanted."""
-        mask = self._feature_mask(feature) & self.obj.hw_features
+        mask = self.feature_mask(feature) & self.obj.hw_features
         if not mask:
             raise UsageError(f"{self.driver_name} cannot switch {feature}", where=self.linux_name)
         with self.rtnl:
@@ -400,7 +426,7 @@ class NetDevice:
 
     def set_vlans(self, ids: Sequence[int]) -> None:
         """vlan_vid_add and vlan_vid_del, until the card's filter has just these."""
-        if not self._feature_mask("vlan-filter") & self.obj.features or not self._ops("ndo_vlan_rx_add_vid"):
+        if not self.feature_mask("vlan-filter") & self.obj.features or not self._ops("ndo_vlan_rx_add_vid"):
             raise UsageError(f"{self.driver_name} cannot filter VLANs", where=self.linux_name)
         protocol = socket.htons(ETH_P_8021Q)
         with self.rtnl:
@@ -430,6 +456,7 @@ class NetDevice:
         device = self._device_stats()
         return UplinkStats(
             port.tx_frames, port.tx_bytes, port.rx_frames, port.rx_bytes, port.tx_busy, port.rx_dropped,
+            port.rx_merged,
             device["tx_errors"], device["rx_errors"], device["multicast"],
             driver,
         )  # fmt: skip
@@ -499,7 +526,7 @@ def _allocate_counters(linux: Linux, dev: Obj, owner: int) -> int:
     return place
 
 
-@linux_api("register_netdevice", note="Features that Linux adds in software (GSO, GRO) are not.")
+@linux_api("register_netdevice", note="Of what Linux adds in software there is GRO, off at first; no GSO.")
 def register_netdev(linux: Linux, dev: Obj) -> int:
     """Make a net_device known: it becomes an uplink."""
     devices = linux.state(NetDevices)
@@ -515,6 +542,7 @@ def register_netdev(linux: Linux, dev: Obj) -> int:
         device.set_state("__LINK_STATE_PRESENT", True)
         dev.reg_state = linux.types.enumerator("NETREG_REGISTERED")
         dev.wanted_features = dev.features & dev.hw_features
+        dev.hw_features |= device.feature_mask("gro")  # NETIF_F_SOFT_FEATURES; off until somebody asks for it
         device.update_features()
         devices.notify("NETDEV_REGISTER", dev)
     if devices.on_register:

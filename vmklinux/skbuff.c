@@ -81,6 +81,29 @@ uint64_t linux_frag_page(const void *frag)
 
 uint32_t linux_frag_size(void) { return SIZE(skb_frag) != LINUX_ABSENT ? SIZE(skb_frag) : SIZE(bio_vec); }
 
+void linux_frag_add(void *info, uint64_t page, uint32_t size)
+{
+    uint8_t *count = &FIELD(info, skb_shared_info, nr_frags, uint8_t);
+    char *frag = INNER(info, skb_shared_info, frags) + (*count)++ * linux_frag_size();
+    if (HAS_FIELD(skb_frag, netmem)) {
+        FIELD(frag, skb_frag, netmem, uint64_t) = page;
+        FIELD(frag, skb_frag, len, uint32_t) = size;
+        FIELD(frag, skb_frag, offset, uint32_t) = 0;
+    } else {
+        FIELD(frag, skb_frag, page, uint64_t) = page;
+        FIELD(frag, skb_frag, size, uint32_t) = size;
+        FIELD(frag, skb_frag, bv_offset, uint32_t) = 0;
+    }
+}
+
+const char *linux_frag_data(const void *frag, uint32_t *size)
+{
+    bool netmem = HAS_FIELD(skb_frag, netmem);
+    *size = netmem ? FIELD(frag, skb_frag, len, uint32_t) : FIELD(frag, skb_frag, size, uint32_t);
+    return (const char *)linux_page_address(linux_frag_page(frag)) +
+           (netmem ? FIELD(frag, skb_frag, offset, uint32_t) : FIELD(frag, skb_frag, bv_offset, uint32_t));
+}
+
 static void release_data(void *skb)
 {
     void *info = info_of(skb);

@@ -32,6 +32,9 @@ class Frame:
     device sums from byte ``start`` to the end and stores the result at ``start + offset``; with ``gso_size`` it cuts
     the TCP payload, which begins at ``header_length``, into segments of that many bytes. ``vlan`` is a tag control
     word (priority, VLAN id) to insert: by the device once VLANs are set (Uplink.set_vlans), before that by this side.
+
+    Of a received frame ``verified`` says that the device found its TCP or UDP checksum right. One with a ``gso_size``
+    was put together of segments ("gro"); transmit() takes it as it is, on an uplink that has "tso".
     """
 
     data: bytes
@@ -39,11 +42,20 @@ class Frame:
     gso_size: int = 0
     header_length: int = 0
     vlan: int | None = None
+    verified: bool = False
 
 
 EventKind: TypeAlias = Literal["link-up", "link-down", "removed", "stopped"]
 Feature: TypeAlias = Literal[
-    "scatter-gather", "tx-checksum", "rx-checksum", "tso", "tso6", "vlan-insert", "vlan-strip", "vlan-filter"
+    "scatter-gather",
+    "tx-checksum",
+    "rx-checksum",
+    "tso",
+    "tso6",
+    "gro",
+    "vlan-insert",
+    "vlan-strip",
+    "vlan-filter",
 ]
 
 
@@ -60,7 +72,8 @@ class UplinkEvent:
 class UplinkStats:
     """Counters since the device appeared: frames and bytes as this side sees them, and the device's own errors.
 
-    ``rx_dropped`` counts frames that nobody fetched in time, ``tx_busy`` those that the driver handed back.
+    ``rx_dropped`` counts frames that nobody fetched in time, ``tx_busy`` those that the driver handed back,
+    ``rx_merged`` segments that became part of the frame before them (feature "gro").
     ``driver`` has the driver's own counters by name (``ethtool -S``).
     """
 
@@ -70,6 +83,7 @@ class UplinkStats:
     rx_bytes: int
     tx_busy: int
     rx_dropped: int
+    rx_merged: int
     tx_errors: int
     rx_errors: int
     multicast: int
@@ -96,6 +110,9 @@ class UplinkDriver(Protocol):
 
     def receive(self, max_frames: int) -> list[bytes]:
         """Fetch received frames."""
+
+    def receive_frames(self, max_frames: int) -> list[Frame]:
+        """Fetch received frames with what is known of them."""
 
     def wait(self, rx: bool, tx: bool, timeout: float) -> bool:
         """Wait for frames or room, in seconds; ends early after wake()."""
@@ -224,6 +241,12 @@ class Uplink(Controls):
         if max_frames < 1:
             raise UsageError(f"receive() wants at least 1 frame, not {max_frames}")
         return self._alive.receive(max_frames)
+
+    def receive_frames(self, max_frames: int = 64) -> list[Frame]:
+        """Like receive(), but with what the device and GRO know of each frame."""
+        if max_frames < 1:
+            raise UsageError(f"receive_frames() wants at least 1 frame, not {max_frames}")
+        return self._alive.receive_frames(max_frames)
 
     def wait(self, *, rx: bool = False, tx: bool = False, timeout: float) -> bool:
         """Wait until a frame has arrived (rx) or there is room to send (tx); False when the time is up."""
