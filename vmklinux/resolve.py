@@ -13,7 +13,7 @@ from vmklinux.module.modinfo import check_vermagic, check_versions
 from vmklinux.safe import image_safe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from vmklinux.image import Image
@@ -77,7 +77,11 @@ class Sensitive(msgspec.Struct, frozen=True):
 
 
 class Report(msgspec.Struct, frozen=True):
-    """What ``vmk module check`` says of one module; the counts are of imported symbols."""
+    """What ``vmk module check`` says of one module; the counts are of imported symbols.
+
+    ``dependencies`` names every module that it needs, with what of that one's imports nobody serves. ``resolved``: the
+    module can be loaded, since neither it nor one that it needs lacks anything.
+    """
 
     module: str
     kernel: str
@@ -86,7 +90,30 @@ class Report(msgspec.Struct, frozen=True):
     image: int
     modules: int
     unresolved: list[str]
+    dependencies: dict[str, list[str]]
+    resolved: bool
     sensitive: list[Sensitive]
+
+
+class Totals(msgspec.Struct, frozen=True):
+    """How many of the modules that were asked for are resolved; ``percent`` is rounded down to a tenth."""
+
+    resolved: int
+    total: int
+    percent: float
+
+
+class Survey(msgspec.Struct, frozen=True):
+    """What ``vmk module check --json`` prints; ``totals`` count modules that could not be checked as not resolved."""
+
+    modules: list[Report]
+    totals: Totals
+
+
+def survey(reports: Sequence[Report], total: int) -> Survey:
+    """Add up the reports of ``total`` modules, of which some may have none."""
+    resolved = sum(report.resolved for report in reports)
+    return Survey(list(reports), Totals(resolved, total, resolved * 1000 // max(total, 1) / 10))
 
 
 def check(path: Path, kernel: Kernel, image: Image) -> Report:
@@ -96,7 +123,9 @@ def check(path: Path, kernel: Kernel, image: Image) -> Report:
     module = ModuleFile.read(path)
     check_vermagic(module, kernel.release)
     check_versions(module, image.crcs.get)
-    resolution = resolve(module, image, dependencies(module, kernel))
+    needed = dependencies(module, kernel)
+    resolution = resolve(module, image, needed)
+    lacking = {name: list(resolve(other, image, needed).unresolved) for name, other in needed.items()}
     return Report(
         module.name,
         kernel.release,
@@ -105,5 +134,7 @@ def check(path: Path, kernel: Kernel, image: Image) -> Report:
         resolution.count("image"),
         resolution.count("modules"),
         list(resolution.unresolved),
+        lacking,
+        not resolution.unresolved and not any(lacking.values()),
         [Sensitive(f.section, f.offset, f.instruction, str(f.treatment)) for f in scan(module)],
     )

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmklinux.kernels import Kernel
-    from vmklinux.resolve import Report
+    from vmklinux.resolve import Report, Survey
 
 #: What --all takes, and the directories of a kernel's modules that have such drivers.
 FAMILIES = {
@@ -23,7 +23,7 @@ FAMILIES = {
 
 
 class SomethingMissing(VmkError):
-    """A module needs symbols that nothing serves, or could not be read."""
+    """A module, or one that it depends on, needs symbols that nothing serves; or it could not be read."""
 
 
 @click.group()
@@ -37,12 +37,15 @@ def module() -> None:
     "--all", "family", type=click.Choice(list(FAMILIES)), help="Every Ethernet (net) or SCSI (scsi) driver."
 )
 @click.option("--kernel", "release", metavar="RELEASE", help="A kernel release or its beginning, like 6.12.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON: for each module its counts and lists.")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON: for each module its counts and lists, and totals."
+)
 def check(names: Sequence[str], family: str | None, release: str | None, as_json: bool) -> None:
     """Link modules without running them, and count who serves the symbols that they import.
 
-    A module is named as modprobe knows it, or by the path of its file. Ends with 1 when a symbol is unresolved or
-    a module cannot be read; the other modules are reported all the same.
+    A module is named as modprobe knows it, or by the path of its file. It counts as resolved when neither it nor a
+    module that it depends on lacks a symbol. Ends with 1 when one is not resolved or cannot be read; the other
+    modules are reported all the same.
     """
     if bool(names) == bool(family):
         raise UsageError("vmk module check wants names, or --all", remedy="vmk module check e1000")
@@ -54,11 +57,14 @@ def check(names: Sequence[str], family: str | None, release: str | None, as_json
         if family is None
         else [str(path) for directory in FAMILIES[family] for path in kernel.modules_under(directory)]
     )
+    from vmklinux.resolve import survey
+
     reports, errors = _check_all(wanted, kernel)
+    found = survey(reports, len(wanted))
     if as_json:
-        _print_json(reports)
+        _print_json(found)
     elif reports:
-        _print_table(reports, kernel)
+        _print_table(found, kernel)
     for error in errors:
         click.echo(f"vmk: {error}", err=True)
     _judge(reports, errors)
@@ -88,7 +94,7 @@ def _file(name: str, kernel: Kernel) -> Path:
 
 
 def _judge(reports: Sequence[Report], errors: Sequence[VmkError]) -> None:
-    lacking = sum(1 for report in reports if report.unresolved)
+    lacking = sum(not report.resolved for report in reports)
     problems = []
     if lacking:
         problems.append(
@@ -100,13 +106,13 @@ def _judge(reports: Sequence[Report], errors: Sequence[VmkError]) -> None:
         raise SomethingMissing(", ".join(problems))
 
 
-def _print_json(reports: Sequence[Report]) -> None:
+def _print_json(found: Survey) -> None:
     import msgspec
 
-    click.echo(msgspec.json.format(msgspec.json.encode(reports), indent=2))
+    click.echo(msgspec.json.format(msgspec.json.encode(found), indent=2))
 
 
-def _print_table(reports: Sequence[Report], kernel: Kernel) -> None:
+def _print_table(found: Survey, kernel: Kernel) -> None:
     from rich.console import Console
     from rich.table import Table
 
@@ -115,13 +121,19 @@ def _print_table(reports: Sequence[Report], kernel: Kernel) -> None:
     table.add_column("module")
     for column in ("imports", "vmklinux", "image", "modules", "unresolved", "sensitive"):
         table.add_column(column, justify="right")
-    for report in reports:
+    for report in found.modules:
         counts = (
             report.imports, report.vmklinux, report.image, report.modules,
             len(report.unresolved), len(report.sensitive),
         )  # fmt: skip
         table.add_row(report.module, *map(str, counts))
     console.print(table)
-    for report in reports:
-        if report.unresolved:
-            console.print(f"{report.module} unresolved: {', '.join(report.unresolved)}")
+    for report in found.modules:
+        for name, lacking in ((report.module, report.unresolved), *report.dependencies.items()):
+            if lacking:
+                needs = "" if name == report.module else f" needs {name}, which has"
+                console.print(f"{report.module}{needs} unresolved: {', '.join(lacking)}")
+    totals = found.totals
+    console.print(
+        f"resolved with all they depend on: {totals.resolved} of {totals.total} modules, {totals.percent} %"
+    )

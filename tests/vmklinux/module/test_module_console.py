@@ -15,13 +15,30 @@ import pytest
 from tests.vmkernel_core.console.vmk_command import said, vmk
 from vmklinux.kernels import Kernel, read_module
 
-KEYS = {"module", "kernel", "imports", "vmklinux", "image", "modules", "unresolved", "sensitive"}
+KEYS = {
+    "module",
+    "kernel",
+    "imports",
+    "vmklinux",
+    "image",
+    "modules",
+    "unresolved",
+    "dependencies",
+    "resolved",
+    "sensitive",
+}
 
 
 def _check(*arguments: str) -> tuple[int, list[dict[str, Any]]]:
     run = vmk("module", "check", "--json", *arguments)
-    reports: list[dict[str, Any]] = json.loads(run.stdout)
+    survey = json.loads(run.stdout)
+    reports: list[dict[str, Any]] = survey["modules"]
+    resolved = sum(report["resolved"] for report in reports)
+    assert survey["totals"]["resolved"] == resolved
+    assert survey["totals"]["total"] == len(reports)
+    assert resolved * 100 / len(reports) - 0.1 < survey["totals"]["percent"] <= resolved * 100 / len(reports)
     for report in reports:
+        assert report["resolved"] == (not report["unresolved"] and not any(report["dependencies"].values()))
         assert set(report) == KEYS
         for found in report["sensitive"]:
             assert set(found) == {"section", "offset", "instruction", "treatment"}
@@ -45,7 +62,7 @@ def test_the_counts_are_those_of_the_file(kernel: Kernel, name: str, tmp_path: P
     assert set(report["unresolved"]) <= imports
     served = report["vmklinux"] + report["image"] + report["modules"]
     assert served + len(report["unresolved"]) == len(imports)
-    assert code == bool(report["unresolved"])
+    assert code == (not report["resolved"])
 
 
 def test_e1000_is_served(kernel: Kernel) -> None:
@@ -68,11 +85,12 @@ def test_all_goes_over_a_family(kernel61: Kernel) -> None:
 
 
 def test_the_table_is_for_people(kernel61: Kernel) -> None:
-    run = vmk("module", "check", "e1000", "tg3", "--kernel", kernel61.release, COLUMNS="100")
+    run = vmk("module", "check", "e1000", "mlx5_core", "--kernel", kernel61.release, COLUMNS="100")
     assert run.returncode == 1
     assert f"kernel {kernel61.release}" in run.stdout
-    assert "tg3 unresolved: " in run.stdout
+    assert "mlx5_core unresolved: " in run.stdout
     assert "e1000 unresolved: " not in run.stdout
+    assert "resolved with all they depend on: 1 of 2 modules, 50.0 %" in run.stdout
     assert said(run) == "1 of 2 modules need symbols that nothing here serves"
 
 
@@ -81,7 +99,9 @@ def test_a_module_that_cannot_be_read_does_not_stop_the_others(kernel61: Kernel,
     broken.write_bytes(b"no module at all")
     run = vmk("module", "check", "--json", str(broken), "nosuch", "e1000")
     assert run.returncode == 1
-    assert [report["module"] for report in json.loads(run.stdout)] == ["e1000"]
+    survey = json.loads(run.stdout)
+    assert [report["module"] for report in survey["modules"]] == ["e1000"]
+    assert survey["totals"] == {"resolved": 1, "total": 3, "percent": 33.3}
     first, second, summary = run.stderr.splitlines()
     assert str(broken) in first or "broken" in first
     assert "has no module nosuch" in second
