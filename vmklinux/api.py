@@ -46,6 +46,7 @@ SUBSYSTEMS = (
     "dd",
     "debugfs",
     "device",
+    "devlink",
     "devres",
     "dma",
     "dmi",
@@ -58,6 +59,7 @@ SUBSYSTEMS = (
     "netdev_notifier",
     "netdev_state",
     "netdevice",
+    "netlink",
     "pci",
     "pci_access",
     "pci_managed",
@@ -75,11 +77,14 @@ SUBSYSTEMS = (
     "route",
     "rtnl",
     "seq_file",
+    "smp",
     "sysfs",
     "timer",
     "uaccess",
+    "vmap",
     "wakeup",
     "workqueue",
+    "xfrm",
 )
 
 _declared: dict[str, Emulated] = {}

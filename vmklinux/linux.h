@@ -326,7 +326,7 @@ void linux_jiffies_start(unsigned hz);
 void linux_jiffies_stop(void);
 bool linux_softirq_run(void);
 
-#define LINUX_TABLES(T) T(mm) T(sched) T(skbuff) T(netdevice) T(gro) T(dma) T(io)
+#define LINUX_TABLES(T) T(mm) T(sched) T(skbuff) T(netdevice) T(gro) T(dma) T(io) T(flow_dissector)
 #define LINUX_TABLE(name) extern const struct linux_api name##_api[];
 LINUX_TABLES(LINUX_TABLE)
 #undef LINUX_TABLE

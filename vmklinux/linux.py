@@ -151,6 +151,10 @@ class Linux:
         store(PERCPU + self.symbols["this_cpu_off"], 8, PERCPU)
         store(self.symbols["__per_cpu_offset"], 8, PERCPU)
         store(self.symbols["system_state"], 4, self.types.enumerator("SYSTEM_RUNNING"))
+        for mask in ("possible", "present", "online", "active"):
+            store(self.symbols[f"__cpu_{mask}_mask"], 8, 1)
+        store(self.symbols["__num_online_cpus"], 4, 1)
+        store(self.symbols["nr_cpu_ids"], 4, 1)
         preempt = PERCPU + layout.percpu_place(self.image, self.types, "__preempt_count", "preempt_count")
         current = PERCPU + layout.percpu_place(self.image, self.types, "current_task", "current_task")
         store(preempt, 4, _PREEMPT_ENABLED)

@@ -79,7 +79,7 @@ class GracePeriods:
             log.debug("an RCU callback was stopped")  # on_stopped has been told
 
 
-@linux_api("synchronize_rcu_expedited")
+@linux_api("synchronize_rcu_expedited", "synchronize_net")
 def synchronize_rcu(linux: Linux) -> None:
     """Wait until every world that is inside a read-side section has left it."""
     linux.state(GracePeriods).synchronize()

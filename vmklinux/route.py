@@ -43,3 +43,8 @@ no_op(
     "register_inetaddr_notifier", "unregister_inetaddr_notifier", "register_inet6addr_notifier",
     "unregister_inet6addr_notifier", "register_netevent_notifier", "unregister_netevent_notifier",
 )  # fmt: skip
+no_op(
+    "route.py",
+    "Without addresses no device has an in_device, and without routes no neighbour is ever looked up or asked for.",
+    "in_dev_finish_destroy", "neigh_destroy", "__neigh_event_send", "arp_send",
+)  # fmt: skip

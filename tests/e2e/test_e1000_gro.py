@@ -11,7 +11,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import LIMIT, MAC, Peer
+from tests.e2e.cards import MAC
+from tests.e2e.conftest import LIMIT, Peer
 from tests.e2e.packets import (
     ACK,
     FIN,
