@@ -25,17 +25,22 @@ from vmklinux.errors import DriverRefused, DriverStopped
 from vmklinux.ioremap import Windows
 from vmklinux.linux import Linux
 from vmklinux.loader import Leak, Loader
+from vmklinux.module.elf import ModuleFile
 from vmklinux.module.errors import ModuleError
+from vmklinux.module.param import parameters, parse_setting
 from vmklinux.netdevice import NetDevice, NetDevices
 from vmklinux.pci import PciCore, PciDevice
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+    from pathlib import Path
     from types import TracebackType
 
+    from vmkernel_core.net.uplink import UplinkEvent
     from vmkernel_core.pci import PciFunction
     from vmkernel_core.platform.base import PciAddress, Platform
     from vmklinux.kernels import Kernel
+    from vmklinux.module.param import Parameter
 
 log = logging.getLogger(__name__)
 
@@ -94,12 +99,13 @@ class VMkernel:
         self._release = kernel
         self._size = memory
         self._overrides = dict(modules or {})
-        self._settings = dict(settings or {})
+        self._settings = {_module_key(name): tuple(given) for name, given in (settings or {}).items()}
         self._policy = policy
         self._allow_unresolved = allow_unresolved
         self._core = core
         self._stack = ExitStack()
         self._booted = False
+        self._watchers: list[Callable[[UplinkEvent], None]] = []
 
     def __enter__(self) -> VMkernel:
         """Boot."""
@@ -229,9 +235,9 @@ class VMkernel:
     def _bind_to(self, adapter: Adapter, name: str) -> None:
         core = self.linux.state(PciCore)
         before = len(core.drivers)
-        if name.replace("-", "_") not in self.loader.modules:
+        if _module_key(name) not in self.loader.modules:
             with self._timed("load"):
-                settings = self._settings.get(name) or self._settings.get(str(adapter.function.address), ())
+                settings = self.settings(name) or self._settings.get(str(adapter.function.address), ())
                 self.loader.load(name, settings, allow_unresolved=self._allow_unresolved)
         with self._timed("probe"):
             self._probe(adapter, name, before)
@@ -254,6 +260,54 @@ class VMkernel:
                 adapter.uplink = next((u for n, u in self.uplinks.items() if n not in known), None)
                 return
         raise NoDriver(f"{name} does not claim the device", where=str(adapter.function))
+
+    def load(self, name: str) -> None:
+        """Load a module with its settings, and let its driver probe the devices for which it is the module.
+
+        Raises ModuleNotFound, UsageError when it is loaded, and what loading raises; a probe that fails is reported in
+        the Adapter's error.
+        """
+        if _module_key(name) in self.loader.modules:
+            raise UsageError(f"module {name} is loaded already", remedy="unload it first")
+        if not (mine := self.adapters_of(name)):
+            self.loader.load(name, self.settings(name), allow_unresolved=self._allow_unresolved)
+        for adapter in mine:
+            try:
+                self.bind(adapter)
+                adapter.error = None
+            except VmkError as error:
+                adapter.error = error
+                if _module_key(name) not in self.loader.modules:
+                    raise
+                log.error("%s: %s", adapter.function, error)
+
+    def adapters_of(self, name: str) -> list[Adapter]:
+        """The devices for which a module is the one, whether or not its driver has them."""
+        return [
+            a
+            for a in self.adapters
+            if a.verdict.module and _module_key(a.verdict.module) == _module_key(name)
+        ]
+
+    def module_file(self, name: str) -> tuple[Path, ModuleFile]:
+        """A module of the kernel, loaded or not: where its file is, and what is in it. ModuleNotFound."""
+        path = self.kernel.find_module(name)
+        return path, ModuleFile.read(path)
+
+    def parameters(self, name: str) -> dict[str, Parameter]:
+        """The parameters that a module takes. ModuleNotFound."""
+        return parameters(self.module_file(name)[1], self.linux.types)
+
+    def settings(self, name: str) -> tuple[str, ...]:
+        """The settings (``name=value``) with which the module is loaded the next time."""
+        return self._settings.get(_module_key(name), ())
+
+    def set_parameters(self, name: str, settings: Sequence[str]) -> None:
+        """Replace them; BadParameter when the module would not take one of them."""
+        known = self.parameters(name)
+        for setting in settings:
+            parse_setting(name, known, setting)
+        self._settings[_module_key(name)] = tuple(settings)
 
     def unload(self, name: str) -> list[Leak]:
         """Unload one module; what it left behind. Its devices are unbound."""
@@ -299,11 +353,20 @@ class VMkernel:
 
     # ---- what happens ----
 
+    def subscribe(self, watcher: Callable[[UplinkEvent], None]) -> None:
+        """Be told of the events of every uplink, now and later; see Uplink.subscribe."""
+        self._watchers.append(watcher)
+
+    def _tell(self, event: UplinkEvent) -> None:
+        for watcher in self._watchers:
+            watcher(event)
+
     def _new_uplink(self, device: NetDevice) -> Uplink:
         number = 0
         while f"vmnic{number}" in self.uplinks:
             number += 1
         uplink = Uplink(f"vmnic{number}", device)
+        uplink.subscribe(self._tell)
         self.uplinks[uplink.name] = uplink
         return uplink
 
@@ -322,6 +385,11 @@ class VMkernel:
     def _on_gone(self) -> None:
         for uplink in list(self.uplinks.values()):
             uplink.removed()
+
+
+def _module_key(name: str) -> str:
+    """The name as the kernel has it, which writes no dashes."""
+    return name.replace("-", "_")
 
 
 class _Timed:

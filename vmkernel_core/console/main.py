@@ -20,12 +20,22 @@ if TYPE_CHECKING:
 
 #: Command, and where it is: ``package.module:object``, a click command or group; and its line in ``vmk --help``.
 COMMANDS = {
+    "boot": ("vmkernel_core.console.boot:boot", "Boot a vmkernel from a machine file and keep it running."),
     "demo": (
         "vmkernel_core.console.demo:demo",
         "Let an unmodified Linux driver move frames, and check them.",
     ),
+    "hardware": ("vmkernel_core.console.hardware:hardware", "Devices of a running vmkernel's machine."),
     "kernel": ("vmklinux.kernels.console:kernel", "Kernel packages: get them, and see which are here."),
     "module": ("vmklinux.module.console:module", "Linux modules: see what they need and what serves it."),
+    "network": (
+        "vmkernel_core.console.network:network",
+        "Uplinks of a running vmkernel: see them, open and close them, change them.",
+    ),
+    "system": (
+        "vmkernel_core.console.system:system",
+        "Linux modules in a running vmkernel: see, load and unload them, set their parameters.",
+    ),
 }
 
 BAD_USAGE = 3
@@ -38,7 +48,7 @@ EXIT_CODES = {
     0: "done, and everything asked for holds",
     1: "done, but something does not hold (a frame was lost, a symbol is unresolved), or it could not be done",
     BAD_USAGE: "bad usage: an option, a name or a value that cannot be",
-    4: "no hardware: the platform did not come up, or no driver may serve the device",
+    4: "no hardware (the platform did not come up, no driver may serve the device), or no vmkernel to talk to",
     5: "the device, or the process that provides it, has gone",
     6: "a wait reached its limit",
     7: "the driver refused the device, or was stopped",
@@ -75,6 +85,7 @@ class LazyGroup(click.Group):
         with formatter.section("Environment"):
             formatter.write_dl(
                 [
+                    ("VMK_SOCKET", "the socket of the vmkernel to talk to"),
                     ("VMK_KERNELS", "the directory of the kernel cache"),
                     ("VMK_DEBUG=1", "errors come with their traceback"),
                 ]

@@ -268,6 +268,11 @@ class Uplink(Controls):
         return self._open and self._dead is None
 
     @property
+    def error(self) -> VmkError | None:
+        """Why it cannot be used any more: its device was removed (DeviceGone), or its driver stopped."""
+        return self._dead
+
+    @property
     def mac(self) -> str:
         """The MAC address, as ``52:54:00:12:34:56``."""
         return self._alive.mac().hex(":")

@@ -11,6 +11,7 @@ import contextlib
 import os
 import re
 import socket
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from vmkernel_core.bus import QtestBus, Space
@@ -43,7 +44,8 @@ class QemuPlatform:
     """QEMU's device models as hardware. ``devices`` are what QEMU's ``-device`` takes, such as
     ``"e1000,netdev=wire0"``: each ``netdev=NAME`` becomes a Wire, in this order in ``wires`` after ``start``.
 
-    ``arguments`` go to QEMU as they are, for what devices refer to (``-drive``, ``-blockdev``, ``-global``).
+    ``arguments`` go to QEMU as they are, for what devices refer to (``-drive``, ``-blockdev``, ``-global``). A NAME
+    that a ``-netdev`` among them defines, such as ``-netdev tap,id=wire0,ifname=tap0``, becomes no Wire.
 
     While a card does not receive yet, QEMU takes one frame out of its wire beforehand, and some of its models
     drop that one while their driver sets them up. When a wire is full of frames that nobody took, QEMU keeps
@@ -99,7 +101,7 @@ class QemuPlatform:
                 *("-global", "driver=pci-device,property=romfile,value="),
             ]
             descriptors = [memory.fd, firmware, registers_fd]
-            for name in _wire_names(self._devices):
+            for name in _wire_names(self._devices, self._arguments):
                 ours, wire_fd = _pair(theirs, socket.SOCK_DGRAM)  # ours is closed by stop()
                 self.wires.append(Wire(name, ours))
                 descriptors.append(wire_fd)
@@ -224,5 +226,13 @@ def _with_id(device: str, index: int) -> str:
     return device if re.search(r",id=", device) else f"{device},id=device{index}"
 
 
-def _wire_names(devices: Iterable[str]) -> list[str]:
-    return [name for device in devices for name in re.findall(r",netdev=([^,]+)", device)]
+def _wire_names(devices: Iterable[str], arguments: Sequence[str]) -> list[str]:
+    """The network back ends that devices name, but for those that the arguments define."""
+    defined = {
+        name
+        for option, value in pairwise(arguments)
+        if option.lstrip("-") == "netdev"
+        for name in re.findall(r",id=([^,]+)", value)
+    }
+    named = [name for device in devices for name in re.findall(r",netdev=([^,]+)", device)]
+    return [name for name in named if name not in defined]

@@ -1,0 +1,75 @@
+"""docs/console.md tells the truth: the shapes of JSON, the operations, the keys and the example of a machine file.
+
+Independent side: none; the code vouches for the text.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import get_args
+
+import msgspec
+import pytest
+
+from vmkernel_core.console import module_operations, nic_operations, pci_operations
+from vmkernel_core.console.machine import Machine, PlatformTable, read_machine
+from vmkernel_core.console.operations import OPERATIONS
+
+PAGE = (Path(__file__).parents[3] / "docs/console.md").read_text()
+RESULTS = {
+    result.__name__: result
+    for operation in OPERATIONS.values()
+    for result in (get_args(operation.result) or (operation.result,))
+}
+
+
+def _rows(heading: str) -> list[list[str]]:
+    section = re.split(r"\n##+ ", PAGE.partition(f"# {heading}\n")[2])[0]
+    rows = [line.strip("|").split("|") for line in section.splitlines() if line.startswith("|")]
+    return [[cell.strip().replace("`", "") for cell in row] for row in rows[2:]]
+
+
+@pytest.mark.parametrize("name", RESULTS)
+def test_shapes(name: str) -> None:
+    assert [row[0] for row in _rows(name)] == list(RESULTS[name].__struct_fields__)
+
+
+def test_the_shape_within_a_shape() -> None:
+    [bars] = [row[2] for row in _rows("PciDevice") if row[0] == "bars"]
+    for field in pci_operations.PciBar.__struct_fields__:
+        assert field in bars
+
+
+def test_operations() -> None:
+    told = {name: (arguments, result) for name, arguments, result in _rows("The protocol")}
+    assert told == {
+        name: (
+            ", ".join(operation.arguments.__struct_fields__),
+            "".join(f"array of {one.__name__}" for one in get_args(operation.result))
+            or operation.result.__name__,
+        )
+        for name, operation in OPERATIONS.items()
+    }
+
+
+def test_every_operation_is_in_the_table() -> None:
+    modules = (module_operations, nic_operations, pci_operations)
+    found = {
+        one.name for module in modules for one in vars(module).values() if type(one).__name__ == "Operation"
+    }
+    assert found == set(OPERATIONS)
+
+
+def test_keys_of_a_machine() -> None:
+    platform = [f"platform.{key}" for key in PlatformTable.__struct_fields__]
+    told = [row[0] for row in _rows("The machine file")]
+    assert sorted(told) == sorted([*platform, *(set(Machine.__struct_fields__) - {"platform"})])
+
+
+def test_the_example_is_a_machine(tmp_path: Path) -> None:
+    [example] = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+    (tmp_path / "machine.toml").write_text(example)
+    machine = read_machine(tmp_path / "machine.toml")
+    assert machine.modules == {"10ec:8139": "8139cp"}
+    assert msgspec.structs.asdict(machine)["parameters"] == {"e1000": "RxDescriptors=512 debug=16"}

@@ -1,0 +1,117 @@
+"""A machine as a TOML file describes it (docs/console.md has every key)."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+import msgspec
+
+from vmkernel_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from vmkernel_core.boot import VMkernel
+    from vmkernel_core.platform.model import ModelPlatform
+    from vmkernel_core.platform.qemu import QemuPlatform
+
+
+class BadMachine(UsageError):
+    """The file cannot be read, or says what cannot be."""
+
+
+class PlatformTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``[platform]``: where the hardware comes from.
+
+    ``devices`` are, for qemu, what its ``-device`` takes; for model ``e1000``, or ``e1000,mac=52:54:00:12:34:56``.
+    ``arguments`` go to QEMU as they are.
+    """
+
+    type: Literal["qemu", "model"] = "qemu"
+    devices: list[str] = []
+    arguments: list[str] = []
+
+
+class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The file: a platform, a kernel and what to do with them. ``memory`` is in MiB.
+
+    ``modules`` overrides the HCL, PCI address or ``vendor:device`` to module; ``parameters`` has the settings of
+    modules, as one text (``"debug=16 Speed=100"``); ``hcl`` is VMkernel's policy for devices that are not listed;
+    ``open`` names uplinks to open at boot.
+    """
+
+    platform: PlatformTable
+    kernel: str | None = None
+    memory: int = 256
+    core: int | None = None
+    hcl: Literal["default", "strict"] = "default"
+    allow_unresolved: bool = False
+    modules: dict[str, str] = {}
+    parameters: dict[str, str] = {}
+    open: list[str] = []
+    socket: str | None = None
+
+    def vmkernel(self) -> VMkernel:
+        """A VMkernel for it that is not started yet. UsageError, UnknownDevice for a model that there is not."""
+        from vmkernel_core.boot import VMkernel
+
+        return VMkernel(
+            self._platform(),
+            kernel=self.kernel,
+            memory=self.memory << 20,
+            modules=self.modules,
+            settings={name: text.split() for name, text in self.parameters.items()},
+            policy=self.hcl,
+            allow_unresolved=self.allow_unresolved,
+            core=self.core,
+        )
+
+    def _platform(self) -> QemuPlatform | ModelPlatform:
+        if self.platform.type == "qemu":
+            from vmkernel_core.platform.qemu import QemuPlatform
+
+            return QemuPlatform(self.platform.devices, arguments=self.platform.arguments)
+        from vmkernel_core.platform.e1000_model import E1000Model
+        from vmkernel_core.platform.model import ModelPlatform
+
+        if self.platform.arguments:
+            raise UsageError(
+                "device models take no arguments", where="platform.arguments", remedy="leave them out"
+            )
+        return ModelPlatform([E1000Model(*_model_address(device)) for device in self.platform.devices])
+
+
+def _model_address(device: str) -> list[bytes]:
+    match = re.fullmatch(r"e1000(?:,mac=((?:[0-9a-fA-F]{2}:){5}[0-9a-fA-F]{2}))?", device)
+    if match is None:
+        raise UsageError(
+            f"there is no model {device!r}",
+            where="platform.devices",
+            remedy="use e1000 or e1000,mac=52:54:00:12:34:56",
+        )
+    return [bytes.fromhex(match[1].replace(":", ""))] if match[1] else []
+
+
+def read_machine(path: Path) -> Machine:
+    """Read the file; BadMachine names the line or the key."""
+    try:
+        tables = tomllib.loads(path.read_text())
+    except OSError as error:
+        raise BadMachine(f"cannot read {path}: {error.strerror}", remedy="name a TOML file") from error
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise BadMachine(f"{path} is no TOML: {error}", remedy="docs/console.md has an example") from error
+    try:
+        return msgspec.convert(tables, Machine)
+    except msgspec.ValidationError as error:
+        what, _, place = str(error).partition(" - at `$")
+        key = place.rstrip("`").lstrip(".")
+        where = f"key {key}" if key else ""
+        raise BadMachine(f"{path}: {what}", where=where, remedy=_remedy(key, what)) from error
+
+
+def _remedy(key: str, what: str) -> str:
+    if "unknown field" in what or "missing" in what:
+        table = PlatformTable if key == "platform" else Machine
+        return f"it takes {', '.join(table.__struct_fields__)}"
+    return "docs/console.md says what each key takes"

@@ -1,0 +1,153 @@
+"""Operations on Linux modules: ``vmk system module``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from vmkernel_core.console.protocol import Nothing, operation
+
+if TYPE_CHECKING:
+    from vmkernel_core.boot import VMkernel
+
+
+class ModuleName(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments: a module's name."""
+
+    name: str
+
+
+class Module(msgspec.Struct, frozen=True):
+    """A module that is loaded, or that a device of the machine may be driven by; ``size`` is in bytes, 0: not loaded."""
+
+    name: str
+    is_loaded: bool
+    is_stopped: bool
+    """Its driver did what cannot be allowed; unload it and load it again."""
+    size: int
+    used_by: list[str]
+    """Loaded modules that depend on it."""
+    devices: list[str]
+    """PCI addresses of the devices that it drives."""
+
+
+class ModuleDetails(Module, frozen=True):
+    """The same, and what the module's file says of itself (.modinfo)."""
+
+    file: str
+    kernel: str
+    license: str
+    version: str
+    description: str
+    depends: list[str]
+    firmware: list[str]
+    parameters: list[str]
+    """Settings for the next load, ``name=value``."""
+    failed: dict[str, str]
+    """Devices that it should drive and does not, by PCI address, and why."""
+
+
+class Parameter(msgspec.Struct, frozen=True):
+    """A parameter: its type as module_param() names it, the value for the next load ("" for the driver's own choice)."""
+
+    name: str
+    type: str
+    value: str
+    description: str
+
+
+class ParameterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Arguments: settings ``name=value`` that replace those made before, or, with ``append``, join them."""
+
+    name: str
+    settings: list[str]
+    append: bool = False
+
+
+class Unloaded(msgspec.Struct, frozen=True):
+    """A module that was unloaded, and what it left behind (which was taken back)."""
+
+    name: str
+    leaks: list[str]
+
+
+@operation("system.module.list", Nothing, list[Module])
+def module_list(host: VMkernel, _: Nothing) -> list[Module]:
+    """Modules that are loaded, then those that could be for the devices there are."""
+    wanted = {adapter.verdict.module.replace("-", "_") for adapter in host.adapters if adapter.verdict.module}
+    return [
+        _module(host, name) for name in [*host.loader.modules, *sorted(wanted - set(host.loader.modules))]
+    ]
+
+
+@operation("system.module.get", ModuleName, ModuleDetails)
+def module_get(host: VMkernel, wanted: ModuleName) -> ModuleDetails:
+    """One module of the kernel, loaded or not."""
+    path, file = host.module_file(wanted.name)
+    return ModuleDetails(
+        **msgspec.structs.asdict(_module(host, file.name)),
+        file=str(path),
+        kernel=file.info.built_for,
+        license=file.info.license,
+        version=file.info.version,
+        description=file.info.description,
+        depends=list(file.info.depends),
+        firmware=list(file.info.firmware),
+        parameters=list(host.settings(file.name)),
+        failed={
+            str(adapter.function.address): str(adapter.error)
+            for adapter in host.adapters_of(file.name)
+            if adapter.error
+        },
+    )
+
+
+@operation("system.module.load", ModuleName, ModuleDetails)
+def module_load(host: VMkernel, wanted: ModuleName) -> ModuleDetails:
+    """Load it with its settings, and let its driver probe the devices that it may serve."""
+    host.load(wanted.name)
+    return module_get(host, wanted)
+
+
+@operation("system.module.unload", ModuleName, Unloaded)
+def module_unload(host: VMkernel, wanted: ModuleName) -> Unloaded:
+    """Unload it; its uplinks are removed."""
+    name = wanted.name.replace("-", "_")
+    return Unloaded(name, [f"{leak.kind}: {leak.what}, {leak.where}" for leak in host.unload(name)])
+
+
+@operation("system.module.parameters.list", ModuleName, list[Parameter])
+def parameters_list(host: VMkernel, wanted: ModuleName) -> list[Parameter]:
+    """The parameters that a module takes, in its order."""
+    parts = (setting.partition("=") for setting in host.settings(wanted.name))
+    values = {name.replace("-", "_"): value if equals else "1" for name, equals, value in parts}
+    return [
+        Parameter(
+            one.name,
+            f"array of {one.type.name}" if one.array else one.type.name,
+            values.get(one.name, ""),
+            one.description,
+        )
+        for one in host.parameters(wanted.name).values()
+    ]
+
+
+@operation("system.module.parameters.set", ParameterSettings, list[Parameter])
+def parameters_set(host: VMkernel, wanted: ParameterSettings) -> list[Parameter]:
+    """Note settings for the next load of the module, for as long as the vmkernel runs."""
+    before = host.settings(wanted.name) if wanted.append else ()
+    host.set_parameters(wanted.name, [*before, *wanted.settings])
+    return parameters_list(host, ModuleName(wanted.name))
+
+
+def _module(host: VMkernel, name: str) -> Module:
+    loaded = host.loader.modules.get(name)
+    return Module(
+        name=name,
+        is_loaded=loaded is not None,
+        is_stopped=loaded is not None and loaded.dead,
+        size=loaded.end - loaded.base if loaded else 0,
+        used_by=[one.name for one in host.loader.modules.values() if name in one.file.info.depends],
+        devices=[str(one.function.address) for one in host.adapters_of(name) if one.device is not None],
+    )

@@ -1,0 +1,32 @@
+"""The table of all that can be asked of a running vmkernel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+from vmkernel_core.console import module_operations as module
+from vmkernel_core.console import nic_operations as nic
+from vmkernel_core.console import pci_operations as pci
+
+if TYPE_CHECKING:
+    from vmkernel_core.console.protocol import Operation
+
+#: By name, as requests call them.
+OPERATIONS: Final[dict[str, Operation[Any, Any]]] = {
+    one.name: one
+    for one in (
+        nic.nic_list,
+        nic.nic_get,
+        nic.nic_stats_get,
+        nic.nic_up,
+        nic.nic_down,
+        nic.nic_set,
+        pci.pci_list,
+        module.module_list,
+        module.module_get,
+        module.module_load,
+        module.module_unload,
+        module.parameters_list,
+        module.parameters_set,
+    )
+}

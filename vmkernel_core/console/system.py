@@ -1,0 +1,111 @@
+"""``vmk system``, in esxcli's grammar: Linux modules of a vmkernel."""
+
+from __future__ import annotations
+
+import shlex
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from vmkernel_core.console.show import show
+from vmkernel_core.console.target import asks
+from vmkernel_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vmkernel_core.console.client import Caller
+
+
+def _named(function: Callable[..., Any]) -> Callable[..., Any]:
+    return click.option(
+        "-m", "--module", "name", required=True, metavar="MODULE", help="The module, like e1000."
+    )(function)
+
+
+@click.group()
+def system() -> None:
+    """Linux modules in a running vmkernel: see, load and unload them, set their parameters."""
+
+
+@system.group()
+def module() -> None:
+    """Linux modules."""
+
+
+@module.command("list")
+@asks()
+def module_list(vmkernel: Caller, as_json: bool) -> None:
+    """Modules that are loaded, and those that could be for the devices there are."""
+    from vmkernel_core.console.module_operations import module_list
+
+    show(vmkernel.call(module_list), as_json)
+
+
+@module.command("get")
+@_named
+@asks()
+def module_get(vmkernel: Caller, as_json: bool, name: str) -> None:
+    """One module, loaded or not."""
+    from vmkernel_core.console.module_operations import ModuleName, module_get
+
+    show(vmkernel.call(module_get, ModuleName(name)), as_json)
+
+
+@module.command("load")
+@_named
+@asks()
+def module_load(vmkernel: Caller, as_json: bool, name: str) -> None:
+    """Load a module with its parameters; its driver probes the devices that it may serve."""
+    from vmkernel_core.console.module_operations import ModuleName, module_load
+
+    show(vmkernel.call(module_load, ModuleName(name)), as_json)
+
+
+@module.command("unload")
+@_named
+@asks()
+def module_unload(vmkernel: Caller, as_json: bool, name: str) -> None:
+    """Unload a module, and tell what it left behind; its uplinks are removed."""
+    from vmkernel_core.console.module_operations import ModuleName, module_unload
+
+    show(vmkernel.call(module_unload, ModuleName(name)), as_json)
+
+
+@module.group()
+def parameters() -> None:
+    """Parameters of modules."""
+
+
+@parameters.command("list")
+@_named
+@asks()
+def parameters_list(vmkernel: Caller, as_json: bool, name: str) -> None:
+    """What a module takes, and what it is given at its next load."""
+    from vmkernel_core.console.module_operations import ModuleName, parameters_list
+
+    show(vmkernel.call(parameters_list, ModuleName(name)), as_json)
+
+
+@parameters.command("set")
+@_named
+@click.option(
+    "-p", "--parameter-string", "text", required=True, metavar="SETTINGS",
+    help='Settings with spaces between them: "debug=16 Speed=100"; "" for none.',
+)  # fmt: skip
+@click.option("-a", "--append", is_flag=True, help="Keep the settings made before; else these replace them.")
+@asks()
+def parameters_set(vmkernel: Caller, as_json: bool, name: str, text: str, append: bool) -> None:
+    """Set parameters of a module. They take effect when it is loaded the next time.
+
+    The running vmkernel keeps them until it ends; for good they belong into the machine file.
+    """
+    from vmkernel_core.console.module_operations import ParameterSettings, parameters_set
+
+    try:
+        settings = shlex.split(text)
+    except ValueError as error:
+        raise UsageError(f"cannot read {text!r}: {error}", remedy='write "name=value name=value"') from error
+    show(vmkernel.call(parameters_set, ParameterSettings(name, settings, append)), as_json)
+    if not as_json:
+        click.echo(f"{name} is loaded with these values the next time.")
