@@ -10,7 +10,7 @@ from vmklinux.kobject import Obj, addressof, cast
 from vmklinux.pci_access import ConfigSpace
 
 if TYPE_CHECKING:
-    from vmkernel_core.pci import Bar, PciFunction
+    from vmkernel_core.pci import Bar, Bridge, PciFunction
     from vmkernel_core.platform.base import Platform
     from vmklinux.linux import Linux
 
@@ -69,11 +69,12 @@ class Buses:
         bus.sysdata, bus.bridge, host.ops = system, addressof(host, "dev"), bus.ops
         return bus
 
-    def behind(self, bridge: Obj, number: int) -> Obj:
+    def behind(self, bridge: Obj, what: Bridge) -> Obj:
         """Make the bus behind a bridge."""
         parent = bridge.bus
         domain = cast(self._linux.types, "pci_sysdata", parent.sysdata).domain
-        bus = self._new(domain, number)
+        bus = self._new(domain, what.secondary)
+        bus.busn_res.end = what.subordinate
         bus.parent, bus.self, bus.primary = parent, bridge, parent.number
         bus.sysdata, bus.bridge = parent.sysdata, addressof(bridge, "dev")
         list_add_tail(self._linux, addressof(bus, "node"), addressof(parent, "children"))
@@ -118,17 +119,16 @@ def setup_device(linux: Linux, function: PciFunction, platform: Platform, name: 
     )
     obj.rom_base_reg = PCI_ROM_ADDRESS1 if function.header_type == HEADER_BRIDGE else PCI_ROM_ADDRESS
     obj.pin = function.interrupt_pin
-    if function.interrupt_pin:
-        obj.irq = platform.interrupt_line(address, function.interrupt_pin)
+    obj.irq = function.line
     obj.error_state = linux.types.enumerator("pci_channel_io_normal")
-    for bar in (*function.bars, *([function.rom] if function.rom else ())):
+    for bar in function.all_bars:
         _resource(obj.resource[bar.index], bar, name)
     _dma(obj)
     _capabilities(obj, function, platform)
     obj.dev.parent, obj.dev.bus = bus.bridge, linux.symbols["pci_bus_type"]
     obj.dev.kobj.name = name
-    if function.secondary:
-        linux.state(Buses).behind(obj, function.secondary)
+    if function.bridge:
+        linux.state(Buses).behind(obj, function.bridge)
     return obj
 
 

@@ -207,7 +207,7 @@ class Board:
         raise AssertionError
 
     def interrupt_line(self, address: PciAddress, pin: int) -> int:
-        raise AssertionError
+        return 16 + pin
 
     def set_link(self, address: PciAddress, up: bool) -> None:
         raise AssertionError
@@ -220,7 +220,7 @@ class Board:
 
     def config_read(self, address: PciAddress, offset: int, size: int) -> int:
         self.asked.add(address.devfn)
-        function = self.by_devfn.get(address.devfn)
+        function = self.by_devfn.get(address.devfn) if address.bus == 0 else None
         return function.read(offset, size) if function else (1 << size * 8) - 1
 
     def config_write(self, address: PciAddress, offset: int, size: int, value: int) -> None:
@@ -333,6 +333,14 @@ def test_header_and_pin_that_make_no_sense(caplog: pytest.LogCaptureFixture) -> 
     assert warnings == [
         "0000:00:05.0: interrupt pin 9 does not exist, taken for none",
         "0000:00:05.0: header type 0x5 is unknown, its BARs are left alone",
+    ]
+
+
+def test_a_bridge_that_takes_no_bus_numbers(caplog: pytest.LogCaptureFixture) -> None:
+    found, warnings = only(Function(at_0c=0x01_0000), caplog)
+    assert found.bridge is None
+    assert warnings == [
+        "0000:00:05.0: this bridge takes no bus numbers, what is behind it is not reached",
     ]
 
 
