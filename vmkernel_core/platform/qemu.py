@@ -99,6 +99,8 @@ class QemuPlatform:
                 *("-object", "qtest,id=server,chardev=qtest,log=none"),
                 # Nobody runs an option ROM here, and its file is in a package of its own.
                 *("-global", "driver=pci-device,property=romfile,value="),
+                # Slots are hot-plugged the way of PCI Express; by default q35 would do it through ACPI methods.
+                *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
             ]
             descriptors = [memory.fd, firmware, registers_fd]
             for name in _wire_names(self._devices, self._arguments):
