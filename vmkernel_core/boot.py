@@ -309,11 +309,11 @@ class VMkernel:
             parse_setting(name, known, setting)
         self._settings[_module_key(name)] = tuple(settings)
 
-    def unload(self, name: str) -> list[Leak]:
-        """Unload one module; what it left behind. Its devices are unbound."""
+    def unload(self, name: str, *, forced: bool = False) -> list[Leak]:
+        """Unload one module; what it left behind. Its devices are unbound. ``forced``: see Loader.unload."""
         leaks: list[Leak] = []
         try:
-            leaks += self.loader.unload(name)
+            leaks += self.loader.unload(name, forced=forced)
         finally:
             for adapter in self.adapters:
                 if adapter.device is not None and adapter.device.driver is None:
@@ -347,8 +347,8 @@ class VMkernel:
 
     def unload_all(self) -> list[Leak]:
         """Unload every module, those that depend on others first."""
-        for name in reversed(list(self.loader.modules)):
-            self.leaks += self.unload(name)
+        while self.loader.modules:
+            self.leaks += self.unload(self.loader.idle(), forced=True)
         return self.leaks
 
     # ---- what happens ----

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import lib
 from vmklinux.api import linux_api, no_op
 from vmklinux.bus import Buses
-from vmklinux.dd import EPROBE_DEFER, attach, device_name, release
+from vmklinux.dd import attach, device_name, release
 from vmklinux.devres import Devres
 from vmklinux.kobject import Obj, addressof
 
@@ -296,18 +296,9 @@ def device_rename(linux: Linux, dev: Obj, new_name: int) -> int:
     return 0
 
 
-@linux_api()
-def dev_err_probe(linux: Linux, dev: Obj, err: int, fmt: int, arguments: VaList) -> int:
-    """Log why a probe fails, quietly when it only has to wait for another device; the error."""
-    level = logging.DEBUG if err == -EPROBE_DEFER else logging.ERROR
-    message = linux.format(fmt, arguments).rstrip()
-    logging.getLogger("linux").log(level, "%s: error %d: %s", device_name(linux, dev), err, message)
-    return err
-
-
 no_op(
     "device.py",
     "No power management core runs: a device is awake while its driver is bound.",
     "pm_runtime_enable", "__pm_runtime_disable", "__pm_runtime_resume", "__pm_runtime_suspend", "__pm_runtime_idle",
-    "pm_runtime_allow", "pm_runtime_forbid", "__pm_runtime_set_status",
+    "pm_runtime_allow", "pm_runtime_forbid", "__pm_runtime_set_status", "pm_system_wakeup", "pm_schedule_suspend",
 )  # fmt: skip

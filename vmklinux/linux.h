@@ -133,6 +133,17 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(page, refcount, "page._refcount")                                                                             \
     F(page, flags, "page.flags")                                                                                    \
     F(page, compound_head, "page.compound_head")                                                                    \
+    F(page, pp_magic, "page.pp_magic")                                                                              \
+    F(page, pp, "page.pp")                                                                                          \
+    F(page, dma_addr, "page.dma_addr")                                                                              \
+    F(page, pp_ref_count, "?page.pp_ref_count")                                                                     \
+    F(page, pp_frag_count, "?page.pp_frag_count")                                                                   \
+    F(page_pool, p, "page_pool.p")                                                                                  \
+    F(page_pool, order, "page_pool.p.order")                                                                        \
+    F(page_pool, slow, "?page_pool.slow")                                                                           \
+    F(system_time_snapshot, cycles, "system_time_snapshot.cycles")                                                  \
+    F(system_time_snapshot, real, "system_time_snapshot.real")                                                      \
+    F(system_time_snapshot, raw, "system_time_snapshot.raw")                                                        \
     F(net_device, features, "net_device.features")                                                                  \
     F(net_device, mtu, "net_device.mtu")                                                                            \
     F(net_device, flags, "net_device.flags")                                                                        \
@@ -166,12 +177,14 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(wait_queue_entry, private, "wait_queue_entry.private")                                                        \
     F(kmem_cache, size, "kmem_cache.size")                                                                          \
     F(kmem_cache, align, "kmem_cache.align")                                                                        \
+    F(xa_node, private_list, "xa_node.private_list")                                                                 \
     F(kmem_cache, ctor, "kmem_cache.ctor")
 
 #define LINUX_BITS(F)                                                                                               \
     F(sk_buff, cloned, "sk_buff.cloned")                                                                            \
     F(sk_buff, nohdr, "sk_buff.nohdr")                                                                              \
     F(sk_buff, head_frag, "sk_buff.head_frag")                                                                      \
+    F(sk_buff, pp_recycle, "sk_buff.pp_recycle")                                                                    \
     F(sk_buff, ip_summed, "sk_buff.ip_summed")                                                                      \
     F(sk_buff, vlan_present, "?sk_buff.vlan_present")
 
@@ -181,6 +194,11 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(skb_frag, "?skb_frag")                                                                                        \
     F(bio_vec, "bio_vec")                                                                                           \
     F(page, "page")                                                                                                 \
+    F(page_pool, "page_pool")                                                                                       \
+    F(page_pool_params, "page_pool_params")                                                                         \
+    F(page_pool_params_fast, "?page_pool_params_fast")                                                              \
+    F(xa_node, "xa_node")                                                                                           \
+    F(system_time_snapshot, "system_time_snapshot")                                                                 \
     F(netdev_queue, "netdev_queue")                                                                                 \
     F(task_struct, "task_struct")                                                                                   \
     F(kmem_cache, "kmem_cache")
@@ -204,11 +222,14 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(NETIF_F_SG, "NETIF_F_SG_BIT")                                                                                 \
     F(NETIF_F_GRO, "NETIF_F_GRO_BIT")                                                                               \
     F(PG_head, "PG_head")                                                                                           \
+    F(TK_OFFS_REAL, "TK_OFFS_REAL")                                                                                 \
+    F(TK_OFFS_BOOT, "TK_OFFS_BOOT")                                                                                 \
     F(SKB_GSO_TCPV4, "SKB_GSO_TCPV4")                                                                               \
     F(SKB_GSO_TCPV6, "SKB_GSO_TCPV6")
 
 #define LINUX_SYMBOLS(F)                                                                                            \
     F(jiffies, "jiffies")                                                                                           \
+    F(skb_copy_bits, "skb_copy_bits")                                                                               \
     F(page_offset_base, "page_offset_base")                                                                         \
     F(vmemmap_base, "vmemmap_base")                                                                                 \
     F(softnet_data, "softnet_data")
@@ -317,6 +338,17 @@ void linux_frag_add(void *info, uint64_t page, uint32_t size);
 const char *linux_frag_data(const void *frag, uint32_t *size);
 void kfree_skb_now(void *skb);
 void *skb_new(uint32_t room, uint32_t headroom, uint32_t site);
+/* A copy of an skb with all that describes it, but without data; `room` for some behind `headroom`. NULL: no memory. */
+void *linux_skb_like(void *skb, uint32_t room, uint32_t headroom, uint32_t site);
+/* Puts `length` bytes of another skb, from `offset` on, behind the (linear) data. */
+void linux_skb_append(void *to, void *from, uint32_t offset, uint32_t length);
+/* The skb_shared_info of an skb. */
+static inline void *linux_skb_info(void *skb)
+{
+    return FIELD(skb, sk_buff, head, uint8_t *) + FIELD(skb, sk_buff, end, uint32_t);
+}
+/* Pages of a pool: one holder of a part of the page less; false: that was the last, and the page is an ordinary one. */
+bool linux_page_pool_keeps(uint64_t page);
 void linux_page_put(uint64_t page);
 uint64_t linux_frag_page(const void *frag);
 uint32_t linux_frag_size(void);
@@ -326,7 +358,9 @@ void linux_jiffies_start(unsigned hz);
 void linux_jiffies_stop(void);
 bool linux_softirq_run(void);
 
-#define LINUX_TABLES(T) T(mm) T(sched) T(skbuff) T(netdevice) T(gro) T(dma) T(io) T(flow_dissector)
+#define LINUX_TABLES(T)                                                                                             \
+    T(mm) T(sched) T(timekeeping) T(skbuff) T(skb_copy) T(gso) T(gro) T(netdevice) T(page_pool) T(dma) T(io)        \
+    T(flow_dissector)
 #define LINUX_TABLE(name) extern const struct linux_api name##_api[];
 LINUX_TABLES(LINUX_TABLE)
 #undef LINUX_TABLE

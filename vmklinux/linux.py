@@ -6,6 +6,7 @@ There is one per process, because the image lies at a fixed address below 2 GiB,
 from __future__ import annotations
 
 import bisect
+import errno
 import logging
 import os
 import threading
@@ -75,6 +76,7 @@ class Linux:
     """A booted kernel image: ``symbols``, ``types`` (BTF), ``call`` into it, and what emulates the rest of it.
 
     ``on_stopped(error)`` is called when a driver was stopped, besides raising the error where a caller waits.
+    ``request_module(name)`` loads a module that kernel code asks for; 0, or an errno.
     """
 
     def __init__(self, kernel: Kernel, memory: MachineMemory, idle: IdleLoop, cache: Path) -> None:
@@ -86,6 +88,7 @@ class Linux:
         self.types = self.image.btf
         self.symbols = self.image.symbols
         self.on_stopped: Callable[[DriverStopped], None] = lambda _error: None
+        self.request_module: Callable[[str], int] = lambda _name: errno.ENOENT
         self._state: dict[type, Any] = {}
         self._pending = threading.local()
         self._api = emulated()
@@ -345,8 +348,12 @@ class Linux:
 
     def format(self, fmt: int, arguments: VaList) -> str:
         """Format as the kernel does, with the image's own vsnprintf (%pM, %pI4, %pV ...)."""
+        return self.vformat(fmt, arguments.address)
+
+    def vformat(self, fmt: int, va_list: int) -> str:
+        """The same with the address of kernel code's own va_list."""
         buffer = ffi.new("char[1024]")
-        self.call("vsnprintf", int(ffi.cast("uint64_t", buffer)), 1024, fmt, arguments.address)
+        self.call("vsnprintf", int(ffi.cast("uint64_t", buffer)), 1024, fmt, va_list)
         return str(ffi.string(buffer).decode("utf-8", "replace"))
 
     def allocate(self, size: int, owner: int = 0) -> int:

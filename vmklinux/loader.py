@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from dataclasses import dataclass
@@ -18,6 +19,8 @@ from vmklinux.errors import DriverRefused
 from vmklinux.image import bug_entries
 from vmklinux.ioremap import Windows
 from vmklinux.irq import Interrupts
+from vmklinux.kernels import ModuleNotFound
+from vmklinux.kobject import Obj
 from vmklinux.linux import MODULES, MODULES_END
 from vmklinux.module.elf import ModuleFile
 from vmklinux.module.errors import ModuleError, UnknownSymbols
@@ -72,6 +75,12 @@ class Module:
         self.strings: list[int] = []
         self.initialised = False
         self.dead = False  # stopped: its code does not run again
+
+    @property
+    def references(self) -> int:
+        """How often kernel code asked that the module stay (try_module_get)."""
+        this = Obj(self.linux.types, "module", self.base + self.file.this_module.offset)
+        return int(this.refcnt.counter)
 
     def init(self) -> None:
         """Run the module's init function; DriverRefused with its error, DriverStopped."""
@@ -149,6 +158,7 @@ class Loader:
         """None is loaded."""
         self.linux = linux
         self.modules: dict[str, Module] = {}
+        linux.request_module = self.request_module
 
     def load(
         self, name_or_path: str | Path, settings: Sequence[str] = (), *, allow_unresolved: bool = False
@@ -208,18 +218,23 @@ class Loader:
                 loaded.append(name)
         return loaded
 
-    def unload(self, name: str) -> list[Leak]:
+    def unload(self, name: str, *, forced: bool = False) -> list[Leak]:
         """Run a module's exit function and free it; what it left behind (and was taken back).
 
         The exit function of a module that was stopped does not run; all that it had is taken back, its devices first
-        of all cut off from memory.
+        of all cut off from memory. UsageError while others need it; ``forced`` disregards references to it, whose
+        holder may have been stopped.
         """
         module = self.modules.get(name)
         if module is None:
             raise UsageError(f"module {name} is not loaded")
-        users = [other.name for other in self.modules.values() if name in other.file.info.depends]
+        users = self.users(name)
         if users:
             raise UsageError(f"module {name} is in use by {', '.join(users)}", remedy="unload them first")
+        if module.references and not forced:
+            raise UsageError(
+                f"module {name} is in use", remedy="unload the drivers of the devices that use it first"
+            )
         try:
             if module.initialised and not module.dead:
                 module.exit()
@@ -231,6 +246,37 @@ class Loader:
         for leak in leaks:
             log.warning("%s left %s: %s, taken in %s", name, leak.kind, leak.what, leak.where)
         return leaks
+
+    def users(self, name: str) -> list[str]:
+        """The loaded modules that import from it."""
+        return [other.name for other in self.modules.values() if name in other.file.info.depends]
+
+    def idle(self) -> str:
+        """The module loaded last that nobody needs; the last one where references keep all of them."""
+        newest = list(reversed(self.modules))
+        free = (name for name in newest if not self.users(name) and not self.modules[name].references)
+        return next(free, None) or next(name for name in newest if not self.users(name))
+
+    def request_module(self, name: str) -> int:
+        """Load a module that kernel code asks for, by name or alias; 0, or the errno that it gets."""
+        try:
+            path = self.linux.kernel.find_module(name)
+        except ModuleNotFound:
+            matching = self.linux.kernel.aliases.matching(name)
+            self.request(name)
+            there = any(a.builtin or a.module.replace("-", "_") in self.modules for a in matching)
+            return 0 if there else errno.ENOENT
+        if name.replace("-", "_") in self.modules:
+            return 0
+        try:
+            self.load(path)
+        except DriverRefused as error:
+            log.warning("%s", error)
+            return error.errno
+        except ModuleError as error:
+            log.warning("%s", error)
+            return errno.ENOEXEC
+        return 0
 
     def _crc_of(self, symbol: str) -> int | None:
         for module in self.modules.values():

@@ -94,14 +94,31 @@ static uint64_t kmem_cache_create(const char *name, uint32_t size, uint32_t alig
     return cache;
 }
 
+/* The cache of xa_node that lib/radix-tree.c makes for itself when Linux boots; the image's containers ask with it, a null. */
+static void *radix_tree_node_alloc(uint32_t gfp, uint32_t site)
+{
+    void *node = k_alloc(SIZE(xa_node), gfp | GFP_ZERO, site);
+    if (node)
+        list_init((struct list_head *)INNER(node, xa_node, private_list));
+    return node;
+}
+
 static void *kmem_cache_alloc(uint64_t cache, uint32_t gfp)
 {
+    if (!cache)
+        return radix_tree_node_alloc(gfp, SITE());
     uint32_t size = FIELD(cache, kmem_cache, size, uint32_t);
     uint64_t ctor = FIELD(cache, kmem_cache, ctor, uint64_t);
     void *object = k_alloc(size, gfp, SITE());
     if (object && ctor)
         ((void (*)(void *))ctor)(object);
     return object;
+}
+
+static void *kmem_cache_alloc_lru(uint64_t cache, uint64_t lru, uint32_t gfp)
+{
+    (void)lru;
+    return kmem_cache_alloc(cache, gfp);
 }
 
 static void kmem_cache_free(uint64_t cache, uint64_t object)
@@ -155,6 +172,8 @@ void linux_page_put(uint64_t page)
 {
     uint64_t head = FIELD(page, page, compound_head, uint64_t);
     page = head & 1 ? head - 1 : page;
+    if (linux_page_pool_keeps(page))
+        return;
     if (__sync_sub_and_fetch(&FIELD(page, page, refcount, int32_t), 1) == 0)
         page_free(page, vmk_owner());
 }
@@ -219,6 +238,8 @@ static void free_percpu(uint64_t place)
         release(place + vmk_cpu.gs_base, SITE());
 }
 
+#define OWN_FRAGMENT "A fragment is an object of its own and is not reached through its page's reference count."
+
 const struct linux_api mm_api[] = {
     API_AS("__kmalloc", kmalloc_sized, "done", "Allocates memory for the calling module.", NULL),
     API_AS("__kmalloc_noprof", kmalloc_sized, "done", "Allocates memory for the calling module.", NULL),
@@ -262,6 +283,8 @@ const struct linux_api mm_api[] = {
     API_AS("kmem_cache_alloc_noprof", kmem_cache_alloc, "done", "Allocates an object of a cache.", NULL),
     API_AS("kmem_cache_alloc_node", kmem_cache_alloc, "done", "Allocates an object of a cache; there is one node.", NULL),
     API_AS("kmem_cache_alloc_node_noprof", kmem_cache_alloc, "done", "Allocates an object of a cache.", NULL),
+    API_AS("kmem_cache_alloc_lru", kmem_cache_alloc_lru, "done", "Allocates an object of a cache.", NULL),
+    API_AS("kmem_cache_alloc_lru_noprof", kmem_cache_alloc_lru, "done", "Allocates an object of a cache.", NULL),
     API(kmem_cache_free, "done", "Frees an object of a cache.", NULL),
     API(alloc_pages, "done", "Allocates 2^order pages.", NULL),
     API_AS("alloc_pages_noprof", alloc_pages, "done", "Allocates 2^order pages.", NULL),
@@ -274,8 +297,8 @@ const struct linux_api mm_api[] = {
     API(__free_pages, "done", "Drops a reference to pages and frees them with the last.", NULL),
     API(free_pages, "done", "Frees pages by address.", NULL),
     API(__folio_put, "done", "Frees pages whose last reference has gone.", NULL),
-    API(__netdev_alloc_frag_align, "done", "Allocates a receive buffer.",
-        "A fragment is an object of its own and is not reached through its page's reference count."),
+    API_AS("__napi_alloc_frag_align", __netdev_alloc_frag_align, "done", "Allocates a receive buffer.", OWN_FRAGMENT),
+    API(__netdev_alloc_frag_align, "done", "Allocates a receive buffer.", OWN_FRAGMENT),
     API(__alloc_percpu, "done", "Allocates a cleared per-CPU variable.", NULL),
     API_AS("__alloc_percpu_gfp", __alloc_percpu, "done", "Allocates a cleared per-CPU variable.", NULL),
     API_AS("pcpu_alloc_noprof", __alloc_percpu, "done", "Allocates a cleared per-CPU variable.", NULL),

@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from vmklinux.api import linux_api, no_op
+from vmklinux.dd import EPROBE_DEFER
 from vmklinux.device import driver_name
 
 if TYPE_CHECKING:
@@ -47,6 +48,14 @@ def _printk(linux: Linux, fmt: int, arguments: VaList) -> int:
 
 
 @linux_api()
+def vprintk(linux: Linux, fmt: int, args: int) -> int:
+    """Log a message whose arguments come as a va_list."""
+    level, message = split_level(linux.vformat(fmt, args))
+    log.log(level, "%s", message)
+    return len(message)
+
+
+@linux_api()
 def __warn_printk(linux: Linux, fmt: int, arguments: VaList) -> None:
     """Log the message of a WARN; the WARN itself is reported by its trap."""
     log.warning("%s", split_level(linux.format(fmt, arguments))[1])
@@ -63,6 +72,25 @@ def netdev_printk(linux: Linux, level: int, dev: Obj, fmt: int, arguments: VaLis
     """Log a net device's message at the level that ``level``, a string, begins with."""
     message = linux.format(fmt, arguments).rstrip()
     _device_log(linux, dev.dev.parent, dev.name.text(), split_level(linux.string(level))[0], message)
+
+
+def _log_probe(linux: Linux, dev: Obj, err: int, level: int, message: str) -> int:
+    later = err == -EPROBE_DEFER
+    text = f"error {-err}: {split_level(message)[1]}"
+    _device_log(linux, dev, "", logging.DEBUG if later else level, text)
+    return err
+
+
+@linux_api()
+def dev_err_probe(linux: Linux, dev: Obj, err: int, fmt: int, arguments: VaList) -> int:
+    """Log why a probe failed, and return the error."""
+    return _log_probe(linux, dev, err, logging.ERROR, linux.format(fmt, arguments))
+
+
+@linux_api()
+def dev_warn_probe(linux: Linux, dev: Obj, err: int, fmt: int, arguments: VaList) -> int:
+    """Log what a probe has to do without, and return the error."""
+    return _log_probe(linux, dev, err, logging.WARNING, linux.format(fmt, arguments))
 
 
 def _device_printer(name: str, level: int) -> None:

@@ -71,6 +71,8 @@ static void *build_skb(uint8_t *data, uint32_t fragment_size)
     return skb_over(data, size, fragment_size != 0, SITE());
 }
 
+static void *slab_build_skb(uint8_t *data) { return skb_over(data, (uint32_t)vmk_alloc_size((uint64_t)data), false, SITE()); }
+
 /* ---- release ---- */
 
 uint64_t linux_frag_page(const void *frag)
@@ -186,6 +188,7 @@ const struct linux_api skbuff_api[] = {
     API(napi_alloc_skb, "done", "Allocates an skb for reception in NAPI.", NULL),
     API_AS("__napi_alloc_skb", napi_alloc_skb, "done", "Allocates an skb for reception in NAPI.", NULL),
     API(build_skb, "done", "Puts an skb around a buffer.", NULL),
+    API_AS("slab_build_skb", slab_build_skb, "done", "Puts an skb around an object of kmalloc's.", NULL),
     API_AS("napi_build_skb", build_skb, "done", "Puts an skb around a buffer.", NULL),
     API_AS("consume_skb", kfree_skb_now, "done", "Frees an skb that was used up.", NULL),
     API_AS("kfree_skb_reason", kfree_skb_now, "partial", "Frees an skb that was dropped.", "The reason is not kept."),
