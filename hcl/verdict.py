@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from enum import StrEnum
 
 import msgspec
@@ -81,12 +82,11 @@ class Verdict(msgspec.Struct, frozen=True):
     ``module`` is one of them. Where its driver refuses the device, another's may take it, as under Linux.
     """
 
-    def taken_by(self, module: str) -> Verdict:
-        """The verdict after this one of the claimants took the device."""
+    def taken_by(self, module: str, refused: Sequence[str]) -> Verdict:
+        """The verdict after this one of the claimants took the device, which the others given did not take."""
         if module == self.module:
             return self
-        refused = ", ".join(self.claimants[: self.claimants.index(module)])
-        reason = f"{self.reason.rstrip('.')}; {module} took it, {refused} did not."
+        reason = f"{self.reason.rstrip('.')}; {module} took it, {' and '.join(refused)} did not."
         return msgspec.structs.replace(self, module=module, reason=reason)
 
     def overridden(self, module: str) -> Verdict:

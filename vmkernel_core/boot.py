@@ -216,39 +216,41 @@ class VMkernel:
                 remedy="the policy 'default' lets such a module try",
             )
         log.warning("%s: not certified: %s", adapter.function, verdict.reason)
-        refusals: list[VmkError] = []
-        for name in verdict.claimants:
+        refusals: dict[str, VmkError] = {}
+        for name in dict.fromkeys((str(verdict.module), *verdict.claimants)):
             loaded = set(self.loader.modules)
             try:
                 self._bind_to(adapter, name)
             except (DriverRefused, ModuleError, NoDriver) as error:
                 log.info("%s: %s", adapter.function, error)
-                refusals.append(error)
+                refusals[name] = error
                 for module in [new for new in self.loader.modules if new not in loaded][::-1]:
                     self.leaks += self.unload(module)
             else:
-                adapter.verdict = verdict.taken_by(name)
+                adapter.verdict = verdict.taken_by(name, list(refusals))
                 return
         # That a driver does not know the device says less than what keeps another from running.
-        raise min(refusals, key=lambda error: getattr(error, "errno", None) in (errno.ENODEV, errno.ENXIO))
+        raise min(
+            refusals.values(), key=lambda error: getattr(error, "errno", None) in (errno.ENODEV, errno.ENXIO)
+        )
 
     def _bind_to(self, adapter: Adapter, name: str) -> None:
-        core = self.linux.state(PciCore)
-        before = len(core.drivers)
         if _module_key(name) not in self.loader.modules:
             with self._timed("load"):
                 settings = self.settings(name) or self._settings.get(str(adapter.function.address), ())
                 self.loader.load(name, settings, allow_unresolved=self._allow_unresolved)
         with self._timed("probe"):
-            self._probe(adapter, name, before)
+            self._probe(adapter, name)
 
-    def _probe(self, adapter: Adapter, name: str, before: int) -> None:
+    def _probe(self, adapter: Adapter, name: str) -> None:
         core = self.linux.state(PciCore)
         device = core.at(adapter.function.address)
         if device is None:
             raise UsageError(f"no device at {adapter.function.address}", remedy="plug it in again")
         known = set(self.uplinks)
-        for driver in core.drivers[before:] or core.drivers:
+        module = self.loader.modules[_module_key(name)]
+        # Another module that is loaded may know the device too: only this one's drivers are asked.
+        for driver in [one for one in core.drivers if module.base <= int(one) < module.end]:
             if entry := core.match(driver, device):
                 error = core.bind(driver, device, entry)
                 if error:

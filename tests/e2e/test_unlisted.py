@@ -14,6 +14,7 @@ import pytest
 from tests.e2e.conftest import exchange
 from vmkernel_core.boot import Adapter, NoDriver, VMkernel
 from vmkernel_core.platform.qemu import QemuPlatform
+from vmklinux.errors import DriverRefused
 from vmklinux.kernels import Kernel
 
 if TYPE_CHECKING:
@@ -68,11 +69,30 @@ def test_who_refuses_it_makes_room_for_the_next(
     with caplog.at_level(logging.INFO), _host(kernel) as host:
         verdict = _card(host).verdict
         assert (verdict.module, verdict.claimants) == ("8139cp", ("e1000", "8139too", "8139cp"))
-        assert verdict.reason.endswith("8139cp took it, e1000, 8139too did not.")
+        assert verdict.reason.endswith("8139cp took it, e1000 and 8139too did not.")
         assert f"8139too refused the device: error {errno.ENODEV}" in caplog.text
         assert list(host.loader.modules) == ["mii", "8139cp"]
         exchange(host)
+        host.unload("8139cp")
+        host.load("8139cp")
+        assert list(host.loader.modules) == ["mii", "8139cp"]
+        exchange(host)
     assert host.leaks == []
+
+
+def test_another_module_that_knows_the_card_is_not_asked(kernel: Kernel) -> None:
+    """Of two cards the second's driver is 8139cp too, though 8139too is there by then and knows its id."""
+    cards = [f"rtl8139,netdev=wire{number},addr={5 + number}" for number in range(2)]
+    overrides = {"0000:00:05.0": "8139too"}
+    host = VMkernel(QemuPlatform(cards), kernel=kernel.release, modules=overrides, allow_unresolved=True)
+    with host:
+        first, second = (adapter for adapter in host.adapters if adapter.function.vendor == 0x10EC)
+        assert isinstance(first.error, DriverRefused)
+        assert list(host.loader.modules) == ["mii", "8139too", "8139cp"]
+        assert second.verdict.module == "8139cp"
+        first.verdict = second.verdict
+        host.bind(first)
+        assert sorted(host.uplinks) == ["vmnic0", "vmnic1"]
 
 
 def test_nobody_takes_it(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,8 +43,8 @@ def test_a_module_of_the_kernel_makes_it_compatible() -> None:
 
 def test_who_took_it_is_told() -> None:
     verdict = claimed_by("8139too", "8139cp")
-    assert verdict.taken_by("8139too") == verdict
-    after = verdict.taken_by("8139cp")
+    assert verdict.taken_by("8139too", []) == verdict
+    after = verdict.taken_by("8139cp", ["8139too"])
     assert (after.module, after.rung, after.claimants) == ("8139cp", verdict.rung, verdict.claimants)
     assert after.reason.endswith("claim it; 8139cp took it, 8139too did not.")
 

@@ -169,7 +169,7 @@ def _run(
         platform=machine.platform.name,
         device=device,
         hcl=HclSays(verdict.driver, str(verdict.rung), verdict.module),
-        module_path=str(host.kernel.find_module(str(verdict.module))),
+        module_path=str(host.kernel.file_of(str(verdict.module))),
         kernel=host.kernel.release,
         mac=mac,
         link_mbps=speed,

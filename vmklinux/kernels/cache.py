@@ -71,6 +71,12 @@ class Kernel:
         except KeyError:
             raise self._module_not_found(name) from None
 
+    def file_of(self, name: str) -> Path:
+        """The file that has the code of the module ``name``: its own, or the kernel image when it is built in."""
+        if _module_name(name) in self._builtin_modules():
+            return self.vmlinuz
+        return self.find_module(name)
+
     def _module_not_found(self, name: str) -> ModuleNotFound:
         import difflib
 

@@ -74,7 +74,7 @@ def test_a_device_outside_the_list(device: str, module: str, kernel: Kernel) -> 
     result = _demo("--device", device, "--kernel", kernel.release, "--frames", "200")
     assert set(result) == KEYS
     assert result["hcl"] == {"driver": None, "rung": "compatible", "module": module}
-    assert (result["device"], result["module_path"]) == (device, str(kernel.find_module(module)))
+    assert (result["device"], result["module_path"]) == (device, str(kernel.file_of(module)))
     assert result["tx"]["verified"] == result["rx"]["verified"] == 200
     assert result["leaks"] == 0
 

@@ -181,6 +181,8 @@ def test_a_builtin_module_is_told(root: Path) -> None:
     modules = plant(root, NEW)
     with pytest.raises(ModuleNotFound, match="8250 is built into kernel"):
         kernel_at(root, NEW).find_module("8250")
+    assert kernel_at(root, NEW).file_of("8250") == root / "boot" / f"vmlinuz-{NEW}"
+    assert kernel_at(root, NEW).file_of("e1000") == kernel_at(root, NEW).find_module("e1000")
     (modules / "modules.builtin").unlink()
     with pytest.raises(ModuleNotFound, match="has no module 8250"):
         kernel_at(root, NEW).find_module("8250")
