@@ -31,8 +31,12 @@ PARTS = {
     "seconds": {"image", "load", "probe", "traffic"},
 }
 
-#: QEMU's network devices that ESX 3 did not know, and the modules that take them.
-UNLISTED = {"rtl8139": "8139cp"}
+#: QEMU's network devices besides its e1000, and what the HCL says of each: driver of ESX 3, rung, Linux module.
+CARDS = {
+    "e1000-82544gc": ("net/e1000", "vendor:device", "e1000"),
+    "e1000-82545em": ("net/e1000", "vendor:device", "e1000"),
+    "rtl8139": (None, "compatible", "8139cp"),
+}
 
 
 def _ended_well(run: subprocess.CompletedProcess[str]) -> None:
@@ -69,11 +73,12 @@ def test_frames_cross_both_ways(platform: str, kernel: Kernel) -> None:
     assert all(seconds > 0 for seconds in result["seconds"].values())
 
 
-@pytest.mark.parametrize(("device", "module"), UNLISTED.items())
-def test_a_device_outside_the_list(device: str, module: str, kernel: Kernel) -> None:
+@pytest.mark.parametrize("device", CARDS)
+def test_any_card_for_which_the_kernel_has_a_module(device: str, kernel: Kernel) -> None:
+    driver, rung, module = CARDS[device]
     result = _demo("--device", device, "--kernel", kernel.release, "--frames", "200")
     assert set(result) == KEYS
-    assert result["hcl"] == {"driver": None, "rung": "compatible", "module": module}
+    assert result["hcl"] == {"driver": driver, "rung": rung, "module": module}
     assert (result["device"], result["module_path"]) == (device, str(kernel.file_of(module)))
     assert result["tx"]["verified"] == result["rx"]["verified"] == 200
     assert result["leaks"] == 0
