@@ -25,6 +25,7 @@ from vmklinux.errors import DriverRefused, DriverStopped
 from vmklinux.ioremap import Windows
 from vmklinux.linux import Linux
 from vmklinux.loader import Leak, Loader
+from vmklinux.message_vectors import MessageVectors
 from vmklinux.module.elf import ModuleFile
 from vmklinux.module.errors import ModuleError
 from vmklinux.module.param import parameters, parse_setting
@@ -145,8 +146,10 @@ class VMkernel:
             self.linux.state(Windows).bus = self.platform.bus.handle
             lib.vmk_port_bus(self.platform.bus.handle)
             self._stack.callback(lib.vmk_port_bus, ffi.NULL)
-            lib.vmk_idle_watch(self.platform.bus.handle)
-            self._stack.callback(lib.vmk_idle_unwatch, self.platform.bus.handle)
+            for bus in (self.platform.bus, self.platform.messages):
+                if bus is not None:
+                    lib.vmk_idle_watch(bus.handle)
+                    self._stack.callback(lib.vmk_idle_unwatch, bus.handle)
             self._stack.callback(self.idle.stop)
             self.idle.start()
             self.linux.state(NetDevices).on_register = self._new_uplink
@@ -254,7 +257,7 @@ class VMkernel:
             if entry := core.match(driver, device):
                 error = core.bind(driver, device, entry)
                 if error:
-                    core.end_dma(device)
+                    self._let_go(device, name)
                     raise DriverRefused(
                         f"{name} refused the device: error {-error}", -error, where=str(adapter.function)
                     )
@@ -319,16 +322,24 @@ class VMkernel:
         finally:
             for adapter in self.adapters:
                 if adapter.device is not None and adapter.device.driver is None:
-                    leaks += self._end_dma(adapter.device, name)
+                    leaks += self._let_go(adapter.device, name)
                     adapter.device = adapter.uplink = None
             self.uplinks = {
                 n: u for n, u in self.uplinks.items() if any(a.uplink is u for a in self.adapters)
             }
         return leaks
 
-    def _end_dma(self, device: PciDevice, name: str) -> list[Leak]:
-        mappings = self.linux.state(PciCore).end_dma(device)
-        return [Leak("dma", f"{mappings} mappings of {device.function}", name)] if mappings else []
+    def _let_go(self, device: PciDevice, name: str) -> list[Leak]:
+        """What the driver that let go of a device left of it; it is taken back."""
+        left = {
+            "irq": (self.linux.state(MessageVectors).release(device), "message vectors"),
+            "dma": (self.linux.state(PciCore).end_dma(device), "mappings"),
+        }
+        return [
+            Leak(kind, f"{count} {what} of {device.function}", name)
+            for kind, (count, what) in left.items()
+            if count
+        ]
 
     def unplug(self, address: PciAddress) -> None:
         """Take a device out of the machine, in order: its driver lets go of it, then the platform removes it.
@@ -341,7 +352,7 @@ class VMkernel:
         core = self.linux.state(PciCore)
         if adapter.device is not None:
             core.unbind(adapter.device)
-            self.leaks += self._end_dma(adapter.device, str(adapter.verdict.module))
+            self.leaks += self._let_go(adapter.device, str(adapter.verdict.module))
         if (device := core.at(address)) is not None:
             core.remove(device)
         self.adapters.remove(adapter)

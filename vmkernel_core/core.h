@@ -112,7 +112,8 @@ enum vmk_stop {
     VMK_STOP_UNRESOLVED = 3, /* a stub of an import that nobody serves; detail = import index, site = caller */
     VMK_STOP_PYTHON = 4,     /* a function implemented in Python raised; the exception waits in Python */
     VMK_STOP_ILLEGAL = 5,    /* an instruction that cannot run here; site = code */
-    VMK_STOP_PANIC = 6       /* an emulated function was misused, or __stack_chk_fail: site = caller */
+    VMK_STOP_PANIC = 6,      /* an emulated function was misused, or __stack_chk_fail: site = caller */
+    VMK_STOP_ENDED = 7       /* vmk_world_end: nobody is to blame */
 };
 /* What happened where no Python caller was there to be told; Python drains the queue. */
 enum vmk_event_kind {
@@ -135,6 +136,10 @@ void vmk_baton_drop(void);
 /* Sleeps without the baton, at most timeout_ns, or until vmk_world_wake(task). Remaining ns, 0 when it ran out. */
 uint64_t vmk_world_sleep(uint64_t timeout_ns);
 void vmk_world_wake(uint64_t task);
+/* The world shall end: its sleeps return at once from now on, and who slept sees to it (vmk_world_ending) that the kernel code
+ * there stops with VMK_STOP_ENDED. It cannot be undone; its thread is to end too. */
+void vmk_world_end(uint64_t task);
+bool vmk_world_ending(void);
 uint64_t vmk_world_task(void);
 /* The code address on whose behalf this world runs: the module that kernel code was entered for, or 0. */
 uint32_t vmk_owner(void);
@@ -160,16 +165,42 @@ void vmk_idle_unwatch(struct vmk_bus *bus);
 
 /* A pin's level changes (any thread, no baton needed). */
 void vmk_irq_set_level(unsigned line, int level);
-/* handler: int (*)(int line, void *cookie) in kernel code or C; nonzero: handled. 0, -EBUSY or -ENOMEM. */
+/* A message arrived (any thread, no baton needed): the line's handlers run once, later if it is disabled now. */
+void vmk_irq_pulse(unsigned line);
+/* Forgets a message that no handler has seen. */
+void vmk_irq_unpulse(unsigned line);
+/* handler: int (*)(int line, void *cookie) in kernel code or C; bit 0 of its result: handled. The first handler of a line finds
+ * it enabled. 0, -EINVAL (no such line) or -ENOMEM. */
 int vmk_irq_add(unsigned line, uint64_t handler, uint64_t cookie);
+/* The same with a thread function of the same kind: it runs in the world of whoever calls vmk_irq_thread_run, after the
+ * handler returned a result with bit 1 set; handler 0 always does. once: the line stays masked until it is done. NULL: -ENOMEM. */
+struct vmk_irq_thread;
+struct vmk_irq_thread *vmk_irq_add_threaded(unsigned line, uint64_t handler, uint64_t cookie, uint64_t function, int once);
+/* Runs the thread function each time that it is wanted; returns, and frees the thread, once the handler was removed. */
+void vmk_irq_thread_run(struct vmk_irq_thread *thread);
+/* Makes a thread function run as if its handler had asked for it. 0 or -ENOENT. */
+int vmk_irq_thread_wake(unsigned line, uint64_t cookie);
+/* Waits, without the baton meanwhile, until no thread function of the line runs or is wanted. 0 or -ETIMEDOUT. */
+int vmk_irq_sync(unsigned line, uint64_t timeout_ns);
+/* A thread function that is wanted still runs; 0 or -ENOENT. */
 int vmk_irq_remove(unsigned line, uint64_t cookie);
+/* The same at once: a thread function that sleeps is ended where it sleeps, one that is wanted does not run. */
+int vmk_irq_cut(unsigned line, uint64_t cookie);
 /* Forgets every handler, level and count: a new machine begins. */
 void vmk_irq_reset(void);
 /* Nested disable and enable of a line, as Linux counts them. */
 int vmk_irq_disable(unsigned line);
 int vmk_irq_enable(unsigned line);
-struct vmk_irq_stats { uint64_t delivered, unhandled; int32_t depth, level; };
+struct vmk_irq_stats { uint64_t delivered, unhandled; int32_t depth, level, pending; };
 int vmk_irq_stats(unsigned line, struct vmk_irq_stats *out);
+
+/* ---- message.c: message interrupts ---------------------------------------------------------------------- */
+
+/* A bus without registers, to be watched by the idle loop: its news are eventfds that were written. NULL: no descriptor. */
+struct vmk_bus *vmk_bus_messages(void);
+/* From now on (earlier writes do not count) each write of the eventfd pulses the line. 0 or -errno. */
+int vmk_messages_open(struct vmk_bus *bus, int eventfd, unsigned line);
+int vmk_messages_close(struct vmk_bus *bus, int eventfd);
 
 /* ---- END CDEF ---- */
 
@@ -195,6 +226,7 @@ bool vmk_deliver(void);
 bool vmk_irq_run(void);      /* interrupt.c: one pass over asserted lines; whether one was handled */
 bool vmk_irq_waiting(void);  /* whether an asserted line has handlers and is enabled */
 extern bool (*vmk_softirq_run)(void); /* set by vmklinux; whether work is left */
+extern bool (*vmk_softirq_waiting)(void); /* set by vmklinux; whether vmk_softirq_run would find work */
 extern void (*vmk_tick)(void);        /* set by vmklinux: time has passed, jiffies move */
 extern uint64_t (*vmk_task_new)(void);
 extern void (*vmk_task_free)(uint64_t task);

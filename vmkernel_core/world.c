@@ -42,10 +42,11 @@ struct vmk_world {
     uint64_t task, gs_base, interrupt_flag;
     unsigned depth;
     uint32_t preempt_count;
-    bool woken;
+    bool woken, ending;
 };
 
 bool (*vmk_softirq_run)(void);
+bool (*vmk_softirq_waiting)(void);
 static void no_tick(void) {}
 void (*vmk_tick)(void) = no_tick;
 uint64_t (*vmk_task_new)(void);
@@ -248,13 +249,16 @@ uint64_t vmk_world_sleep(uint64_t timeout_ns)
     uint64_t now = vmk_now(), deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
     struct timespec until = {(time_t)(deadline / 1000000000ull), (long)(deadline % 1000000000ull)};
     bool held = world->depth > 0;
-    if (held)
+    if (held) {
+        if (vmk_irq_waiting() || (vmk_softirq_waiting && vmk_softirq_waiting()))
+            vmk_kick(); /* what came in while it ran may be what it is going to wait for */
         switch_from(world);
+    }
     pthread_mutex_lock(&lock);
     if (held)
         pass_on();
     int error = 0;
-    while (!world->woken && error != ETIMEDOUT)
+    while (!world->woken && !world->ending && error != ETIMEDOUT)
         error = deadline == UINT64_MAX ? pthread_cond_wait(&world->turn, &lock)
                                        : pthread_cond_timedwait(&world->turn, &lock, &until);
     world->woken = false;
@@ -265,17 +269,22 @@ uint64_t vmk_world_sleep(uint64_t timeout_ns)
     return now < deadline ? deadline - now : 0;
 }
 
-void vmk_world_wake(uint64_t task)
+static void wake(uint64_t task, bool ending)
 {
     pthread_mutex_lock(&lock);
     for (struct vmk_world *world = worlds; world; world = world->chain)
         if (world->task == task) {
             world->woken = true;
+            world->ending |= ending;
             pthread_cond_signal(&world->turn);
             break;
         }
     pthread_mutex_unlock(&lock);
 }
+
+void vmk_world_wake(uint64_t task) { wake(task, false); }
+void vmk_world_end(uint64_t task) { wake(task, true); }
+bool vmk_world_ending(void) { return attach()->ending; }
 
 /* ---- calls and stops ---- */
 
@@ -339,7 +348,7 @@ void vmk_guarded(void (*fn)(void *), void *arg, uint32_t owner)
     struct vmk_result result;
     struct vmk_world *world = attach();
     run_in_frame(world, fn, arg, owner, &result);
-    if (result.stop)
+    if (result.stop && result.stop != VMK_STOP_ENDED)
         event_put((struct vmk_event){VMK_EVENT_STOPPED, result.site, result.stop, result.owner, result.detail});
 }
 

@@ -128,7 +128,7 @@ ENTRY(linux_missing_entry, linux_missing_dispatch);
 void linux_python_dispatch(uint32_t index, struct linux_regs *regs)
 {
     if (linux_python_call(index, regs))
-        vmk_stop(VMK_STOP_PYTHON, (uint32_t)regs->caller, index);
+        vmk_stop(vmk_world_ending() ? VMK_STOP_ENDED : VMK_STOP_PYTHON, (uint32_t)regs->caller, index);
 }
 
 void linux_missing_dispatch(uint32_t index, struct linux_regs *regs)
@@ -164,7 +164,7 @@ __asm__(".text\n"
 void linux_stop(void)
 {
     linux_jiffies_stop();
-    vmk_softirq_run = NULL;
+    vmk_softirq_run = vmk_softirq_waiting = NULL;
     vmk_task_new = NULL;
     vmk_task_free = NULL;
 }
@@ -175,5 +175,5 @@ void linux_start(unsigned hz)
     vmk_task_new = task_new;
     vmk_task_free = task_free;
     linux_napi_start();
-    vmk_softirq_run = linux_softirq_run;
+    linux_softirq_start();
 }

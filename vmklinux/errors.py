@@ -29,3 +29,7 @@ class DriverRefused(VmkError):
         """Say what was asked of the driver and the error that it gave."""
         super().__init__(what, where=where, remedy=remedy)
         self.errno = errno
+
+
+class WorldEnded(VmkError):
+    """The kernel code of a world was ended in its sleep, because its module goes; nobody is to blame."""

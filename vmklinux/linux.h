@@ -57,6 +57,9 @@ void linux_irq_enable(void);
 /* dma.c: how many DMA mappings a device has open; they are forgotten. */
 int64_t linux_dma_end(uint64_t device);
 
+/* softirq.c: forgets the tasklets and irq_polls that are scheduled and whose function lies in [low, high): their driver is dead. */
+void linux_softirq_forget(uint64_t low, uint64_t high);
+
 /* netdevice.c: a port is what an uplink holds of a net_device. */
 struct linux_port;
 /* As struct virtio_net_hdr tells offloads; vlan_tci | 0x10000 asks for a tag to be inserted by the device. */
@@ -177,8 +180,18 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(wait_queue_entry, private, "wait_queue_entry.private")                                                        \
     F(kmem_cache, size, "kmem_cache.size")                                                                          \
     F(kmem_cache, align, "kmem_cache.align")                                                                        \
-    F(xa_node, private_list, "xa_node.private_list")                                                                 \
-    F(kmem_cache, ctor, "kmem_cache.ctor")
+    F(xa_node, private_list, "xa_node.private_list")                                                                \
+    F(kmem_cache, ctor, "kmem_cache.ctor")                                                                          \
+    F(tasklet_struct, next, "tasklet_struct.next")                                                                  \
+    F(tasklet_struct, state, "tasklet_struct.state")                                                                \
+    F(tasklet_struct, count, "tasklet_struct.count")                                                                \
+    F(tasklet_struct, use_callback, "tasklet_struct.use_callback")                                                  \
+    F(tasklet_struct, func, "tasklet_struct.func")                                                                  \
+    F(tasklet_struct, data, "tasklet_struct.data")                                                                  \
+    F(irq_poll, list, "irq_poll.list")                                                                              \
+    F(irq_poll, state, "irq_poll.state")                                                                            \
+    F(irq_poll, weight, "irq_poll.weight")                                                                          \
+    F(irq_poll, poll, "irq_poll.poll")
 
 #define LINUX_BITS(F)                                                                                               \
     F(sk_buff, cloned, "sk_buff.cloned")                                                                            \
@@ -225,7 +238,11 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(TK_OFFS_REAL, "TK_OFFS_REAL")                                                                                 \
     F(TK_OFFS_BOOT, "TK_OFFS_BOOT")                                                                                 \
     F(SKB_GSO_TCPV4, "SKB_GSO_TCPV4")                                                                               \
-    F(SKB_GSO_TCPV6, "SKB_GSO_TCPV6")
+    F(SKB_GSO_TCPV6, "SKB_GSO_TCPV6")                                                                               \
+    F(TASKLET_STATE_SCHED, "TASKLET_STATE_SCHED")                                                                   \
+    F(TASKLET_STATE_RUN, "TASKLET_STATE_RUN")                                                                       \
+    F(IRQ_POLL_F_SCHED, "IRQ_POLL_F_SCHED")                                                                         \
+    F(IRQ_POLL_F_DISABLE, "IRQ_POLL_F_DISABLE")
 
 #define LINUX_SYMBOLS(F)                                                                                            \
     F(jiffies, "jiffies")                                                                                           \
@@ -353,13 +370,14 @@ void linux_page_put(uint64_t page);
 uint64_t linux_frag_page(const void *frag);
 uint32_t linux_frag_size(void);
 void linux_napi_start(void);
+bool linux_softirq_run(void); /* netdevice.c: NET_RX; whether work is left */
+void linux_softirq_start(void);
 /* jiffies.c */
 void linux_jiffies_start(unsigned hz);
 void linux_jiffies_stop(void);
-bool linux_softirq_run(void);
 
 #define LINUX_TABLES(T)                                                                                             \
-    T(mm) T(sched) T(timekeeping) T(skbuff) T(skb_copy) T(gso) T(gro) T(netdevice) T(page_pool) T(dma) T(io)        \
+    T(mm) T(sched) T(softirq) T(timekeeping) T(skbuff) T(skb_copy) T(gso) T(gro) T(netdevice) T(page_pool) T(dma) T(io) \
     T(flow_dissector)
 #define LINUX_TABLE(name) extern const struct linux_api name##_api[];
 LINUX_TABLES(LINUX_TABLE)

@@ -19,7 +19,7 @@ from vmkernel_core.memory import load_string, store, store_bytes
 from vmklinux import layout
 from vmklinux.api import Emulated, emulated
 from vmklinux.btf import IntType, PointerType, StructType
-from vmklinux.errors import DriverStopped
+from vmklinux.errors import DriverStopped, WorldEnded
 from vmklinux.image import prepare
 from vmklinux.kobject import Obj
 from vmklinux.safe import image_safe
@@ -296,9 +296,14 @@ class Linux:
         return value - (value >> 31 << 32)
 
     def check(self, result: Any) -> None:
-        """Raise what a vmk_result says: DriverStopped, from the error of an emulated function where that was it."""
+        """Raise what a vmk_result says: DriverStopped, from the error of an emulated function where that was it.
+
+        WorldEnded when this world was ended.
+        """
         if not result.stop:
             return
+        if result.stop == lib.VMK_STOP_ENDED:
+            raise WorldEnded("the module of this world goes")
         stopped = self.stopped(result)
         if result.stop != lib.VMK_STOP_PYTHON:
             raise stopped

@@ -21,6 +21,7 @@ from vmklinux.ioremap import Windows
 from vmklinux.irq import Interrupts
 from vmklinux.kernels import ModuleNotFound
 from vmklinux.kobject import Obj
+from vmklinux.kthread import KThreads
 from vmklinux.linux import MODULES, MODULES_END
 from vmklinux.module.elf import ModuleFile
 from vmklinux.module.errors import ModuleError, UnknownSymbols
@@ -110,11 +111,13 @@ class Module:
         for virt in self.linux.state(Windows).owned(low, high):
             found.append(Leak("window", f"registers at {virt:#x}", self.name))
         for action in self.linux.state(Interrupts).owned(low, high):
-            found.append(Leak("irq", f"line {action.line}", self.linux.symbolize(action.handler)))
+            found.append(Leak("irq", f"line {action.line}", self.linux.symbolize(action.code)))
         for timer in self.linux.state(Timers).owned(low, high):
             found.append(Leak("timer", f"timer_list at {timer:#x}", self.name))
         for work in self.linux.state(Workqueues).owned(low, high):
             found.append(Leak("work", f"work_struct at {work:#x}", self.name))
+        for thread in self.linux.state(KThreads).owned(low, high):
+            found.append(Leak("thread", thread.name, self.linux.symbolize(thread.function)))
         for driver in self.linux.state(Buses).owned(low, high):
             found.append(Leak("driver", self.linux.string(driver.name), self.name))
         for device in self.linux.state(Devices).owned(low, high):
@@ -133,9 +136,11 @@ class Module:
         linux.state(NetDevices).abandon(self.base, self.end)
         linux.state(Rtnl).abandon(self.base, self.end)
         lib.linux_napi_forget(self.base, self.end)
+        lib.linux_softirq_forget(self.base, self.end)
         for action in linux.state(Interrupts).owned(self.base, self.end):
-            lib.vmk_irq_remove(action.line, action.cookie)
-            linux.state(Interrupts).actions.remove(action)
+            linux.state(Interrupts).remove(action, cut=True)
+        for thread in linux.state(KThreads).owned(self.base, self.end):
+            linux.state(KThreads).end(thread)
         for timer in linux.state(Timers).owned(self.base, self.end):
             linux.state(Timers).drop(timer)
         for work in linux.state(Workqueues).owned(self.base, self.end):
@@ -143,8 +148,10 @@ class Module:
         linux.state(GracePeriods).drop(self.base, self.end)
 
     def reclaim(self) -> None:
-        """Take back all that the module's code took: after its exit, or when it was stopped."""
+        """Take back all that the module's code took: after its exit, or when it was stopped. TimedOut."""
         self.silence()
+        self.linux.state(Interrupts).reap(self.base, self.end)
+        self.linux.state(KThreads).reap(self.base, self.end)
         windows = self.linux.state(Windows)
         for virt in windows.owned(self.base, self.end):
             windows.unmap(virt)

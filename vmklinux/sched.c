@@ -17,11 +17,20 @@ unsigned linux_hz(void);
 
 static uint32_t *state(void) { return &FIELD(vmk_world_task(), task_struct, state, uint32_t); }
 
+/* Sleeps once. Nothing that lies on this stack may be known elsewhere: a world that is ended does not come back. */
+static uint64_t nap(uint64_t timeout_ns)
+{
+    uint64_t left = vmk_world_sleep(timeout_ns);
+    if (vmk_world_ending())
+        vmk_stop(VMK_STOP_ENDED, 0, 0);
+    return left;
+}
+
 static void schedule(void)
 {
     uint32_t *mine = state();
     while (*mine)
-        vmk_world_sleep(UINT64_MAX);
+        nap(UINT64_MAX);
 }
 
 static uint64_t to_ns(int64_t jiffies)
@@ -38,7 +47,7 @@ static int64_t schedule_timeout(int64_t timeout)
     uint64_t tick = 1000000000ull / linux_hz(), left = timeout > 0 ? to_ns(timeout) : 0;
     uint32_t *mine = state();
     while (*mine && left)
-        left = vmk_world_sleep(left);
+        left = nap(left);
     *mine = 0;
     return (int64_t)((left + tick - 1) / tick);
 }
@@ -61,7 +70,7 @@ static int default_wake_function(uint64_t entry) { return wake_up_process(FIELD(
 static void sleep_for(uint64_t ns)
 {
     for (uint64_t left = ns; left;)
-        left = vmk_world_sleep(left);
+        left = nap(left);
     vmk_tick();
 }
 
@@ -109,6 +118,8 @@ static uint64_t wait_on(uint64_t what, uint64_t timeout_ns)
     while (*at != &me)
         at = &(*at)->next;
     *at = me.next;
+    if (vmk_world_ending())
+        vmk_stop(VMK_STOP_ENDED, 0, 0);
     return timeout_ns == UINT64_MAX ? UINT64_MAX : left;
 }
 

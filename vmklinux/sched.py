@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
 from vmkernel_core.errors import TimedOut
+from vmklinux.errors import WorldEnded
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -19,7 +20,7 @@ class WaitList:
         self._tasks: list[int] = []
 
     def wait_until(self, true: Callable[[], bool], what: str, limit: float) -> None:
-        """Sleep until ``true()``; TimedOut, naming ``what``, after ``limit`` seconds."""
+        """Sleep until ``true()``; TimedOut, naming ``what``, after ``limit`` seconds; WorldEnded."""
         deadline = lib.vmk_now() + int(limit * 1e9)
         task = lib.vmk_world_task()
         self._tasks.append(task)
@@ -29,6 +30,8 @@ class WaitList:
                 if left <= 0:
                     raise TimedOut(f"{what} did not end within {limit:.0f} s")
                 lib.vmk_world_sleep(left)
+                if lib.vmk_world_ending():
+                    raise WorldEnded(f"this world was ended while it waited for {what}")
         finally:
             self._tasks.remove(task)
 

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 
     from vmkernel_core.bus import Bus
     from vmkernel_core.memory import MachineMemory
+    from vmkernel_core.platform.messages import MessageInterrupts
 
 #: Bytes a wire's socket may hold in each direction; the kernel cuts it to net.core.wmem_max.
 WIRE_BUFFER = 4 << 20
@@ -75,6 +76,10 @@ class Platform(Protocol):
     @property
     def bus(self) -> Bus:
         """The way to the registers; there from ``start`` to ``stop``."""
+
+    @property
+    def messages(self) -> MessageInterrupts | None:
+        """The message interrupts that its devices can send, from ``start`` to ``stop``; None: pins only."""
 
     def start(self, memory: MachineMemory) -> None:
         """Bring the hardware up on this machine memory; raises PlatformError with its remedy."""

@@ -46,6 +46,7 @@ class ModelPlatform:
 
     name = "model"
     apertures = _APERTURES
+    messages = None
     bus: ModelBus
 
     def __init__(self, devices: Sequence[DeviceModel]) -> None:

@@ -1,8 +1,8 @@
 """QEMU as a hardware lab: its device models on a q35 board whose processor is halted, driven from here.
 
-QEMU runs no guest. The qtest socket gives access to registers and reports interrupt pins; the RAM is our
-machine memory (shared), so DMA arrives by itself. Everything that QEMU needs is handed over as an open
-descriptor: nothing is left on disk, and no name can clash.
+QEMU runs no guest. The qtest socket gives access to registers and reports interrupt pins; message interrupts come as
+eventfds (qemu_doorbell.py); the RAM is our machine memory (shared), so DMA arrives by itself. Everything that QEMU
+needs is handed over as an open descriptor: nothing is left on disk, and no name can clash.
 """
 
 from __future__ import annotations
@@ -17,12 +17,15 @@ from typing import TYPE_CHECKING, Any
 from vmkernel_core.bus import QtestBus, Space
 from vmkernel_core.errors import DeviceGone, TimedOut, UsageError
 from vmkernel_core.platform.base import WIRE_BUFFER, Apertures, PciAddress, Wire
+from vmkernel_core.platform.qemu_doorbell import ADDRESS as DOORBELL
+from vmkernel_core.platform.qemu_doorbell import Doorbell
 from vmkernel_core.platform.qemu_process import QemuFailed, QemuProcess
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from vmkernel_core.memory import MachineMemory
+    from vmkernel_core.platform.messages import MessageInterrupts
 
 #: Seconds from the start of QEMU to its first reply.
 START_LIMIT = 10.0
@@ -64,6 +67,7 @@ class QemuPlatform:
         self._binary = binary
         self._arguments = list(arguments)
         self._process: QemuProcess | None = None
+        self.messages: MessageInterrupts | None = None
         self.wires: list[Wire] = []
 
     def start(self, memory: MachineMemory) -> None:
@@ -84,6 +88,8 @@ class QemuPlatform:
 
     def _launch(self, memory: MachineMemory) -> None:
         with contextlib.ExitStack() as theirs:
+            doorbell = Doorbell()
+            theirs.callback(doorbell.close)
             registers, registers_fd = _pair(theirs, socket.SOCK_STREAM)
             self.bus = QtestBus(registers)
             firmware = os.memfd_create("firmware", os.MFD_CLOEXEC)
@@ -101,8 +107,9 @@ class QemuPlatform:
                 *("-global", "driver=pci-device,property=romfile,value="),
                 # Slots are hot-plugged the way of PCI Express; by default q35 would do it through ACPI methods.
                 *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
+                *doorbell.arguments,
             ]
-            descriptors = [memory.fd, firmware, registers_fd]
+            descriptors = [memory.fd, firmware, registers_fd, doorbell.descriptor]
             for name in _wire_names(self._devices, self._arguments):
                 ours, wire_fd = _pair(theirs, socket.SOCK_DGRAM)  # ours is closed by stop()
                 self.wires.append(Wire(name, ours))
@@ -111,18 +118,22 @@ class QemuPlatform:
             for device in self._devices:
                 arguments += ["-device", device]
             self._process = QemuProcess(self._binary, [*arguments, *self._arguments], descriptors)
-        try:
-            self.bus.command("irq_intercept_in ioapic", START_LIMIT)
-        except (DeviceGone, TimedOut) as error:
-            raise self._process.failure("starting it") from error
-        self.bus.write(Space.IO, _CONFIG_ADDRESS, 4, 1 << 31 | _PCIEXBAR)
-        self.bus.write(Space.IO, _CONFIG_DATA, 4, _CONFIG_BASE | 1)
+            try:
+                self.bus.command("irq_intercept_in ioapic", START_LIMIT)
+                self.bus.write(Space.IO, _CONFIG_ADDRESS, 4, 1 << 31 | _PCIEXBAR)
+                self.bus.write(Space.IO, _CONFIG_DATA, 4, _CONFIG_BASE | 1)
+                self.messages = doorbell.connect(self.bus, _config_address(DOORBELL, 0))
+            except (DeviceGone, TimedOut) as error:
+                raise self._process.failure("starting it") from error
 
     def stop(self) -> None:
         """End QEMU, close the bus and the wires. Close windows on the bus first. May be called twice."""
         if self._process is not None:
             self._process.stop()
             self._process = None
+        if self.messages is not None:
+            self.messages.close()
+            self.messages = None
         if hasattr(self, "bus"):
             self.bus.close()
         for wire in self.wires:
@@ -142,8 +153,9 @@ class QemuPlatform:
         return self._running().execute(command, **arguments)
 
     def functions(self) -> list[PciAddress]:
-        """All 256 places on the board's root bus."""
-        return [PciAddress(0, 0, device, function) for device in range(32) for function in range(8)]
+        """All places on the board's root bus, but for the doorbell that message interrupts go through."""
+        places = (PciAddress(0, 0, device, function) for device in range(32) for function in range(8))
+        return [place for place in places if place != DOORBELL]
 
     def config_read(self, address: PciAddress, offset: int, size: int) -> int:
         """Read 1, 2 or 4 bytes of the 4096 of configuration space; all ones where nothing answers."""
