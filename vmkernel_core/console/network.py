@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
@@ -15,7 +15,8 @@ if TYPE_CHECKING:
     from vmkernel_core.console.client import Caller
 
 _COLUMNS = (
-    "name", "pci_device", "driver", "state", "admin_status", "link_status", "speed", "mac", "mtu", "description",
+    "name", "pci_device", "driver", "state", "admin_status", "link_status", "speed", "duplex", "mac", "mtu",
+    "description",
 )  # fmt: skip
 
 
@@ -89,9 +90,45 @@ def nic_down(vmkernel: Caller, as_json: bool, name: str) -> None:
 @_named
 @click.option("--mtu", type=int, metavar="BYTES", help="The largest payload of a frame.")
 @click.option("--mac", metavar="ADDRESS", help="The MAC address, like 52:54:00:12:34:56.")
+@click.option("-a", "--auto", is_flag=True, help="Negotiate speed and duplex.")
+@click.option("-S", "--speed", type=int, metavar="MBPS", help="Force this speed, with --duplex.")
+@click.option("-D", "--duplex", type=click.Choice(["half", "full"]), help="Force this duplex, with --speed.")
+@click.option(
+    "-w", "--wake-on-lan", metavar="EVENTS", help='What wakes the machine: "magic,unicast", or "none".'
+)
+@click.option(
+    "-l", "--message-level", metavar="SUBJECTS", help='What the driver logs: "drv,probe,link", or "none".'
+)
 @asks()
-def nic_set(vmkernel: Caller, as_json: bool, name: str, mtu: int | None, mac: str | None) -> None:
+def nic_set(
+    vmkernel: Caller,
+    as_json: bool,
+    name: str,
+    mtu: int | None,
+    mac: str | None,
+    auto: bool,
+    speed: int | None,
+    duplex: Literal["half", "full"] | None,
+    wake_on_lan: str | None,
+    message_level: str | None,
+) -> None:
     """Change settings of an uplink. What was changed before one that fails stays so."""
     from vmkernel_core.console.nic_operations import NicSettings, nic_set
 
-    show(vmkernel.call(nic_set, NicSettings(name, mtu, mac)), as_json)
+    settings = NicSettings(
+        name,
+        mtu,
+        mac,
+        auto,
+        speed,
+        duplex,
+        wake_on_lan=_words(wake_on_lan),
+        message_level=_words(message_level),
+    )
+    show(vmkernel.call(nic_set, settings), as_json)
+
+
+def _words(text: str | None) -> list[str] | None:
+    if text is None:
+        return None
+    return [] if text == "none" else text.split(",")

@@ -69,13 +69,51 @@ def test_nic_down_and_up(running: Running) -> None:
 def test_nic_set(running: Running) -> None:
     nic = running.json("network", "nic", "set", "-n", "vmnic0", "--mtu", "9000", "--mac", "52:54:00:00:00:01")
     assert (nic["mtu"], nic["mac"]) == (9000, "52:54:00:00:00:01")
+    running.expect("vmk: vmnic0: link-up")  # the driver resets the card
     back = running.table(
         "network", "nic", "set", "-n", "vmnic0", "--mtu", "1500", "--mac", "52:54:00:12:34:56"
     )
     assert "52:54:00:12:34:56" in back
+    running.expect("vmk: vmnic0: link-up")
     wrong = running.vmk("network", "nic", "set", "-n", "vmnic0", "--mtu", "99999")
     assert wrong.returncode == 3
     assert "an MTU of 99999 is out of range" in said(wrong)
+
+
+def test_nic_set_of_the_driver(running: Running) -> None:
+    """Message level, forced speed and back to negotiation; QEMU's card wakes nobody, and its driver says so."""
+    setting = ("network", "nic", "set", "-n", "vmnic0")
+    before = running.json("network", "nic", "get", "-n", "vmnic0")
+    assert (before["auto_negotiation"], before["duplex"], before["port"]) == (True, "full", "TP")
+    assert "1000baseT/Full" in before["supported_link_modes"]
+    assert running.json(*setting, "-l", "link,rx_err")["message_level"] == ["link", "rx_err"]
+    assert running.json(*setting, "-l", "none")["message_level"] == []
+    forced = running.json(*setting, "--speed", "100", "--duplex", "full")
+    assert forced["auto_negotiation"] is False
+    running.expect("vmk: vmnic0: link-up")
+    assert "drv, link" in running.table(*setting, "--auto", "-l", "drv,link")
+    running.expect("vmk: vmnic0: link-up")
+    assert running.json("network", "nic", "get", "-n", "vmnic0")["auto_negotiation"] is True
+    for options, told in {
+        ("--speed", "100"): "speed and duplex go together; give both",
+        ("--auto", "--speed", "100", "--duplex", "full"): "speed and duplex are forced, or negotiated",
+        ("-w", "moon"): "moon",
+        ("-w", "magic"): "e1000 cannot",
+        ("-l", "moon"): "there is no moon; known are drv, probe",
+    }.items():
+        wrong = running.vmk(*setting, *options)
+        assert wrong.returncode == 3
+        assert told in said(wrong)
+
+
+def test_wake_on_lan(kernel: Kernel) -> None:
+    """8139cp's, on QEMU's rtl8139, which keeps it in its configuration registers."""
+    run = vmk(
+        "network", "nic", "set", "-n", "vmnic0", "-w", "broadcast,magic", "--json",
+        "--device", "rtl8139,netdev=wire0", "--kernel", kernel.release,
+    )  # fmt: skip
+    assert (run.returncode, run.stderr) == (0, "")
+    assert json.loads(run.stdout)["wake_on_lan"] == ["broadcast", "magic"]
 
 
 def test_pci_list(running: Running) -> None:
