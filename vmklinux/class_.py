@@ -115,7 +115,7 @@ def class_find_device(linux: Linux, cls: Obj, start: Obj, data: int, match: int)
 
 def _create_device(linux: Linux, kind: Obj, parent: Obj, devt: int, drvdata: int, name: str) -> int:
     device = linux.new("device", lib.vmk_owner())
-    linux.state(Devices).created.add(int(device))
+    linux.state(Devices).created[int(device)] = int(device)
     device_initialize(linux, device)
     device.devt, device.parent, device.driver_data = devt, parent, drvdata
     setattr(device, "class", kind)

@@ -80,9 +80,10 @@ class Devices:
         """There is none."""
         self.linux = linux
         self.added: list[Obj] = []
-        #: Addresses of names that dev_set_name allocated, and of devices that device_create did.
+        #: Addresses of names that dev_set_name allocated.
         self.names: set[int] = set()
-        self.created: set[int] = set()
+        #: Devices that were allocated here, and the allocation that each is in.
+        self.created: dict[int, int] = {}
         self.on_modalias: Callable[[Obj, str], None] = lambda _device, _modalias: None
 
     def children(self, parent: Obj) -> list[Obj]:
@@ -250,8 +251,7 @@ def _end(linux: Linux, device: Obj) -> None:
     linux.state(Devres).release_all(device)
     kind, group = device.type, getattr(device, "class")
     if int(device) in state.created:
-        state.created.remove(int(device))
-        linux.free(device)
+        linux.free(state.created.pop(int(device)))
     elif function := device.release or (kind and kind.release) or (group and group.dev_release):
         linux.call(function, device)
     else:

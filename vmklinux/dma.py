@@ -5,8 +5,9 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
-from vmkernel_core.memory import store
+from vmkernel_core.memory import load, store
 from vmklinux.api import linux_api
+from vmklinux.devres import Devres
 
 if TYPE_CHECKING:
     from vmklinux.kobject import Obj
@@ -34,3 +35,24 @@ def dma_set_coherent_mask(linux: Linux, dev: Obj, mask: int) -> int:
         return -errno.EIO
     dev.coherent_dma_mask = mask
     return 0
+
+
+@linux_api()
+def dmam_alloc_attrs(linux: Linux, dev: Obj, size: int, dma_handle: int, gfp: int, attrs: int) -> int:
+    """Allocate memory that the device shares, until the driver lets go of it."""
+    vaddr = linux.call(linux.entry("dma_alloc_attrs"), dev, size, dma_handle, gfp, attrs)
+    if vaddr:
+        handle, free = load(dma_handle, 8), linux.entry("dma_free_attrs")
+        linux.state(Devres).action(
+            dev, lambda: linux.call(free, dev, size, vaddr, handle, attrs), (vaddr, handle)
+        )
+    return vaddr
+
+
+@linux_api()
+def dmam_free_coherent(linux: Linux, dev: Obj, size: int, vaddr: int, dma_handle: int) -> None:
+    """Free such memory early."""
+    devres = linux.state(Devres)
+    if action := devres.find_action(dev, (vaddr, dma_handle)):
+        devres.take(dev, action)
+        devres.end(dev, action)

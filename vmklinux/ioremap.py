@@ -6,8 +6,10 @@ from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
 from vmklinux.api import linux_api
+from vmklinux.devres import Devres
 
 if TYPE_CHECKING:
+    from vmklinux.kobject import Obj
     from vmklinux.linux import Linux
 
 
@@ -46,3 +48,12 @@ def ioremap(linux: Linux, phys_addr: int, size: int) -> int:
 def iounmap(linux: Linux, addr: int) -> None:
     """Close what ioremap opened."""
     linux.state(Windows).unmap(addr)
+
+
+@linux_api("devm_ioremap_wc", "devm_ioremap_uc")
+def devm_ioremap(linux: Linux, dev: Obj, offset: int, size: int) -> int:
+    """Make registers reachable until the driver lets go of the device."""
+    windows = linux.state(Windows)
+    if virt := windows.map(offset, size):
+        linux.state(Devres).action(dev, lambda: windows.unmap(virt))
+    return virt

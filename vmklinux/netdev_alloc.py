@@ -8,6 +8,7 @@ from vmkernel_core._core import lib
 from vmkernel_core.memory import store_bytes
 from vmklinux.api import linux_api
 from vmklinux.device import list_add_tail, list_init
+from vmklinux.devres import Devres
 from vmklinux.kobject import Obj, addressof
 from vmklinux.netdevice import NetDevices
 
@@ -99,3 +100,14 @@ def free_netdev(linux: Linux, dev: Obj) -> None:
     for address in linux.state(NetDevices).memory.pop(int(dev), []):
         linux.free(address)
     linux.free(dev)
+
+
+@linux_api()
+def devm_alloc_etherdev_mqs(linux: Linux, dev: Obj, sizeof_priv: int, txqs: int, rxqs: int) -> int:
+    """Allocate an Ethernet device that is freed when the driver lets go of the hardware."""
+    address = linux.call("alloc_etherdev_mqs", sizeof_priv, txqs, rxqs)
+    if address:
+        netdev = Obj(linux.types, "net_device", address)
+        # With a key, so that it is not called for a dead driver: its memory is taken back as it is.
+        linux.state(Devres).action(dev, lambda: free_netdev(linux, netdev), (address, 0))
+    return address

@@ -22,6 +22,7 @@ from vmkernel_core.net.settings import LinkSettings
 from vmkernel_core.net.uplink import Frame, LinkDown, Uplink, UplinkStats
 from vmklinux.api import linux_api
 from vmklinux.device import driver_name, list_add_tail, list_init
+from vmklinux.devres import Devres
 from vmklinux.errors import DriverRefused, DriverStopped
 from vmklinux.ethtool import Ethtool
 from vmklinux.kobject import Obj, addressof
@@ -548,6 +549,26 @@ def register_netdev(linux: Linux, dev: Obj) -> int:
     if devices.on_register:
         device.uplink = devices.on_register(device)
     return 0
+
+
+@linux_api()
+def devm_register_netdev(linux: Linux, dev: Obj, ndev: Obj) -> int:
+    """Make a net_device known until the driver lets go of the hardware."""
+    error = register_netdev(linux, ndev)
+    if not error:
+        # With a key, so that it is not called for a dead driver: NetDevices.abandon sees to that.
+        linux.state(Devres).action(dev, lambda: unregister_netdev(linux, ndev), (int(ndev), 1))
+    return error
+
+
+@linux_api()
+def dev_alloc_name(linux: Linux, dev: Obj, name: int) -> int:
+    """Give a net_device a free name after a pattern like ``eth%d``; the number in it."""
+    pattern = linux.string(name)
+    chosen = linux.state(NetDevices).free_name(pattern)
+    store_bytes(addressof(dev, "name"), chosen.encode() + b"\0")
+    before, _, after = pattern.partition("%d")
+    return int(chosen.removeprefix(before).removesuffix(after) or 0)
 
 
 @linux_api("unregister_netdevice_queue")
