@@ -56,6 +56,7 @@ SUBSYSTEMS = (
     "firmware",
     "gpiolib",
     "hwmon",
+    "i2c",
     "ioremap",
     "irq",
     "kmod",

@@ -26,6 +26,12 @@ def debugfs_create_dir(linux: Linux, name: int, parent: Obj) -> int:
     return -errno.ENODEV
 
 
+@linux_api(note=NOT_THERE)
+def debugfs_rename(linux: Linux, old_dir: Obj, old_dentry: Obj, new_dir: Obj, new_name: int) -> int:
+    """Refuse another name."""
+    return -errno.ENODEV
+
+
 no_op(
     "debugfs.py",
     "There is no debugfs, so there is nothing to make, to look up or to take away.",
@@ -33,5 +39,5 @@ no_op(
     "debugfs_create_u32", "debugfs_create_u64", "debugfs_create_x8", "debugfs_create_x16", "debugfs_create_x32",
     "debugfs_create_x64", "debugfs_create_ulong", "debugfs_create_bool", "debugfs_create_atomic_t",
     "debugfs_create_size_t", "debugfs_create_str", "debugfs_create_regset32", "debugfs_create_u32_array",
-    "debugfs_create_devm_seqfile", "debugfs_initialized",
+    "debugfs_create_blob", "debugfs_create_devm_seqfile", "debugfs_initialized",
 )  # fmt: skip

@@ -68,5 +68,6 @@ no_op(
     "devlink_fmsg_u64_pair_put", "devlink_fmsg_bool_pair_put", "devlink_fmsg_string_pair_put",
     "devlink_fmsg_binary_pair_put", "devlink_fmsg_obj_nest_start", "devlink_fmsg_obj_nest_end",
     "devlink_fmsg_pair_nest_start", "devlink_fmsg_pair_nest_end", "devlink_fmsg_arr_pair_nest_start",
-    "devlink_fmsg_arr_pair_nest_end", "devlink_fmsg_u32_put",
+    "devlink_fmsg_arr_pair_nest_end", "devlink_port_register", "devlink_port_register_with_ops",
+    "devlink_port_unregister", "devlink_port_type_eth_set", "devlink_port_type_clear", "devlink_fmsg_u32_put",
 )  # fmt: skip

@@ -385,3 +385,14 @@ def devm_kmemdup(linux: Linux, dev: Obj, src: int, len: int, gfp: int) -> int:
     data = _memory(linux, dev, len)
     store_bytes(data, load_bytes(src, len))
     return data
+
+
+@linux_api("__devm_alloc_percpu_noprof")
+def __devm_alloc_percpu(linux: Linux, dev: Obj, size: int, align: int) -> int:
+    """A per-CPU variable that is freed when the driver lets go of the device."""
+    place = linux.call(linux.entry("__alloc_percpu"), size, align)
+    if place:
+        free = linux.entry("free_percpu")
+        # With a key, so that it is not called for a dead driver: its memory is taken back as it is.
+        _devres(linux).action(dev, lambda: linux.call(free, place), (place, 0))
+    return place

@@ -242,6 +242,19 @@ static uint32_t flow_hash(const uint8_t *frame, uint32_t length)
     return hash;
 }
 
+static uint16_t queue_by_flow(uint64_t device, const uint8_t *frame, uint32_t length)
+{
+    uint64_t queues = FIELD(device, net_device, real_num_tx_queues, uint32_t);
+    return (uint16_t)(flow_hash(frame, length) * queues >> 32);
+}
+
+/* What a driver's ndo_select_queue falls back to. */
+static uint16_t netdev_pick_tx(uint64_t device, void *skb)
+{
+    uint32_t linear = FIELD(skb, sk_buff, len, uint32_t) - FIELD(skb, sk_buff, data_len, uint32_t);
+    return linear < 14 ? 0 : queue_by_flow(device, FIELD(skb, sk_buff, data, uint8_t *), linear);
+}
+
 /* The queue for an skb (Linux netdev_core_pick_tx): the driver's choice, else by flow. */
 static unsigned pick_queue(struct linux_port *port, void *skb, const char *data, uint32_t length)
 {
@@ -251,7 +264,7 @@ static unsigned pick_queue(struct linux_port *port, void *skb, const char *data,
             FIELD(FIELD(port->device, net_device, netdev_ops, uint64_t), net_device_ops, ndo_select_queue,
                   uint16_t (*)(uint64_t, void *, uint64_t));
         number = select ? select(port->device, skb, 0)
-                        : (uint32_t)((uint64_t)flow_hash((const uint8_t *)data, length) * queues >> 32);
+                        : queue_by_flow(port->device, (const uint8_t *)data, length);
     }
     return number < queues ? number : 0;
 }
@@ -532,6 +545,7 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out)
 }
 
 const struct linux_api netdevice_api[] = {
+    API(netdev_pick_tx, "done", "The transmit queue for a frame, by its flow.", "XPS and traffic classes choose nothing."),
     API(netif_napi_add_weight, "done", "Registers a NAPI context.", "No busy polling and no threaded mode."),
     API(__netif_napi_del, "done", "Removes a NAPI context.", NULL),
     API(napi_enable, "done", "Lets a NAPI context be scheduled.", NULL),

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
 from vmklinux.api import linux_api, no_op
-from vmklinux.device import Devices, device_add, device_initialize, device_unregister, set_name
+from vmklinux.device import Devices, device_add, device_initialize, device_unregister, put_device, set_name
 from vmklinux.kobject import Obj, addressof
 
 if TYPE_CHECKING:
@@ -30,6 +30,13 @@ def platform_device_register_full(linux: Linux, pdevinfo: Obj) -> int:
 
 
 @linux_api()
+def platform_device_put(linux: Linux, pdev: Obj) -> None:
+    """Drop a reference to such a device."""
+    if pdev:
+        put_device(linux, pdev.dev)
+
+
+@linux_api()
 def platform_device_unregister(linux: Linux, pdev: Obj) -> None:
     """Remove such a device."""
     if pdev:
@@ -39,5 +46,6 @@ def platform_device_unregister(linux: Linux, pdev: Obj) -> None:
 no_op(
     "platform.py",
     "The machine has no platform devices: a driver that registers is never called.",
-    "__platform_driver_register", "platform_driver_unregister",
+    "__platform_driver_register", "platform_driver_unregister", "platform_get_irq", "platform_irq_count",
+    "devm_platform_ioremap_resource", "acpi_match_device",
 )  # fmt: skip

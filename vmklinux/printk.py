@@ -8,6 +8,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from vmkernel_core._core import lib
 from vmklinux.api import linux_api, no_op
 from vmklinux.dd import EPROBE_DEFER
 from vmklinux.device import driver_name
@@ -53,6 +54,12 @@ def vprintk(linux: Linux, fmt: int, args: int) -> int:
     level, message = split_level(linux.vformat(fmt, args))
     log.log(level, "%s", message)
     return len(message)
+
+
+@linux_api(partial="The stack is not unwound: the module that asked is named.")
+def dump_stack(linux: Linux) -> None:
+    """Log where the kernel is."""
+    log.warning("a stack trace was asked for by %s", linux.symbolize(lib.vmk_owner()))
 
 
 @linux_api()

@@ -76,9 +76,32 @@ static void *skb_copy(void *skb) { return copy_of(skb, headroom_of(skb), 0, SITE
 static void *skb_copy_expand(void *skb, uint32_t headroom, uint32_t tailroom) { return copy_of(skb, headroom, tailroom, SITE()); }
 static void *__pskb_copy_fclone(void *skb, uint32_t headroom) { return copy_of(skb, headroom, 0, SITE()); }
 
+static void *skb_realloc_headroom(void *skb, uint32_t headroom)
+{
+    uint32_t have = headroom_of(skb);
+    return copy_of(skb, headroom > have ? headroom : have, 0, SITE());
+}
+
+static void *skb_clone(void *skb)
+{
+    void *twin = (void *)vmk_alloc(SIZE(sk_buff), SITE());
+    if (!twin)
+        return NULL;
+    __sync_add_and_fetch(&FIELD(linux_skb_info(skb), skb_shared_info, dataref, int32_t), 1);
+    BITS_SET(skb, sk_buff, cloned, 1);
+    memcpy(twin, skb, SIZE(sk_buff));
+    *(uint64_t *)twin = 0; /* sk_buff.next */
+    FIELD(twin, sk_buff, users, int32_t) = 1;
+    FIELD(twin, sk_buff, destructor, uint64_t) = 0;
+    BITS_SET(twin, sk_buff, nohdr, 0);
+    return twin;
+}
+
 const struct linux_api skb_copy_api[] = {
     API(skb_copy, "done", "A copy with data of its own, all of it linear.", NULL),
     API(skb_copy_expand, "done", "A copy with the head room and tail room that is asked for.", NULL),
+    API(skb_realloc_headroom, "done", "A copy with at least so much head room.", "Pages are copied too, not shared."),
+    API(skb_clone, "done", "A second sk_buff for the same data.", NULL),
     API(__pskb_copy_fclone, "done", "A copy with a header of its own.", "Pages are copied too, not shared."),
     API_END,
 };

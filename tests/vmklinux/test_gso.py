@@ -134,3 +134,26 @@ def test_a_copy_has_data_of_its_own(linux: Linux, name: str, rooms: tuple[int, .
     )
     assert (copy.vlan_tci, copy.queue_mapping, shared_info(linux, copy).gso_size) == (0x123, 2, 77)
     free(linux, skb, copy)
+
+
+def test_a_clone_shares_the_data_until_one_of_them_needs_its_own(linux: Linux) -> None:
+    skb = make(linux, pattern(200, seed=1), 34)
+    twin = Obj(linux.types, "sk_buff", linux.call(linux.entry("skb_clone"), skb))
+    assert int(twin.data) == int(skb.data)
+    assert linux.call_int(linux.entry("pskb_expand_head"), twin, 32, 0, 0) == 0
+    assert int(twin.head) != int(skb.head)
+    store_bytes(int(twin.data), b"changed")
+    assert content(skb) == pattern(200, seed=1)
+    third = Obj(linux.types, "sk_buff", linux.call(linux.entry("skb_clone"), skb))
+    free(linux, skb)
+    assert content(third) == pattern(200, seed=1), "the data stays for who still has it"
+    free(linux, third, twin)
+
+
+def test_more_head_room_is_a_copy_with_its_headers_where_they_were(linux: Linux) -> None:
+    skb = make(linux, pattern(200, seed=2), 34)
+    roomy = Obj(linux.types, "sk_buff", linux.call(linux.entry("skb_realloc_headroom"), skb, HEADROOM + 100))
+    assert content(roomy) == content(skb)
+    assert int(roomy.data) - int(roomy.head) >= HEADROOM + 100
+    assert roomy.transport_header - (int(roomy.data) - int(roomy.head)) == 34
+    free(linux, skb, roomy)
