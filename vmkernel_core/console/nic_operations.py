@@ -70,7 +70,10 @@ class NicDetails(Nic, frozen=True):
 
 
 class NicStats(msgspec.Struct, frozen=True):
-    """Counters since the device appeared; ``driver`` has the driver's own (``ethtool -S``)."""
+    """Counters since the device appeared; ``driver`` has the driver's own (``ethtool -S``).
+
+    What is received counts when a program fetches it.
+    """
 
     name: str
     packets_received: int
@@ -119,7 +122,7 @@ def adapter_of(host: VMkernel, uplink: Uplink) -> Adapter | None:
 @operation("network.nic.list", Nothing, list[Nic])
 def nic_list(host: VMkernel, _: Nothing) -> list[Nic]:
     """Every uplink, by name."""
-    return [_nic(host, host.uplinks[name]) for name in sorted(host.uplinks, key=_number)]
+    return [_nic(host, uplink) for uplink in sorted(host.uplinks.values(), key=_number)]
 
 
 @operation("network.nic.get", NicName, NicDetails)
@@ -188,8 +191,8 @@ def nic_set(host: VMkernel, wanted: NicSettings) -> NicDetails:
     return _details(host, uplink)
 
 
-def _number(name: str) -> int:
-    return int(name.removeprefix("vmnic"))
+def _number(uplink: Uplink) -> int:
+    return int(uplink.name.removeprefix("vmnic"))
 
 
 def _nic(host: VMkernel, uplink: Uplink) -> Nic:

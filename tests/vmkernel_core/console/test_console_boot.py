@@ -68,6 +68,8 @@ def test_qemu_killed(tmp_path: Path, machine: str) -> None:
         assert stats.returncode == 5
         assert said(stats).startswith("vmnic0 has gone")
         assert running.json("system", "module", "list")[0]["is_loaded"] is True
+        assert running.json("system", "module", "unload", "-m", "e1000")["leaks"] == []
+        assert running.json("network", "nic", "list") == []
         assert running.end() == 0
 
 
