@@ -84,12 +84,13 @@ uint64_t vmk_window_open(struct vmk_bus *bus, uint64_t address, uint64_t length)
 int vmk_window_close(uint64_t virt);
 /* Where `in` and `out` of kernel code go. NULL: nowhere (all ones). */
 void vmk_port_bus(struct vmk_bus *bus);
-/* Explicit accesses, for ioread32 and the like: a window, or plain memory. A write to a register that was ever read is
- * waited for: so an interrupt's acknowledgement has reached the device before the driver looks for what came after. */
+/* Explicit accesses, for ioread32 and the like: a window, or plain memory. In an interrupt
+ * handler or softirq, a write to a register that was ever read is waited for: an acknowledgement has to reach the device
+ * before the driver looks for what came after. */
 uint64_t vmk_io_read(uint64_t virt, unsigned size);
 void vmk_io_write(uint64_t virt, unsigned size, uint64_t value);
 
-/* The same for I/O ports, on the bus of vmk_port_bus. */
+/* The same for I/O ports, on the bus of vmk_port_bus, where such writes are all waited for. */
 uint64_t vmk_port_read(uint16_t port, unsigned size);
 void vmk_port_write(uint16_t port, unsigned size, uint64_t value);
 

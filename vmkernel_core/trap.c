@@ -161,7 +161,7 @@ void vmk_io_write(uint64_t virt, unsigned size, uint64_t value)
         uint64_t offset = virt - window->virt;
         stats.writes++;
         vmk_bus_write(window->bus, VMK_SPACE_MEMORY, window->address + offset, size, value);
-        if (window->read[offset / 256] >> offset / 4 % 64 & 1)
+        if (vmk_delivering && window->read[offset / 256] >> offset / 4 % 64 & 1)
             vmk_bus_flush(window->bus);
     } else {
         memcpy((void *)virt, &value, size);
@@ -177,10 +177,11 @@ uint64_t vmk_port_read(uint16_t port, unsigned size)
 void vmk_port_write(uint16_t port, unsigned size, uint64_t value)
 {
     stats.ports++;
-    if (ports) { /* I/O cycles are not posted on PCI */
-        vmk_bus_write(ports, VMK_SPACE_IO, port, size, value);
+    if (!ports)
+        return;
+    vmk_bus_write(ports, VMK_SPACE_IO, port, size, value);
+    if (vmk_delivering)
         vmk_bus_flush(ports);
-    }
 }
 
 void vmk_trap_stats(struct vmk_trap_stats *out) { *out = stats; }
