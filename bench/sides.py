@@ -68,9 +68,9 @@ class Sample:
 class _Side:
     """What both sides share: a QEMU with one e1000, the peer at its wire, the clock."""
 
-    def __init__(self, native: Path) -> None:
+    def __init__(self, native: Path, device: str = DEVICE) -> None:
         self.ffi, self.lib = load(native)
-        self.platform = QemuPlatform([DEVICE])
+        self.platform = QemuPlatform([device])
         self._stack = ExitStack()
 
     def __exit__(
@@ -176,8 +176,8 @@ class FloorSide(_Side):
 class UplinkSide(_Side):
     """The same card through its Linux driver and an Uplink, as a program uses it."""
 
-    def __init__(self, native: Path, kernel: str | None) -> None:
-        super().__init__(native)
+    def __init__(self, native: Path, kernel: str | None, device: str = DEVICE) -> None:
+        super().__init__(native, device)
         self._release = kernel
 
     def __enter__(self) -> UplinkSide:
@@ -190,6 +190,10 @@ class UplinkSide(_Side):
         ).function.address
         self._first_frame()
         return self
+
+    def modules(self) -> list[str]:
+        """The Linux modules that drive the card, in the order of loading."""
+        return list(self.host.loader.modules)
 
     def _first_frame(self) -> None:
         """QEMU drops what it is sent in the first second after the card was opened: send until one arrives."""

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import multiprocessing
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from bench.guest import GuestSide
 from bench.sides import FloorSide, UplinkSide
 from vmkernel_core.errors import VmkError
 
@@ -13,10 +14,11 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-_LIMIT = 60.0
+_LIMIT = 120.0
+Kind: TypeAlias = type[FloorSide] | type[UplinkSide] | type[GuestSide]
 
 
-def _serve(connection: Connection, kind: type[FloorSide | UplinkSide], arguments: tuple[Any, ...]) -> None:
+def _serve(connection: Connection, kind: Kind, arguments: tuple[Any, ...]) -> None:
     try:
         with kind(*arguments) as side:
             connection.send(None)
@@ -30,7 +32,7 @@ def _serve(connection: Connection, kind: type[FloorSide | UplinkSide], arguments
 class Worker:
     """``ask("tx", ...)`` calls that method of the side. A context manager; raises the side's VmkError."""
 
-    def __init__(self, kind: type[FloorSide | UplinkSide], native: Path, *arguments: Any) -> None:
+    def __init__(self, kind: Kind, native: Path, *arguments: Any) -> None:
         """``arguments`` and ``native`` make the side."""
         spawn = multiprocessing.get_context("spawn")
         self._ours, theirs = spawn.Pipe()

@@ -1,0 +1,120 @@
+"""The other way to use a driver: an ordinary Linux guest in QEMU (TCG), with the same kernel, modules and card.
+
+It runs as fast as it can: no limit but its own, pktgen in the kernel, with ``xmit_more`` where the driver allows.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+import tempfile
+import threading
+from contextlib import ExitStack
+from typing import TYPE_CHECKING
+
+from bench.initramfs import initramfs
+from bench.native import load
+from vmkernel_core.errors import TimedOut, VmkError
+from vmkernel_core.platform.qemu_process import QemuProcess
+from vmklinux import kernels
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+    from types import TracebackType
+
+#: Seconds until the guest is up, and until it has sent what it was told to.
+BOOT_LIMIT, RUN_LIMIT = 90.0, 60.0
+#: ns after which the far end of the wire takes it that nothing more comes.
+SILENCE = 2_000_000_000
+#: pktgen's ``burst``: one frame at a time, and 32 before the doorbell. The better one counts.
+BURSTS = (1, 32)
+#: Bytes of the FCS, which pktgen counts and a frame on the wire here has not.
+FCS = 4
+_RATE = re.compile(rb"(\d+)pps")
+
+
+class GuestSide:
+    """A booted guest. ``tx`` tells its best rate; a context manager."""
+
+    def __init__(self, native: Path, kernel: str, device: str, modules: Sequence[str]) -> None:
+        """``device`` is QEMU's, on wire0; ``modules`` are loaded in that order."""
+        self.ffi, self.lib = load(native)
+        self._kernel, self._device, self._modules = kernels.find(kernel), device, modules
+        self._stack = ExitStack()
+
+    def __enter__(self) -> GuestSide:
+        """Boot it and wait until its card has a link."""
+        archive = self._stack.enter_context(tempfile.NamedTemporaryFile(prefix="bench-initramfs-"))
+        archive.write(initramfs(self._kernel, [*self._modules, "pktgen"]))
+        archive.flush()
+        self.wire, wire = self._pair(socket.SOCK_DGRAM)
+        self.serial, serial = self._pair(socket.SOCK_STREAM)
+        self.serial.settimeout(BOOT_LIMIT)
+        self._qemu = QemuProcess(
+            "qemu-system-x86_64",
+            [
+                *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"),
+                *("-machine", "q35,accel=tcg", "-m", "512M"),
+                *("-kernel", str(self._kernel.vmlinuz), "-initrd", archive.name),
+                *("-append", "console=ttyS0 quiet ipv6.disable=1 mitigations=off panic=-1"),
+                *("-chardev", f"socket,id=serial,fd={serial.fileno()}", "-serial", "chardev:serial"),
+                *("-netdev", f"dgram,id=wire0,local.type=fd,local.str={wire.fileno()}"),
+                *("-global", "driver=pci-device,property=romfile,value="),
+                *("-device", self._device),
+            ],
+            [wire.fileno(), serial.fileno()],
+        )
+        self._stack.callback(self._qemu.stop)
+        wire.close()
+        serial.close()
+        self._until(b"ready")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """End it."""
+        self._stack.close()
+
+    def _pair(self, kind: socket.SocketKind) -> tuple[socket.socket, socket.socket]:
+        ours, other = socket.socketpair(socket.AF_UNIX, kind)
+        self._stack.enter_context(ours)
+        return ours, self._stack.enter_context(other)
+
+    def _until(self, word: bytes) -> bytes:
+        """The line of the guest's console that begins with the word; VmkError when it does not come."""
+        said = b""
+        while not (found := re.search(rb"^%s.*?\r?\n" % word, said, re.MULTILINE)):
+            try:
+                more = self.serial.recv(4096)
+            except TimeoutError:
+                more = b""
+            if not more:
+                raise VmkError(f"the Linux guest never said {word.decode()}", where=repr(said[-500:]))
+            said += more
+        return found.group()
+
+    def tx(self, count: int, size: int) -> float:
+        """Frames a second at its best, of ``count`` frames of ``size`` bytes each way of sending; all must arrive."""
+        return max(self._run(count, size, burst) for burst in BURSTS)
+
+    def _run(self, count: int, size: int, burst: int) -> float:
+        arrived: list[int] = []
+        credit = self.ffi.new("struct wire_credit *")
+        sink = threading.Thread(
+            target=lambda: arrived.append(self.lib.wire_sink(self.wire.fileno(), count, credit, SILENCE))
+        )
+        os.sched_setscheduler(0, os.SCHED_OTHER, os.sched_param(0))
+        sink.start()
+        self.serial.settimeout(RUN_LIMIT)
+        self.serial.sendall(f"{count} {size - FCS} {burst}\n".encode())
+        said = self._until(b"result")
+        sink.join()
+        rate = _RATE.search(said)
+        if rate is None:
+            raise VmkError("pktgen gave no result", where=repr(said))
+        if arrived[0] < count:  # its network stack may send a few of its own
+            raise TimedOut(f"{arrived} of {count} frames of the guest arrived", where=self._device)
+        return float(rate.group(1))
