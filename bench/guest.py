@@ -58,7 +58,7 @@ class GuestSide:
                 *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none", "-no-reboot"),
                 *("-machine", "q35,accel=tcg", "-m", "512M"),
                 *("-kernel", str(self._kernel.vmlinuz), "-initrd", archive.name),
-                *("-append", "console=ttyS0 quiet ipv6.disable=1 mitigations=off panic=-1"),
+                *("-append", "console=ttyS0 quiet ipv6.disable=1 panic=-1"),
                 *("-chardev", f"socket,id=serial,fd={serial.fileno()}", "-serial", "chardev:serial"),
                 *("-netdev", f"dgram,id=wire0,local.type=fd,local.str={wire.fileno()}"),
                 *("-global", "driver=pci-device,property=romfile,value="),

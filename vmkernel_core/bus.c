@@ -29,6 +29,8 @@ void vmk_bus_flush(struct vmk_bus *bus)
         bus->ops->flush(bus);
 }
 
+void vmk_bus_cork(struct vmk_bus *bus, int on) { bus->ops->cork(bus, on); }
+
 int vmk_bus_service(struct vmk_bus *bus) { return bus->ops->service(bus); }
 
 void vmk_bus_close(struct vmk_bus *bus)
@@ -56,6 +58,11 @@ static void python_write(struct vmk_bus *bus, int space, uint64_t address, unsig
 
 /* A model has done the write when it returns. */
 static void python_flush(struct vmk_bus *bus) { (void)bus; }
+static void python_cork(struct vmk_bus *bus, int on)
+{
+    (void)bus;
+    (void)on;
+}
 
 /* A model has no news to fetch: it sets its interrupt lines itself, from whatever thread. */
 static int python_service(struct vmk_bus *bus)
@@ -68,7 +75,7 @@ static void python_close(struct vmk_bus *bus) { free(bus); }
 
 struct vmk_bus *vmk_bus_python(void *handle)
 {
-    static const struct vmk_bus_ops ops = {python_read, python_write, python_flush, python_service, python_close};
+    static const struct vmk_bus_ops ops = {python_read, python_write, python_flush, python_cork, python_service, python_close};
     struct python_bus *python = calloc(1, sizeof *python);
     if (!python)
         return NULL;

@@ -3,8 +3,8 @@
  * Protocol (QEMU, softmmu/qtest.c): "readl 0x.." -> "OK 0x..", "writel 0x.. 0x.." -> "OK"; a refused command gets one
  * line that begins with FAIL or ERR. "IRQ raise N" and "IRQ lower N" may come before any reply, and by themselves.
  *
- * Waking the other process is what an access costs, so a write is sent at once (it may be a doorbell) but its reply is
- * only counted, and dropped when it turns up. Commands are answered in order: the reply to a read is the first one
+ * Waking the other process is what an access costs, so a write is sent at once (it may be a doorbell), or with others
+ * while the bus is corked, but its reply is only counted, and dropped when it turns up. Commands are answered in order: the reply to a read is the first one
  * after those of the writes before it.
  */
 #include <errno.h>
@@ -32,6 +32,7 @@
 #define SPIN_NS 60000
 #define SPIN_AGAIN 64
 #define LONGEST 64 /* of a register command: "writeq 0x<16> 0x<16>\n" */
+#define COLLECTED_MOST 2048
 
 struct qtest_bus {
     struct vmk_bus bus;
@@ -41,6 +42,9 @@ struct qtest_bus {
     uint64_t wait_ns;     /* what SO_RCVTIMEO is set to */
     uint64_t raised[LINES / 64];
     size_t start, end;    /* received and not yet used: in[start..end) */
+    int corked;
+    size_t collected;     /* bytes of out[] that are still to be sent */
+    char out[COLLECTED_MOST];
     int cut;              /* the line in front was longer than `in`; its beginning has been dropped */
     char in[65536];
 };
@@ -161,8 +165,8 @@ static int drain(struct qtest_bus *q)
     return error == -EAGAIN ? 0 : error;
 }
 
-/* Sends it all. While the socket is full, replies are taken in, or both sides would wait for each other. 0 or -ENODEV. */
-static int transmit(struct qtest_bus *q, const char *data, size_t length)
+/* Sends it all, at once. While the socket is full, replies are taken in, or both sides would wait for each other. 0 or -ENODEV. */
+static int transmit_now(struct qtest_bus *q, const char *data, size_t length)
 {
     uint64_t deadline = 0;
     while (length) {
@@ -190,6 +194,16 @@ static int transmit(struct qtest_bus *q, const char *data, size_t length)
             return -ENODEV;
     }
     return 0;
+}
+
+/* Sends what was collected, and then this. 0 or -ENODEV. */
+static int transmit(struct qtest_bus *q, const char *data, size_t length)
+{
+    size_t collected = q->collected;
+    q->collected = 0;
+    if (collected && transmit_now(q, q->out, collected))
+        return -ENODEV;
+    return transmit_now(q, data, length);
 }
 
 /* receive() that waits, at most SO_RCVTIMEO. 0, -EAGAIN or -ENODEV. */
@@ -290,9 +304,14 @@ static void qtest_write(struct vmk_bus *bus, int space, uint64_t address, unsign
     *at++ = '\n';
     pthread_mutex_lock(&q->lock);
     if (!vmk_bus_gone(bus)) {
+        size_t length = (size_t)(at - line);
         q->posted++;
-        if (!transmit(q, line, (size_t)(at - line)) && q->posted % UNREAD_MOST == 0)
+        if (q->corked && q->collected + length <= COLLECTED_MOST) {
+            memcpy(q->out + q->collected, line, length);
+            q->collected += length;
+        } else if (!transmit(q, line, length) && q->posted % UNREAD_MOST == 0) {
             drain(q);
+        }
     }
     pthread_mutex_unlock(&q->lock);
 }
@@ -303,12 +322,23 @@ static void qtest_flush(struct vmk_bus *bus)
     const char *unasked;
     pthread_mutex_lock(&q->lock);
     limit_recv(q, LIMIT_NS);
+    transmit(q, NULL, 0);
     for (uint64_t deadline = vmk_now() + LIMIT_NS; q->posted && !vmk_bus_gone(bus);) {
         if (next_reply(q, &unasked) != -EAGAIN || !q->posted)
             continue;
         if (receive_next(q) == -EAGAIN || vmk_now() >= deadline)
             lose(q);
     }
+    pthread_mutex_unlock(&q->lock);
+}
+
+static void qtest_cork(struct vmk_bus *bus, int on)
+{
+    struct qtest_bus *q = (struct qtest_bus *)bus;
+    pthread_mutex_lock(&q->lock);
+    q->corked = on;
+    if (!on && q->collected && !vmk_bus_gone(bus) && !transmit(q, NULL, 0) && q->posted >= UNREAD_MOST)
+        drain(q);
     pthread_mutex_unlock(&q->lock);
 }
 
@@ -355,7 +385,7 @@ int vmk_qtest_command(struct vmk_bus *bus, const char *line, char *out, unsigned
 
 struct vmk_bus *vmk_bus_qtest(int fd)
 {
-    static const struct vmk_bus_ops ops = {qtest_read, qtest_write, qtest_flush, qtest_service, qtest_close};
+    static const struct vmk_bus_ops ops = {qtest_read, qtest_write, qtest_flush, qtest_cork, qtest_service, qtest_close};
     struct qtest_bus *q = calloc(1, sizeof *q);
     if (!q)
         return NULL;

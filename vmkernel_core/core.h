@@ -59,6 +59,8 @@ uint64_t vmk_bus_read(struct vmk_bus *bus, int space, uint64_t address, unsigned
 void vmk_bus_write(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t value);
 /* Waits until the device has all writes that were posted. */
 void vmk_bus_flush(struct vmk_bus *bus);
+/* While a bus is corked, posted writes may be collected; they go out together when it is uncorked, and before any read. */
+void vmk_bus_cork(struct vmk_bus *bus, int on);
 /* A descriptor that becomes readable when the bus has news (an interrupt, the end), or -1. */
 int vmk_bus_fd(struct vmk_bus *bus);
 /* Takes in the news that is there without waiting. 0, or -ENODEV once the other side has gone. */
@@ -222,6 +224,10 @@ void vmk_guarded(void (*fn)(void *), void *arg, uint32_t owner);
 void vmk_enter(void (*fn)(void *), void *arg, uint32_t owner, struct vmk_result *result);
 /* Takes in the news of every watched bus without waiting. With the baton. False when one has gone. */
 bool vmk_service(void);
+/* Corks every watched bus, for a batch of work that ends soon; lets them go again. With the baton. A world that sleeps or
+ * busily waits in between sends what is collected. */
+void vmk_cork(void);
+void vmk_uncork(void);
 /* Interrupts, then softirqs, if they may run now. With the baton. Whether work is left. */
 bool vmk_deliver(void);
 bool vmk_irq_run(void);      /* interrupt.c: one pass over asserted lines; whether one was handled */
@@ -242,6 +248,7 @@ struct vmk_bus_ops {
     uint64_t (*read)(struct vmk_bus *, int space, uint64_t address, unsigned size);
     void (*write)(struct vmk_bus *, int space, uint64_t address, unsigned size, uint64_t value);
     void (*flush)(struct vmk_bus *);
+    void (*cork)(struct vmk_bus *, int on);
     int (*service)(struct vmk_bus *);
     void (*close)(struct vmk_bus *);
 };

@@ -250,6 +250,7 @@ uint64_t vmk_world_sleep(uint64_t timeout_ns)
     struct timespec until = {(time_t)(deadline / 1000000000ull), (long)(deadline % 1000000000ull)};
     bool held = world->depth > 0;
     if (held) {
+        vmk_uncork();
         if (vmk_irq_waiting() || (vmk_softirq_waiting && vmk_softirq_waiting()))
             vmk_kick(); /* what came in while it ran may be what it is going to wait for */
         switch_from(world);
@@ -470,6 +471,22 @@ bool vmk_service(void)
         if (buses[i])
             all_there &= vmk_bus_service(buses[i]) == 0;
     return all_there;
+}
+
+static bool corked;
+
+static void cork(bool on)
+{
+    corked = on;
+    for (int i = 0; i < MAX_BUSES; i++)
+        if (buses[i])
+            vmk_bus_cork(buses[i], on);
+}
+void vmk_cork(void) { cork(true); }
+void vmk_uncork(void)
+{
+    if (corked)
+        cork(false);
 }
 
 int vmk_idle(uint64_t deadline_ns)

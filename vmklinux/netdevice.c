@@ -394,6 +394,7 @@ static void transmit(void *arg)
         return;
     }
     *preempt_count() += SOFTIRQ_DISABLE_OFFSET;
+    vmk_cork();
     void *skb = t->count ? skb_for(port, t->data, t->frames) : NULL;
     while (skb) {
         const struct linux_frame *frame = &t->frames[t->sent];
@@ -424,6 +425,7 @@ static void transmit(void *arg)
         skb = next;
     }
     *more = 0;
+    vmk_uncork();
     *preempt_count() -= SOFTIRQ_DISABLE_OFFSET;
 }
 
@@ -432,8 +434,12 @@ int linux_port_transmit(struct linux_port *port, const char *data, const struct 
 {
     struct transmission t = {port, data, frames, count, 0, 0};
     vmk_enter(transmit, &t, port->owner, result);
-    if (result->stop)
+    if (result->stop) {
+        vmk_baton_take();
+        vmk_uncork(); /* what the driver had written before */
+        vmk_baton_drop();
         return -EIO;
+    }
     return t.error ? t.error : (int)t.sent;
 }
 

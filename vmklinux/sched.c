@@ -85,6 +85,7 @@ static void usleep_range_state(uint64_t least_us) { sleep_for(least_us * 1000); 
 static void delay(uint64_t ns)
 {
     uint64_t end = vmk_now() + ns;
+    vmk_uncork();
     if (ns > SPIN_LIMIT_NS) {
         struct timespec until = {(time_t)(end / 1000000000ull), (long)(end % 1000000000ull)};
         clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &until, NULL);
