@@ -25,11 +25,15 @@ void vmk_bus_write(struct vmk_bus *bus, int space, uint64_t address, unsigned si
 
 void vmk_bus_flush(struct vmk_bus *bus)
 {
-    if (!vmk_bus_gone(bus))
+    if (bus->ops->flush && !vmk_bus_gone(bus))
         bus->ops->flush(bus);
 }
 
-void vmk_bus_cork(struct vmk_bus *bus, int on) { bus->ops->cork(bus, on); }
+void vmk_bus_cork(struct vmk_bus *bus, int on)
+{
+    if (bus->ops->cork)
+        bus->ops->cork(bus, on);
+}
 
 int vmk_bus_service(struct vmk_bus *bus) { return bus->ops->service(bus); }
 
@@ -56,14 +60,6 @@ static void python_write(struct vmk_bus *bus, int space, uint64_t address, unsig
     vmk_python_bus_write(((struct python_bus *)bus)->handle, space, address, size, value);
 }
 
-/* A model has done the write when it returns. */
-static void python_flush(struct vmk_bus *bus) { (void)bus; }
-static void python_cork(struct vmk_bus *bus, int on)
-{
-    (void)bus;
-    (void)on;
-}
-
 /* A model has no news to fetch: it sets its interrupt lines itself, from whatever thread. */
 static int python_service(struct vmk_bus *bus)
 {
@@ -75,7 +71,7 @@ static void python_close(struct vmk_bus *bus) { free(bus); }
 
 struct vmk_bus *vmk_bus_python(void *handle)
 {
-    static const struct vmk_bus_ops ops = {python_read, python_write, python_flush, python_cork, python_service, python_close};
+    static const struct vmk_bus_ops ops = {.read = python_read, .write = python_write, .service = python_service, .close = python_close};
     struct python_bus *python = calloc(1, sizeof *python);
     if (!python)
         return NULL;

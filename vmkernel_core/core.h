@@ -243,7 +243,7 @@ extern bool vmk_delivering;
 /* Ranges of module code, so that a site can be told from an image address: below this, the image. */
 extern uint32_t vmk_modules_low;
 
-/* What a bus implements. */
+/* What a bus implements; flush and cork where a write is not done when it returns. */
 struct vmk_bus_ops {
     uint64_t (*read)(struct vmk_bus *, int space, uint64_t address, unsigned size);
     void (*write)(struct vmk_bus *, int space, uint64_t address, unsigned size, uint64_t value);

@@ -28,7 +28,6 @@ static void no_write(struct vmk_bus *bus, int space, uint64_t address, unsigned 
     (void)bus, (void)space, (void)address, (void)size, (void)value;
 }
 
-static void no_flush(struct vmk_bus *bus) { (void)bus; }
 
 static int service(struct vmk_bus *bus)
 {
@@ -51,7 +50,7 @@ static void close_all(struct vmk_bus *bus)
 
 struct vmk_bus *vmk_bus_messages(void)
 {
-    static const struct vmk_bus_ops ops = {.read = no_read, .write = no_write, .flush = no_flush, .service = service, .close = close_all};
+    static const struct vmk_bus_ops ops = {.read = no_read, .write = no_write, .service = service, .close = close_all};
     struct messages *messages = calloc(1, sizeof *messages);
     if (!messages)
         return NULL;
