@@ -96,6 +96,28 @@ def class_destroy(linux: Linux, cls: Obj) -> None:
 
 
 @linux_api()
+def class_interface_register(linux: Linux, class_intf: Obj) -> int:
+    """Tell a module of each device of a class, those that are there and those that come."""
+    linux.state(Devices).interfaces.append(class_intf)
+    for device in _members(linux, getattr(class_intf, "class")):
+        if class_intf.add_dev:
+            linux.call(class_intf.add_dev, device, class_intf)
+    return 0
+
+
+@linux_api()
+def class_interface_unregister(linux: Linux, class_intf: Obj) -> None:
+    """Tell it no more; for the module, the devices that are there go now."""
+    interfaces = linux.state(Devices).interfaces
+    if class_intf not in interfaces:
+        return
+    interfaces.remove(class_intf)
+    for device in _members(linux, getattr(class_intf, "class")):
+        if class_intf.remove_dev:
+            linux.call(class_intf.remove_dev, device, class_intf)
+
+
+@linux_api()
 def class_for_each_device(linux: Linux, cls: Obj, start: Obj, data: int, fn: int) -> int:
     """Call a function for each device of a class until it gives something else than 0."""
     for device in first_after(_members(linux, cls), start):

@@ -84,7 +84,14 @@ class Devices:
         self.names: set[int] = set()
         #: Devices that were allocated here, and the allocation that each is in.
         self.created: dict[int, int] = {}
+        #: class_interface objects: modules that are told of each device of a class.
+        self.interfaces: list[Obj] = []
         self.on_modalias: Callable[[Obj, str], None] = lambda _device, _modalias: None
+
+    def interested(self, device: Obj) -> list[Obj]:
+        """The class_interfaces of a device's class."""
+        kind = getattr(device, "class")
+        return [each for each in self.interfaces if kind and getattr(each, "class") == kind]
 
     def children(self, parent: Obj) -> list[Obj]:
         """The devices that were added below another."""
@@ -100,6 +107,7 @@ class Devices:
 
     def abandon(self, low: int, high: int) -> None:
         """Forget the devices of a module in [low, high), and that its drivers have any: its code does not run again."""
+        self.interfaces = [each for each in self.interfaces if not low <= int(each) < high]
         for device in self.owned(low, high):
             self.forget(device)
         for device in self.bound(low, high):
@@ -178,6 +186,9 @@ def device_add(linux: Linux, dev: Obj) -> int:
         if modalias := _modalias(linux, dev):
             state.on_modalias(dev, modalias)
         attach(linux, dev)
+    for interface in state.interested(dev):
+        if interface.add_dev:
+            linux.call(interface.add_dev, dev, interface)
     return 0
 
 
@@ -208,6 +219,9 @@ def device_del(linux: Linux, dev: Obj) -> None:
     if dev not in state.added:
         return
     buses.notify(dev, "DEL_DEVICE")
+    for interface in state.interested(dev):
+        if interface.remove_dev:
+            linux.call(interface.remove_dev, dev, interface)
     dev.kobj.state_in_sysfs = 0
     release(linux, dev)
     buses.notify(dev, "REMOVED_DEVICE")

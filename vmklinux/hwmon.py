@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
 from vmklinux.api import linux_api
+from vmklinux.devres import Devres
 
 if TYPE_CHECKING:
     from vmklinux.kobject import Obj
@@ -34,3 +35,14 @@ def hwmon_device_register_with_info(
 def hwmon_device_unregister(linux: Linux, dev: Obj) -> None:
     """Take the device away."""
     linux.free(dev)
+
+
+@linux_api(partial=_UNREAD)
+def devm_hwmon_device_register_with_groups(
+    linux: Linux, dev: Obj, name: int, drvdata: int, groups: int
+) -> int:
+    """Make such a device until the driver lets go of its own."""
+    device = hwmon_device_register_with_groups(linux, dev, name, drvdata, groups)
+    # With a key, so that it is not called for a dead driver: its memory is taken back as it is.
+    linux.state(Devres).action(dev, lambda: linux.free(device), (device, 0))
+    return device

@@ -224,6 +224,13 @@ static void page_frag_free(uint64_t address)
         vmk_stop(VMK_STOP_PANIC, SITE(), address);
 }
 
+/* Drops what a driver still holds of a page that it handed out in pieces. */
+static void __page_frag_cache_drain(uint64_t page, uint32_t count)
+{
+    if (__sync_sub_and_fetch(&FIELD(page, page, refcount, int32_t), (int32_t)count) == 0)
+        page_free(page, SITE());
+}
+
 /* ---- per-CPU: there is one CPU, so it is an object of its own, told as its distance from the per-CPU area ---- */
 
 static uint64_t __alloc_percpu(uint64_t size, uint64_t align)
@@ -303,6 +310,7 @@ const struct linux_api mm_api[] = {
     API_AS("__alloc_percpu_gfp", __alloc_percpu, "done", "Allocates a cleared per-CPU variable.", NULL),
     API_AS("pcpu_alloc_noprof", __alloc_percpu, "done", "Allocates a cleared per-CPU variable.", NULL),
     API(free_percpu, "done", "Frees a per-CPU variable.", NULL),
+    API(__page_frag_cache_drain, "done", "Drops references to a page and frees it with the last.", NULL),
     API(page_frag_free, "done", "Frees a receive buffer.", NULL),
     API_END,
 };

@@ -48,4 +48,5 @@ no_op(
     "The machine has no platform devices: a driver that registers is never called.",
     "__platform_driver_register", "platform_driver_unregister", "platform_get_irq", "platform_irq_count",
     "devm_platform_ioremap_resource", "acpi_match_device",
+    "device_get_match_data", "device_get_dma_attr",
 )  # fmt: skip

@@ -30,12 +30,6 @@ def copy_from_user(linux: Linux, to: int, source: int, n: int) -> int:
     return 0
 
 
-@linux_api("ns_capable")
-def capable(linux: Linux, cap: int) -> bool:
-    """Whether the caller may do it: who can call into this process may do anything in it."""
-    return True
-
-
 no_op(
     "uaccess.py",
     "What is copied has been allocated here and has no slab of Linux's to be checked.",

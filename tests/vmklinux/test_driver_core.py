@@ -219,3 +219,26 @@ def test_a_device_of_a_class_comes_and_goes(machine: Machine) -> None:
     machine.api("class_unregister", kind)
     linux.free(name)
     linux.free(kind)
+
+
+def test_who_is_interested_in_a_class_hears_of_its_devices(machine: Machine) -> None:
+    linux = machine.linux
+    kind, interface = linux.new("class"), linux.new("class_interface")
+    kind.name = machine.text[0]
+    setattr(interface, "class", kind)
+    interface.add_dev, interface.remove_dev = machine.at["probe"], machine.at["remove"]
+    machine.api("class_register" if "class_register" in linux.symbols else "__class_register", kind, 0)
+    linux.call(linux.entry("device_create"), kind, 0, 1, 0, machine.text[2], 1)
+    assert machine.api("class_interface_register", interface) == 0
+    assert machine.calls("probe") == 1, "it is told of the device that was there"
+    linux.call(linux.entry("device_create"), kind, 0, 2, 0, machine.text[2], 2)
+    assert machine.calls("probe") == 2
+    machine.api("device_destroy", kind, 1)
+    assert machine.calls("remove") == 1
+    machine.api("class_interface_unregister", interface)
+    assert machine.calls("remove") == 2, "and of the end of the one that is left"
+    machine.api("device_destroy", kind, 2)
+    assert (machine.calls("probe"), machine.calls("remove")) == (2, 2)
+    machine.api("class_unregister", kind)
+    linux.free(interface)
+    linux.free(kind)

@@ -1,0 +1,13 @@
+"""PCI functions that a driver would find or remove (Linux drivers/pci/probe.c, setup-bus.c, remove.c)."""
+
+from __future__ import annotations
+
+from vmklinux.api import no_op
+
+no_op(
+    "pci_hotplug.py",
+    "Functions come and go by the hypervisor's own scan. Drivers of slots and CardBus sockets, which call these, have"
+    " none here: no slot of theirs ever tells of a card.",
+    "pci_scan_slot", "pci_scan_bridge", "pci_bus_size_bridges", "pci_bus_assign_resources", "pci_bus_add_devices",
+    "pci_fixup_cardbus", "pci_stop_and_remove_bus_device", "pci_lock_rescan_remove", "pci_unlock_rescan_remove",
+)  # fmt: skip
