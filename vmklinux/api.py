@@ -87,6 +87,7 @@ SUBSYSTEMS = (
     "qos",
     "random",
     "rcu",
+    "resource",
     "route",
     "rtnl",
     "security",

@@ -9,7 +9,7 @@
 static struct { uint64_t device; int64_t open; } mappings[DEVICES];
 
 /* False when there are more devices than can be counted: nothing goes uncounted. */
-static bool count(uint64_t device, int change)
+bool linux_dma_count(uint64_t device, int change)
 {
     int free_slot = -1;
     for (int i = 0; i < DEVICES; i++) {
@@ -39,17 +39,17 @@ int64_t linux_dma_end(uint64_t device)
 
 static uint64_t dma_map_page_attrs(uint64_t device, uint64_t page, uint64_t offset)
 {
-    if (!count(device, 1))
+    if (!linux_dma_count(device, 1))
         return DMA_MAPPING_ERROR;
     return (page - *(uint64_t *)SYMBOL(vmemmap_base)) / SIZE(page) * 4096 + offset;
 }
 
-static void dma_unmap_page_attrs(uint64_t device) { count(device, -1); }
+static void dma_unmap_page_attrs(uint64_t device) { linux_dma_count(device, -1); }
 
 static void *dma_alloc_attrs(uint64_t device, uint64_t size, uint64_t *handle)
 {
     uint64_t address = vmk_run_alloc(size, SITE());
-    if (!address || !count(device, 1)) {
+    if (!address || !linux_dma_count(device, 1)) {
         vmk_free(address);
         return NULL;
     }
@@ -63,7 +63,7 @@ static void dma_free_attrs(uint64_t device, uint64_t size, uint64_t address)
     (void)size;
     if (vmk_free(address))
         vmk_stop(VMK_STOP_PANIC, SITE(), address);
-    count(device, -1);
+    linux_dma_count(device, -1);
 }
 
 /* Device and CPU see the same coherent memory: the device is another process with the same memfd mapped. */

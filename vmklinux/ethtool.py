@@ -200,7 +200,8 @@ class Ethtool:
                 return SelfTest(
                     not test.flags & ETH_TEST_FL_FAILED,
                     offline and bool(test.flags & ETH_TEST_FL_OFFLINE),
-                    dict(zip(labels, _numbers(values, count), strict=True)),
+                    # Drivers put error codes into them, though the type is unsigned.
+                    dict(zip(labels, _numbers(values, count, signed=True), strict=True)),
                 )
 
     def _count(self, string_set: int) -> int:
@@ -283,9 +284,9 @@ class Ethtool:
                 self._call_int(function, ETHTOOL_ID_INACTIVE)
 
 
-def _numbers(address: int, count: int) -> list[int]:
+def _numbers(address: int, count: int, *, signed: bool = False) -> list[int]:
     raw = load_bytes(address, count * 8)
-    return [int.from_bytes(raw[at : at + 8], "little") for at in range(0, len(raw), 8)]
+    return [int.from_bytes(raw[at : at + 8], "little", signed=signed) for at in range(0, len(raw), 8)]
 
 
 def _words(setting: Setting) -> str:

@@ -35,12 +35,32 @@ def find_firmware(name: str) -> bytes | None:
     return None
 
 
+class MissingFirmware:
+    """Firmware files that drivers asked for in vain, by the address of the device."""
+
+    def __init__(self, linux: Linux) -> None:
+        """None yet."""
+        self.names: dict[int, str] = {}
+
+    def remedy(self, device: Obj) -> str:
+        """What would help a driver that fails for want of firmware; "" when nothing was missing."""
+        name = self.names.get(int(device))
+        return (
+            f"it asked for firmware {name}: put that below a directory that VMK_FIRMWARE names"
+            if name
+            else ""
+        )
+
+
 @linux_api("firmware_request_nowarn", "request_firmware_direct")
 def request_firmware(linux: Linux, firmware_p: int, name: int, device: Obj) -> int:
     """Load a firmware file into memory of the driver's."""
     wanted = linux.string(name)
     content = find_firmware(wanted)
+    missing = linux.state(MissingFirmware).names
+    missing.pop(int(device), None)
     if content is None:
+        missing[int(device)] = wanted
         log.warning(
             "firmware %s is not in %s, nor where VMK_FIRMWARE says",
             wanted,

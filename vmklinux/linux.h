@@ -372,12 +372,14 @@ uint32_t linux_frag_size(void);
 void linux_napi_start(void);
 bool linux_softirq_run(void); /* netdevice.c: NET_RX; whether work is left */
 void linux_softirq_start(void);
+/* dma.c: one mapping of a device's more, or less. */
+bool linux_dma_count(uint64_t device, int change);
 /* jiffies.c */
 void linux_jiffies_start(unsigned hz);
 void linux_jiffies_stop(void);
 
 #define LINUX_TABLES(T)                                                                                             \
-    T(mm) T(sched) T(softirq) T(timekeeping) T(skbuff) T(skb_copy) T(gso) T(gro) T(netdevice) T(page_pool) T(dma) T(io) \
+    T(mm) T(sched) T(softirq) T(timekeeping) T(skbuff) T(skb_copy) T(gso) T(gro) T(netdevice) T(page_pool) T(dma) T(dmapool) T(io) \
     T(flow_dissector)
 #define LINUX_TABLE(name) extern const struct linux_api name##_api[];
 LINUX_TABLES(LINUX_TABLE)

@@ -32,6 +32,7 @@ from vmklinux.netdevice import NetDevices
 from vmklinux.pci import PciCore
 from vmklinux.rcu import GracePeriods
 from vmklinux.resolve import resolve
+from vmklinux.resource import Resources
 from vmklinux.rtnl import Rtnl
 from vmklinux.timer import Timers
 from vmklinux.workqueue import Workqueues
@@ -55,7 +56,7 @@ class SensitiveCode(ModuleError):
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Something not given back: ``kind`` (memory, irq, timer, driver, dma ...), ``where`` it was taken."""
+    """Something not given back: ``kind`` (memory, irq, region, timer, driver, dma ...), ``where`` it was taken."""
 
     kind: str
     what: str
@@ -112,6 +113,8 @@ class Module:
             found.append(Leak("window", f"registers at {virt:#x}", self.name))
         for action in self.linux.state(Interrupts).owned(low, high):
             found.append(Leak("irq", f"line {action.line}", self.linux.symbolize(action.code)))
+        for region in self.linux.state(Resources).owned(low, high):
+            found.append(Leak("region", f"{region.start:#x} to {region.end:#x}", self.name))
         for timer in self.linux.state(Timers).owned(low, high):
             found.append(Leak("timer", f"timer_list at {timer:#x}", self.name))
         for work in self.linux.state(Workqueues).owned(low, high):
@@ -155,6 +158,9 @@ class Module:
         windows = self.linux.state(Windows)
         for virt in windows.owned(self.base, self.end):
             windows.unmap(virt)
+        resources = self.linux.state(Resources)
+        for region in resources.owned(self.base, self.end):
+            resources.release(region)
         lib.vmk_free_owned(self.base, self.end)
 
 

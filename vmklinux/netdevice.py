@@ -25,6 +25,7 @@ from vmklinux.device import driver_name, list_add_tail, list_init
 from vmklinux.devres import Devres
 from vmklinux.errors import DriverRefused, DriverStopped
 from vmklinux.ethtool import Ethtool
+from vmklinux.firmware import MissingFirmware
 from vmklinux.kobject import Obj, addressof
 from vmklinux.rtnl import Rtnl
 
@@ -157,11 +158,16 @@ class NetDevice:
         """Call a function of net_device_ops, with the RTNL where Linux has it; its int."""
         return self.linux.call_int(self._ops(name), self.obj, *arguments, owner=self.owner)
 
-    def _require(self, name: str, what: str, *arguments: int | Obj) -> None:
+    def _require(self, name: str, what: str, *arguments: int | Obj, remedy: str = "") -> None:
         error = -self.call(name, *arguments)
         if error:
             text = os.strerror(error) if error > 0 else f"result {-error}"
-            raise DriverRefused(f"{self.driver_name} refused to {what}: {text}", error, where=self.linux_name)
+            raise DriverRefused(
+                f"{self.driver_name} refused to {what}: {text}",
+                error,
+                where=self.linux_name,
+                remedy=remedy or self.linux.state(MissingFirmware).remedy(self.obj.dev.parent),
+            )
 
     @property
     def linux_name(self) -> str:
@@ -335,7 +341,8 @@ class NetDevice:
                     raise UsageError(
                         f"{self.driver_name} cannot change its MAC address", where=self.linux_name
                     )
-                self._require("ndo_set_mac_address", "take that MAC address", sockaddr)
+                remedy = "close the uplink first" if self.obj.flags & IFF_UP else ""
+                self._require("ndo_set_mac_address", "take that MAC address", sockaddr, remedy=remedy)
                 self._notify("NETDEV_CHANGEADDR")
         finally:
             self.linux.free(sockaddr)

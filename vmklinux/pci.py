@@ -17,6 +17,7 @@ from vmklinux.device import ancestors, list_del
 from vmklinux.devres import Devres
 from vmklinux.kobject import Obj, addressof
 from vmklinux.pci_probe import Buses, setup_device
+from vmklinux.resource import Resources
 from vmklinux.wakeup import Wakeups
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ class PciDevice:
     platform: Platform
     name: int
     driver: Obj | None = None
-    regions: set[int] = field(default_factory=set)
+    regions: dict[int, Obj] = field(default_factory=dict)
     saved: dict[tuple[int, int], int] = field(default_factory=dict)
     table: int = 0
 
@@ -155,6 +156,8 @@ class PciCore:
     def _let_go(self, device: PciDevice) -> None:
         self.linux.state(Devres).release_all(device.obj.dev)
         device.driver = None
+        for region in device.regions.values():
+            self.linux.state(Resources).release(region)
         device.regions.clear()
         device.obj.dev.driver = device.obj.driver = device.obj.dev.driver_data = 0
         device.command(clear=PCI_COMMAND_MASTER)

@@ -16,15 +16,21 @@ AnyPlatform = QemuPlatform | ModelPlatform
 
 @dataclass(frozen=True)
 class Card:
-    """A card: the platform that has it, its PCI ids, the Linux module that drives it, its best speed in Mb/s.
+    """A card: the platform that has it, its PCI ids, the Linux module that drives it, and what that can do.
 
-    ``modules`` and ``settings`` are VMkernel's.
+    ``speed`` in Mb/s as the driver tells it; ``most_mtu`` in bytes; ``burst``: frames that it receives while nobody
+    looks; ``live_mac``: its address may change while it is open; ``counters``: its driver's own counters of frames sent
+    and received. ``modules`` and ``settings`` are VMkernel's.
     """
 
     make: Callable[[], AnyPlatform]
     ids: tuple[int, int]
     module: str
     speed: int
+    most_mtu: int = 1500
+    burst: int = 60
+    live_mac: bool = True
+    counters: tuple[str, str] | None = ("tx_packets", "rx_packets")
     modules: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, list[str]] = field(default_factory=dict)
 
@@ -34,10 +40,32 @@ def qemu(device: str) -> Callable[[], QemuPlatform]:
     return lambda: QemuPlatform([f"{device},netdev=wire0,addr=5,mac={MAC}"])
 
 
+def e1000(make: Callable[[], AnyPlatform], device: int) -> Card:
+    """One of the cards that e1000.ko drives."""
+    return Card(make, (0x8086, device), "e1000", 1000, most_mtu=16110)
+
+
+#: QEMU's cards of the 8255x family, and their device ids.
+E100 = {
+    "i82550": 0x1209, "i82551": 0x1209, "i82557a": 0x1229, "i82557b": 0x1229, "i82557c": 0x1229, "i82558a": 0x1229,
+    "i82558b": 0x1229, "i82559a": 0x1229, "i82559b": 0x1229, "i82559c": 0x1229, "i82559er": 0x1209, "i82562": 0x1209,
+    "i82801": 0x2449,
+}  # fmt: skip
 CARDS = {
-    "qemu": Card(qemu("e1000"), (0x8086, 0x100E), "e1000", 1000),
-    "model": Card(lambda: ModelPlatform([E1000Model(raw_address(MAC))]), (0x8086, 0x100E), "e1000", 1000),
-    "82544gc": Card(qemu("e1000-82544gc"), (0x8086, 0x100C), "e1000", 1000),
-    "82545em": Card(qemu("e1000-82545em"), (0x8086, 0x100F), "e1000", 1000),
-    "rtl8139": Card(qemu("rtl8139"), (0x10EC, 0x8139), "8139cp", 100, modules={"10ec:8139": "8139cp"}),
+    "qemu": e1000(qemu("e1000"), 0x100E),
+    "model": e1000(lambda: ModelPlatform([E1000Model(raw_address(MAC))]), 0x100E),
+    "82544gc": e1000(qemu("e1000-82544gc"), 0x100C),
+    "82545em": e1000(qemu("e1000-82545em"), 0x100F),
+    **{name: Card(qemu(name), (0x8086, device), "e100", 100) for name, device in E100.items()},
+    # A PCnet-PCI II has no MII: the driver does not know better than 10 Mb/s.
+    "pcnet": Card(qemu("pcnet"), (0x1022, 0x2000), "pcnet32", 10, burst=20, live_mac=False, counters=None),
+    "rtl8139": Card(
+        qemu("rtl8139"),
+        (0x10EC, 0x8139),
+        "8139cp",
+        100,
+        most_mtu=4096,
+        counters=("tx_ok", "rx_ok_phys"),
+        modules={"10ec:8139": "8139cp"},
+    ),
 }

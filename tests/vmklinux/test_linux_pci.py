@@ -269,7 +269,7 @@ def test_managed_things_end_with_the_binding(express: PciDevice, core: PciCore, 
     assert linux.call("pcim_iomap", dev, 4, 0) == 0, "it is mapped already"
     assert dev.enable_cnt.counter == count + 1
     core.unbind(express)
-    assert (dev.enable_cnt.counter, dev.is_managed, express.table, express.regions) == (count, 0, 0, set())
+    assert (dev.enable_cnt.counter, dev.is_managed, express.table, express.regions) == (count, 0, 0, {})
 
 
 def test_what_is_not_there_says_so(express: PciDevice, linux: Linux) -> None:

@@ -128,7 +128,8 @@ class DriverInfo:
 
 @dataclass(frozen=True, slots=True)
 class SelfTest:
-    """The device tested by its driver: the driver's verdict, and a number per test: 0 when it found nothing.
+    """The device tested by its driver: the driver's verdict, and a number per test: 0 when it found nothing,
+    else what the driver put there (a register, or a negative Linux error code).
 
     ``offline``: whether tests that interrupt traffic were run as well.
     """

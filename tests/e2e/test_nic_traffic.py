@@ -1,4 +1,4 @@
-"""Debian's e1000.ko moves frames, on QEMU's e1000 and on our model of it, with both kernels.
+"""Debian's drivers move frames, on QEMU's cards and on our model of one, with both kernels.
 
 Independent: on QEMU both sides, Debian's driver and QEMU's device; on the model the driver. What the frames look
 like is judged at the far end of the wire.
@@ -10,12 +10,12 @@ import queue
 
 import pytest
 
-from tests.e2e.cards import MAC
+from tests.e2e.cards import MAC, Card
 from tests.e2e.conftest import LIMIT, Peer
 from tests.e2e.packets import PEER, ethernet, raw_address, sized, tagged
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.bus import Space
-from vmkernel_core.errors import TimedOut, UsageError
+from vmkernel_core.errors import TimedOut, UsageError, VmkError
 from vmkernel_core.net.uplink import Frame, LinkDown, Uplink, UplinkEvent
 
 ME = raw_address(MAC)
@@ -28,6 +28,19 @@ JUMBO_MTU = 9000
 JUMBO_SIZES = [60, 1514, 1515, 1518, 1522, 2000, 2048, 4096, 4097, 8191, 8192, 9013, 9014]
 
 
+# QEMU's 82558 and later put rubbish behind some frames: they look at two buffers where e100.ko gives one, and the
+# second is what an earlier command left there.
+@pytest.fixture(scope="module", params=["qemu", "model", "82544gc", "82545em", "i82557b", "pcnet", "rtl8139"])
+def platform_name(request: pytest.FixtureRequest) -> str:
+    """A card of each kind."""
+    return str(request.param)
+
+
+def only(*names: str) -> pytest.MarkDecorator:
+    """Run a test on these cards."""
+    return pytest.mark.parametrize("platform_name", names, indirect=True)
+
+
 def to_peer(length: int, seed: int) -> bytes:
     return sized(PEER, length, seed, source=ME)
 
@@ -36,17 +49,23 @@ def to_me(length: int, seed: int) -> bytes:
     return sized(ME, length, seed)
 
 
-def test_probe(host: VMkernel, nic: Uplink) -> None:
+def test_probe(host: VMkernel, nic: Uplink, card: Card) -> None:
     (adapter,) = (adapter for adapter in host.adapters if adapter.uplink)
-    assert (adapter.function.vendor, adapter.function.device) == (0x8086, 0x100E)
-    assert adapter.verdict.module == "e1000"
+    assert (adapter.function.vendor, adapter.function.device) == card.ids
+    assert adapter.verdict.module == card.module
     assert adapter.uplink is nic
     assert list(host.uplinks) == ["vmnic0"]
-    assert (nic.mac, nic.driver_name, nic.mtu, nic.speed) == (MAC, "e1000", 1500, 1000)
+    assert (nic.mac, nic.driver_name, nic.mtu, nic.speed) == (MAC, card.module, 1500, card.speed)
+
+
+@only("qemu", "model", "82545em")
+def test_offloads_of_an_e1000(nic: Uplink) -> None:
     assert {"scatter-gather", "tx-checksum", "tso", "vlan-insert", "vlan-strip"} <= nic.features
 
 
-def test_link_follows_the_cable(host: VMkernel, nic: Uplink, wire: Peer) -> None:
+# QEMU's 8255x always reports a link, whatever its cable does.
+@only("qemu", "model", "82544gc", "82545em", "pcnet", "rtl8139")
+def test_link_follows_the_cable(host: VMkernel, nic: Uplink, wire: Peer, card: Card) -> None:
     address = next(adapter.function.address for adapter in host.adapters if adapter.uplink)
     events: queue.Queue[UplinkEvent] = queue.Queue()
     nic.subscribe(events.put)
@@ -59,7 +78,7 @@ def test_link_follows_the_cable(host: VMkernel, nic: Uplink, wire: Peer) -> None
     host.platform.set_link(address, True)
     nic.wait_link(True, timeout=LIMIT)
     assert events.get(timeout=LIMIT) == UplinkEvent("vmnic0", "link-up")
-    assert (nic.link_up, nic.speed) == (True, 1000)
+    assert (nic.link_up, nic.speed) == (True, card.speed)
     frames = [to_peer(60, seed) for seed in range(4)]
     assert wire.sent_by(nic, frames) == frames
     wire.listens(nic)
@@ -70,18 +89,19 @@ def test_sizes_out(nic: Uplink, wire: Peer) -> None:
     assert wire.sent_by(nic, frames) == frames
 
 
-def test_sizes_in(nic: Uplink, wire: Peer) -> None:
-    frames = [to_me(size, size) for size in SIZES]
-    assert wire.received_by(nic, frames) == frames
+def test_sizes_in(nic: Uplink, wire: Peer, card: Card) -> None:
+    for at in range(0, len(SIZES), card.burst):
+        frames = [to_me(size, size) for size in SIZES[at : at + card.burst]]
+        assert wire.received_by(nic, frames) == frames
 
 
-def test_both_ways_at_once(nic: Uplink, wire: Peer) -> None:
+def test_both_ways_at_once(nic: Uplink, wire: Peer, card: Card) -> None:
     out = [to_peer(60 + seed % 1455, seed) for seed in range(600)]
     back = [to_me(60 + seed % 1455, seed) for seed in range(600)]
     arriving = wire.collect(len(out))
-    for at in range(0, len(out), 60):
-        nic.transmit_all(out[at : at + 60], timeout=LIMIT)
-        assert wire.received_by(nic, back[at : at + 60]) == back[at : at + 60]
+    for at in range(0, len(out), card.burst):
+        nic.transmit_all(out[at : at + card.burst], timeout=LIMIT)
+        assert wire.received_by(nic, back[at : at + card.burst]) == back[at : at + card.burst]
     assert arriving.result(LIMIT) == out
 
 
@@ -94,12 +114,36 @@ def test_a_batch_larger_than_the_ring(nic: Uplink, wire: Peer) -> None:
     assert arriving.result(LIMIT) == frames
 
 
+# QEMU's other cards leave out the padding that the real ones add.
+@only("qemu", "model", "82544gc", "82545em")
 def test_a_short_frame_is_padded(nic: Uplink, wire: Peer) -> None:
     short = to_peer(60, 1)[:30]
     (arrived,) = wire.sent_by(nic, [short])
     assert arrived == short.ljust(60, b"\0")
 
 
+@pytest.mark.parametrize("mtu", [68, 1499])
+def test_a_smaller_mtu(nic: Uplink, wire: Peer, mtu: int) -> None:
+    nic.mtu = mtu
+    try:
+        nic.wait_link(timeout=LIMIT)
+        longest = to_peer(mtu + 14, 1)
+        assert wire.sent_by(nic, [longest]) == [longest]
+        with pytest.raises(UsageError, match=f"takes 14 to {mtu + 14} bytes"):
+            nic.transmit([to_peer(mtu + 15, 2)])
+    finally:
+        nic.mtu = 1500
+        nic.wait_link(timeout=LIMIT)
+
+
+def test_an_mtu_beyond_the_card(nic: Uplink, card: Card) -> None:
+    for wrong in (card.most_mtu + 1, 45):
+        with pytest.raises(UsageError, match=f"an MTU of {wrong} is out of range"):
+            nic.mtu = wrong
+    assert nic.mtu == 1500
+
+
+@only("qemu", "model", "82545em")
 def test_jumbo(nic: Uplink, wire: Peer) -> None:
     nic.mtu = JUMBO_MTU
     try:
@@ -144,20 +188,32 @@ def test_promiscuous(nic: Uplink, wire: Peer) -> None:
     assert wire.received_by(nic, [strange, to_me(80, 9)]) == [to_me(80, 9)]
 
 
-def test_another_mac(nic: Uplink, wire: Peer) -> None:
+def change_mac(nic: Uplink, card: Card, mac: str) -> None:
+    """Drivers that cannot change the address of a running card refuse, and do it when it is closed."""
+    if not card.live_mac:
+        with pytest.raises(VmkError, match="refused to take that MAC address"):
+            nic.mac = mac
+        nic.close()
+    nic.mac = mac
+    nic.open()
+    nic.wait_link(timeout=LIMIT)
+    assert nic.mac == mac
+
+
+def test_another_mac(nic: Uplink, wire: Peer, card: Card) -> None:
     other = "52:54:00:00:00:77"
-    nic.mac = other
+    change_mac(nic, card, other)
     try:
         wire.listens(nic)
         mine = sized(raw_address(other), 80, 1)
         assert wire.received_by(nic, [to_me(80, 2), mine]) == [mine]
     finally:
-        nic.mac = MAC
+        change_mac(nic, card, MAC)
     wire.listens(nic)
     assert wire.received_by(nic, [mine, to_me(80, 2)]) == [to_me(80, 2)]
 
 
-def test_statistics(nic: Uplink, wire: Peer) -> None:
+def test_statistics(nic: Uplink, wire: Peer, card: Card) -> None:
     before = nic.stats
     out = [to_peer(100 + seed, seed) for seed in range(20)]
     assert wire.sent_by(nic, out) == out
@@ -172,8 +228,10 @@ def test_statistics(nic: Uplink, wire: Peer) -> None:
     assert after.rx_dropped == before.rx_dropped == 0
     assert (after.tx_errors, after.rx_errors) == (before.tx_errors, before.rx_errors)
     # The card counts for itself; the driver adds its counters up when it is asked.
-    assert after.driver["tx_packets"] - before.driver["tx_packets"] == len(out)
-    assert after.driver["rx_packets"] - before.driver["rx_packets"] == len(back) + 1
+    if card.counters:
+        sent, received = card.counters
+        assert after.driver[sent] - before.driver[sent] == len(out)
+        assert after.driver[received] - before.driver[received] == len(back) + 1
 
 
 def test_close_and_open_again(nic: Uplink, wire: Peer) -> None:
@@ -188,6 +246,7 @@ def test_close_and_open_again(nic: Uplink, wire: Peer) -> None:
     assert wire.sent_by(nic, frames) == [to_peer(60, 4), tagged(to_peer(1514, 5), 0x123)]
 
 
+@only("qemu", "model")
 def test_a_closed_card_is_quiet(host: VMkernel, nic: Uplink) -> None:
     card = next(adapter.function for adapter in host.adapters if adapter.uplink is nic)
     registers = card.bars[0].address
@@ -207,6 +266,7 @@ def test_a_closed_card_is_quiet(host: VMkernel, nic: Uplink) -> None:
     nic.wait_link(timeout=LIMIT)
 
 
+@only("qemu", "model", "82545em")
 def test_set_vlans_filters_and_tags(nic: Uplink, wire: Peer) -> None:
     nic.set_vlans([0x123])
     try:
@@ -222,8 +282,14 @@ def test_set_vlans_filters_and_tags(nic: Uplink, wire: Peer) -> None:
         nic.set_vlans([4096])
 
 
+@only("i82557b", "pcnet", "rtl8139")
+def test_a_card_that_cannot_filter_vlans(nic: Uplink, card: Card) -> None:
+    with pytest.raises(UsageError, match=f"{card.module} cannot filter VLANs"):
+        nic.set_vlans([5])
+
+
 # QEMU's netdev holds ten thousand frames and then drops: its card never waits for the wire.
-@pytest.mark.parametrize("platform_name", ["model"], indirect=True)
+@only("model")
 def test_a_wire_that_nobody_reads(nic: Uplink, wire: Peer) -> None:
     frames = [ethernet(PEER, seed.to_bytes(4, "big") * 375, source=ME) for seed in range(8000)]
     taken = 0

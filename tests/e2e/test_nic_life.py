@@ -1,0 +1,105 @@
+"""Network cards come and go: each variant that QEMU has is probed, carries frames and lets go of everything.
+
+Independent: both sides, Debian's drivers and QEMU's cards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.cards import E100, MAC, Card
+from tests.e2e.conftest import exchange
+from vmkernel_core.boot import VMkernel
+from vmkernel_core.bus import Space
+from vmklinux.errors import DriverRefused
+
+#: Words of microcode in a file for e100.ko, behind which come three bytes: where it shall put its settings.
+UCODE_WORDS = 134
+#: e100.ko does not open this one without microcode: it repairs a fault of the hardware.
+NEEDS_FIRMWARE = "i82551"
+
+
+@pytest.fixture(scope="module", params=["82544gc", "82545em", "pcnet", "rtl8139", *E100])
+def platform_name(request: pytest.FixtureRequest) -> str:
+    """Every variant."""
+    return str(request.param)
+
+
+@pytest.fixture
+def firmware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files of the right form for e100: the real ones are not free, and QEMU's cards do not run them."""
+    folder = tmp_path / "e100"
+    folder.mkdir()
+    for name in ("d101m", "d101s", "d102e"):
+        (folder / f"{name}_ucode.bin").write_bytes(bytes(UCODE_WORDS * 4) + bytes([1, 2, 3]))
+    monkeypatch.setenv("VMK_FIRMWARE", str(tmp_path))
+
+
+def only(*names: str) -> pytest.MarkDecorator:
+    """Run a test on these cards."""
+    return pytest.mark.parametrize("platform_name", names, indirect=True)
+
+
+def test_life(boot: Callable[..., VMkernel], card: Card, platform_name: str) -> None:
+    with boot() as host:
+        (adapter,) = (adapter for adapter in host.adapters if adapter.verdict.module)
+        assert (adapter.function.vendor, adapter.function.device) == card.ids
+        assert (adapter.verdict.module, adapter.error) == (card.module, None)
+        if platform_name != NEEDS_FIRMWARE:
+            exchange(host)
+        assert host.unload(card.module) == []
+        assert host.uplinks == {}
+        host.bind(adapter)
+        nic = host.uplinks["vmnic0"]
+        assert nic.mac == MAC
+        if platform_name != NEEDS_FIRMWARE:
+            exchange(host)
+    assert host.leaks == []
+
+
+@only(NEEDS_FIRMWARE)
+def test_without_its_firmware(boot: Callable[..., VMkernel]) -> None:
+    with boot() as host:
+        nic = host.uplinks["vmnic0"]
+        with pytest.raises(
+            DriverRefused, match=r"refused to open: No such file.*asked for firmware e100/d102e_ucode"
+        ):
+            nic.open()
+        assert not nic.is_open
+    assert host.leaks == []
+
+
+@only(NEEDS_FIRMWARE, "i82558b", "i82559c")
+def test_with_firmware(boot: Callable[..., VMkernel], platform_name: str, firmware: None) -> None:
+    with boot() as host:
+        exchange(host)
+    # e100.ko never releases the file that it loaded (Linux's own fault, up to 6.12 at least).
+    assert {leak.kind for leak in host.leaks} <= {"memory"}
+    assert len(host.leaks) == (2 if platform_name == NEEDS_FIRMWARE else 0)
+
+
+@only("i82557b", "i82559c")
+def test_e100_by_ports(boot: Callable[..., VMkernel]) -> None:
+    with boot(settings={"e100": ["use_io=1"]}) as host:
+        exchange(host)
+    assert host.leaks == []
+
+
+@only("pcnet")
+def test_pcnet_in_32_bit_mode(boot: Callable[..., VMkernel], caplog: pytest.LogCaptureFixture) -> None:
+    with boot() as host:
+        (adapter,) = (adapter for adapter in host.adapters if adapter.uplink)
+        assert host.unload("pcnet32") == []
+        ports = adapter.function.bars[0].address
+        # A write of 32 bits to RDP switches the chip to DWIO (Am79C970A datasheet, BCR18 bit 7). pcnet32 then resets it
+        # and goes on by 32 bits; but QEMU's chip, other than AMD's, falls back to 16 bits at that software reset.
+        host.platform.bus.write(Space.IO, ports + 0x10, 4, 0)
+        with pytest.raises(DriverRefused, match="pcnet32 refused the device: error 19"):
+            host.bind(adapter)
+        assert "No access methods" in caplog.text
+        host.bind(adapter)
+        exchange(host)
+    assert host.leaks == []
