@@ -16,6 +16,7 @@ import hcl
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.cores import one_core
 from vmkernel_core.errors import UsageError, VmkError
+from vmkernel_core.hotplug import DeviceEvent, Hotplug
 from vmkernel_core.idle import IdleLoop
 from vmkernel_core.memory import MachineMemory
 from vmkernel_core.net.uplink import Uplink
@@ -107,6 +108,7 @@ class VMkernel:
         self._stack = ExitStack()
         self._booted = False
         self._watchers: list[Callable[[UplinkEvent], None]] = []
+        self._device_watchers: list[Callable[[DeviceEvent], None]] = []
 
     def __enter__(self) -> VMkernel:
         """Boot."""
@@ -154,11 +156,10 @@ class VMkernel:
             self.idle.start()
             self.linux.state(NetDevices).on_register = self._new_uplink
             self.seconds.update(load=0.0, probe=0.0)
-            functions = scan(self.platform)
-            for function in functions:
-                self.linux.state(PciCore).add(function, self.platform)
-            for function in functions:
-                self._add(function)
+            self.hotplug = Hotplug(self.platform, _Devices(self))
+            self._take_in(scan(self.platform))
+            self._stack.callback(self.hotplug.stop)
+            self.hotplug.start()
             self._booted = True
         except BaseException:
             self._stack.close()
@@ -169,12 +170,19 @@ class VMkernel:
         try:
             if self._booted:
                 self._booted = False
+                self.hotplug.stop()
                 self.unload_all()
         finally:
             self._stack.close()
 
     def _timed(self, what: str) -> _Timed:
         return _Timed(self.seconds, what)
+
+    def _take_in(self, functions: Sequence[PciFunction]) -> None:
+        for function in functions:
+            self.linux.state(PciCore).add(function, self.platform)
+        for function in functions:
+            self._add(function)
 
     def _add(self, function: PciFunction) -> None:
         verdict = hcl.lookup(
@@ -344,18 +352,18 @@ class VMkernel:
     def unplug(self, address: PciAddress) -> None:
         """Take a device out of the machine, in order: its driver lets go of it, then the platform removes it.
 
-        Its uplink is dead from then on (event "removed"). UsageError where no device is.
+        In a hot-plug slot, everything that is in it goes. Its uplink is dead from then on (event "removed").
+        UsageError where no device is.
         """
         adapter = next((a for a in self.adapters if a.function.address == address), None)
         if adapter is None:
             raise UsageError(f"no device at {address}", remedy="adapters lists those that are there")
-        core = self.linux.state(PciCore)
-        if adapter.device is not None:
-            core.unbind(adapter.device)
-            self.leaks += self._let_go(adapter.device, str(adapter.verdict.module))
-        if (device := core.at(address)) is not None:
-            core.remove(device)
-        self.adapters.remove(adapter)
+        slot = self.hotplug.slot_of(address)
+        if slot is not None:
+            self.hotplug.unplug(slot)
+            return
+        with self.hotplug.changes:
+            _Devices(self).leaving([adapter.function], surprise=False)
         self.platform.unplug(address)
 
     def unload_all(self) -> list[Leak]:
@@ -369,6 +377,10 @@ class VMkernel:
     def subscribe(self, watcher: Callable[[UplinkEvent], None]) -> None:
         """Be told of the events of every uplink, now and later; see Uplink.subscribe."""
         self._watchers.append(watcher)
+
+    def watch_devices(self, watcher: Callable[[DeviceEvent], None]) -> None:
+        """Be told of devices that come and go, from a thread of the vmkernel; the watcher must not block."""
+        self._device_watchers.append(watcher)
 
     def _tell(self, event: UplinkEvent) -> None:
         for watcher in self._watchers:
@@ -398,6 +410,61 @@ class VMkernel:
     def _on_gone(self) -> None:
         for uplink in list(self.uplinks.values()):
             uplink.removed()
+        self.hotplug.look()
+
+
+class _Devices:
+    """What hot-plug asks of the host (HotplugHost)."""
+
+    def __init__(self, host: VMkernel) -> None:
+        self._host = host
+
+    def functions(self) -> list[PciFunction]:
+        return [adapter.function for adapter in self._host.adapters]
+
+    def bound(self) -> list[PciFunction]:
+        return [adapter.function for adapter in self._host.adapters if adapter.device is not None]
+
+    def plugged(self, functions: Sequence[PciFunction]) -> None:
+        self._host._take_in(functions)
+        for function in functions:
+            self._tell(DeviceEvent("added", function.address))
+
+    def _adapters(self, functions: Sequence[PciFunction]) -> list[Adapter]:
+        return [adapter for adapter in self._host.adapters if adapter.function in functions]
+
+    def gone(self, functions: Sequence[PciFunction]) -> None:
+        core = self._host.linux.state(PciCore)
+        for adapter in self._adapters(functions):
+            if (device := core.at(adapter.function.address)) is not None:
+                core.disconnect(device)
+            if adapter.uplink is not None:
+                adapter.uplink.removed()
+
+    def leaving(self, functions: Sequence[PciFunction], *, surprise: bool) -> None:
+        host, core = self._host, self._host.linux.state(PciCore)
+        for adapter in reversed(self._adapters(functions)):
+            address, device = adapter.function.address, core.at(adapter.function.address)
+            if adapter.device is not None:
+                try:
+                    core.unbind(adapter.device)
+                except DriverStopped as error:
+                    if not surprise:
+                        raise
+                    log.error("%s: %s", adapter.function, error)
+                host.leaks += host._let_go(adapter.device, str(adapter.verdict.module))
+            host.adapters.remove(adapter)
+            host.uplinks = {
+                name: uplink for name, uplink in host.uplinks.items() if uplink is not adapter.uplink
+            }
+            if device is not None:
+                core.remove(device)
+            self._tell(DeviceEvent("removed", address, surprise))
+
+    def _tell(self, event: DeviceEvent) -> None:
+        log.info("%s %s%s", event.address, event.kind, " by surprise" if event.surprise else "")
+        for watcher in self._host._device_watchers:
+            watcher(event)
 
 
 def _module_key(name: str) -> str:

@@ -84,6 +84,9 @@ struct vmk_bus *vmk_bus_python(void *handle);
  * reaches it, or 0. Each access there traps and goes to the bus. */
 uint64_t vmk_window_open(struct vmk_bus *bus, uint64_t address, uint64_t length);
 int vmk_window_close(uint64_t virt);
+/* The device that decodes [address, address + length) of the bus has gone: windows there give all ones and take writes
+ * without asking the bus. Kernel code that still asks after limit_ns, and asked often, is stopped: it waits for ever. */
+void vmk_windows_dead(struct vmk_bus *bus, uint64_t address, uint64_t length, uint64_t limit_ns);
 /* Where `in` and `out` of kernel code go. NULL: nowhere (all ones). */
 void vmk_port_bus(struct vmk_bus *bus);
 /* Explicit accesses, for ioread32 and the like: a window, or plain memory. In an interrupt
@@ -116,7 +119,8 @@ enum vmk_stop {
     VMK_STOP_PYTHON = 4,     /* a function implemented in Python raised; the exception waits in Python */
     VMK_STOP_ILLEGAL = 5,    /* an instruction that cannot run here; site = code */
     VMK_STOP_PANIC = 6,      /* an emulated function was misused, or __stack_chk_fail: site = caller */
-    VMK_STOP_ENDED = 7       /* vmk_world_end: nobody is to blame */
+    VMK_STOP_ENDED = 7,      /* vmk_world_end: nobody is to blame */
+    VMK_STOP_GONE = 8        /* the device has gone, and the code does not stop asking it; detail = bus address */
 };
 /* What happened where no Python caller was there to be told; Python drains the queue. */
 enum vmk_event_kind {

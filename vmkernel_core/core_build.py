@@ -28,6 +28,7 @@ ffibuilder.cdef(
     extern "Python+C" uint64_t vmk_python_bus_read(void *handle, int space, uint64_t address, unsigned size);
     extern "Python+C" void vmk_python_bus_write(void *handle, int space, uint64_t address, unsigned size,
                                               uint64_t value);
+    extern "Python+C" int vmk_python_irq(int line, void *cookie);
     extern "Python+C" int linux_python_call(uint32_t index, struct linux_regs *regs);
     """
 )

@@ -17,6 +17,8 @@
 #define WINDOWS_BASE 0x200000000000ull
 #define WINDOWS_SIZE (1ull << 36)
 #define MAX_WINDOWS 64
+/* Accesses to a device that has gone which are no loop yet. */
+#define DEAD_ACCESSES 1000
 #define KERNEL_CODE_END (1ull << 32)
 
 enum access_kind { MMIO_READ, MMIO_WRITE, PORT_READ, PORT_WRITE, PORT_READ_STRING, PORT_WRITE_STRING };
@@ -26,6 +28,8 @@ struct window {
     uint64_t virt, length, address;
     struct vmk_bus *bus;
     uint64_t *read; /* a bit for each word of 4 bytes that was ever read */
+    uint64_t dead_until; /* 0 while the device is there; then when its driver must have stopped asking it */
+    uint64_t asked; /* accesses since */
 };
 
 /* Order of gpr[] is the machine's own register number. */
@@ -108,7 +112,7 @@ uint64_t vmk_window_open(struct vmk_bus *bus, uint64_t address, uint64_t length)
             break;
         }
         virt = next + (address & 4095);
-        windows[i] = (struct window){virt, length, address, bus, read};
+        windows[i] = (struct window){virt, length, address, bus, read, 0, 0};
         next += pages + 4096;
     }
     pthread_mutex_unlock(&windows_lock);
@@ -140,12 +144,34 @@ static struct window *window_at(uint64_t virt)
 
 void vmk_port_bus(struct vmk_bus *bus) { ports = bus; }
 
+void vmk_windows_dead(struct vmk_bus *bus, uint64_t address, uint64_t length, uint64_t limit_ns)
+{
+    pthread_mutex_lock(&windows_lock);
+    for (int i = 0; i < MAX_WINDOWS; i++)
+        if (windows[i].length && windows[i].bus == bus && windows[i].address >= address &&
+            windows[i].address < address + length)
+            windows[i].dead_until = vmk_now() + limit_ns;
+    pthread_mutex_unlock(&windows_lock);
+}
+
+/* Whether the window's device has gone. A driver that waits for it in a loop is stopped in the end. */
+static bool is_dead(struct window *window)
+{
+    if (!window->dead_until)
+        return false;
+    if (++window->asked > DEAD_ACCESSES && vmk_now() > window->dead_until && vmk_in_kernel())
+        vmk_stop(VMK_STOP_GONE, vmk_owner(), window->address);
+    return true;
+}
+
 uint64_t vmk_io_read(uint64_t virt, unsigned size)
 {
     struct window *window = window_at(virt);
     if (window) {
         uint64_t offset = virt - window->virt;
         stats.reads++;
+        if (is_dead(window))
+            return vmk_all_ones(size);
         window->read[offset / 256] |= 1ull << offset / 4 % 64;
         return vmk_bus_read(window->bus, VMK_SPACE_MEMORY, window->address + offset, size);
     }
@@ -160,6 +186,8 @@ void vmk_io_write(uint64_t virt, unsigned size, uint64_t value)
     if (window) {
         uint64_t offset = virt - window->virt;
         stats.writes++;
+        if (is_dead(window))
+            return;
         vmk_bus_write(window->bus, VMK_SPACE_MEMORY, window->address + offset, size, value);
         if (vmk_delivering && window->read[offset / 256] >> offset / 4 % 64 & 1)
             vmk_bus_flush(window->bus);

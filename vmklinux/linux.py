@@ -56,6 +56,10 @@ STOPS = {
     lib.VMK_STOP_UNRESOLVED: ("unresolved", "call of {import_}, which nothing serves"),
     lib.VMK_STOP_ILLEGAL: ("illegal", "an instruction that cannot run in user mode"),
     lib.VMK_STOP_PANIC: ("panic", "a misused emulated function, or an overwritten stack ({detail:#x})"),
+    lib.VMK_STOP_GONE: (
+        "gone",
+        "its device has gone, and it does not stop asking it (bus address {detail:#x})",
+    ),
     lib.VMK_STOP_PYTHON: ("python", "an emulated function failed"),
 }
 

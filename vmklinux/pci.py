@@ -33,6 +33,8 @@ PCI_COMMAND_IO, PCI_COMMAND_MEMORY, PCI_COMMAND_MASTER, PCI_COMMAND_INVALIDATE =
 PCI_COMMAND_INTX_DISABLE = 0x400
 PCI_D0 = 0
 PCI_ANY_ID = 0xFFFF_FFFF
+#: Seconds that a driver gets to notice that its device has gone, before it is stopped when it still asks it.
+DEAD_LIMIT = 20.0
 
 
 @dataclass
@@ -102,6 +104,13 @@ class PciCore:
             return
         self.linux.free(obj)
         self.linux.free(device.name)
+
+    def disconnect(self, device: PciDevice) -> None:
+        """The device has gone by itself: its driver can see it, and who waits for a register is stopped in the end."""
+        device.obj.error_state = self.linux.types.enumerator("pci_channel_io_perm_failure")
+        for bar in device.function.all_bars:
+            if bar.kind is not BarKind.IO:
+                lib.vmk_windows_dead(device.platform.bus.handle, bar.address, bar.size, int(DEAD_LIMIT * 1e9))
 
     @staticmethod
     def end_dma(device: PciDevice) -> int:

@@ -68,6 +68,7 @@ class QemuPlatform:
         self._arguments = list(arguments)
         self._process: QemuProcess | None = None
         self.messages: MessageInterrupts | None = None
+        self._plugged = 0
         self.wires: list[Wire] = []
 
     def start(self, memory: MachineMemory) -> None:
@@ -187,10 +188,44 @@ class QemuPlatform:
         """Pull or plug the cable of the network device there; UsageError when there is none."""
         self.monitor("set_link", name=self._device_id(address), up=up)
 
+    def plug(self, device: str) -> PciAddress:
+        """Put a device into a hot-plug slot: what ``-device`` takes, with ``bus=`` a root port; where it is then.
+
+        A ``netdev=`` that is new becomes a Wire, the last of ``wires``. Whoever looks after the slot is told by its
+        port, and has to switch it on. Raises UsageError when QEMU refuses it, DeviceGone, TimedOut.
+        """
+        self._plugged += 1
+        device = _with_id(device, len(self._devices) + self._plugged - 1)
+        for name in _wire_names([device], self._arguments):
+            if all(wire.name != name for wire in self.wires):
+                self._plug_wire(name)
+        driver, *settings = device.split(",")
+        arguments = dict(setting.partition("=")[::2] for setting in settings)
+        self.monitor("device_add", driver=driver, **arguments)
+        return self._address(arguments["id"])
+
+    def _plug_wire(self, name: str) -> None:
+        with contextlib.ExitStack() as theirs:
+            ours, wire_fd = _pair(theirs, socket.SOCK_DGRAM)  # ours is closed by stop()
+            self.wires.append(Wire(name, ours))
+            self._running().hand_over(wire_fd, name)
+        self.monitor("netdev_add", type="dgram", id=name, local={"type": "fd", "str": name})
+
     def unplug(self, address: PciAddress) -> None:
+        """Ask for the device to be taken out, as by the button of its slot, and wait until it has gone.
+
+        Whoever looks after the slot has to switch it off: TimedOut when that does not happen. A device that is in no
+        slot (q35's root bus) is taken away at once: ``pull``.
+        """
+        device = self._device_id(address)
+        try:
+            self._running().execute_until("DEVICE_DELETED", device, "device_del", id=device)
+        except UsageError:  # QEMU: the bus does not support hot-plugging
+            self.pull(address)
+
+    def pull(self, address: PciAddress) -> None:
         """Take the device away at once, without asking it: configuration reads give all ones from then on.
 
-        q35's root bus knows no orderly hot-unplug (``device_del`` is refused), so the device is unrealized.
         Reads of its BARs then give 0, as QEMU's empty address space does, where hardware would give all ones.
         """
         device = self._device_id(address)
@@ -204,17 +239,31 @@ class QemuPlatform:
         return self._process
 
     def _device_id(self, address: PciAddress) -> str:
+        found = next((name for name, place in self._places() if place == address and name), None)
+        if found is None:
+            raise UsageError("no device of the platform's is there", where=str(address))
+        return found
+
+    def _address(self, device: str) -> PciAddress:
+        found = next((place for name, place in self._places() if name == device), None)
+        if found is None:
+            raise UsageError(f"{device} is on no PCI bus that was scanned")
+        return found
+
+    def _places(self) -> list[tuple[str, PciAddress]]:
+        """The ids and addresses of all PCI devices that QEMU has."""
         buses: Any = self.monitor("query-pci")
-        for device in _flatten(buses):
-            place = (0, device["bus"], device["slot"], device["function"])
-            if place == (address.domain, address.bus, address.device, address.function) and device["qdev_id"]:
-                return str(device["qdev_id"])
-        raise UsageError("no device of the platform's is there", where=str(address))
+        return [
+            (device["qdev_id"], PciAddress(0, device["bus"], device["slot"], device["function"]))
+            for bus in buses
+            for device in _flatten(bus["devices"])
+        ]
 
 
-def _flatten(buses: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    for bus in buses:
-        yield from bus["devices"]
+def _flatten(devices: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    for device in devices:
+        yield device
+        yield from _flatten(device.get("pci_bridge", {}).get("devices", []))
 
 
 def _pair(theirs: contextlib.ExitStack, kind: socket.SocketKind) -> tuple[socket.socket, int]:

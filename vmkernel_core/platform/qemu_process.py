@@ -11,15 +11,15 @@ import shutil
 import socket
 import subprocess
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from qemu.qmp import ExecuteError, QMPClient, QMPError
+from qemu.qmp import EventListener, ExecuteError, QMPClient, QMPError
 
 from vmkernel_core.errors import DeviceGone, TimedOut, UsageError
 from vmkernel_core.platform.base import PlatformError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
 
 _log = logging.getLogger(__name__)
 
@@ -89,11 +89,40 @@ class QemuProcess:
         """
         return self._execute(command, arguments, MONITOR_LIMIT)
 
+    def execute_until(self, event: str, device: str, command: str, **arguments: object) -> None:
+        """Run a monitor command and wait for an event about a device that it leads to; errors as of ``execute``."""
+
+        async def run(client: QMPClient) -> object:
+            def is_about_it(told: Mapping[str, Any]) -> bool:
+                return bool(told["data"].get("device") == device)
+
+            about = EventListener(event, is_about_it)
+            with client.listen(about):
+                await client.execute(command, arguments)
+                return await about.get()
+
+        self._wait_for(run, f"QMP command {command}", MONITOR_LIMIT)
+
+    def hand_over(self, descriptor: int, name: str) -> None:
+        """Give QEMU an open file, which monitor commands then call by that name; errors as of ``execute``."""
+
+        async def run(client: QMPClient) -> object:
+            client.send_fd_scm(descriptor)
+            return await client.execute("getfd", {"fdname": name})
+
+        self._wait_for(run, "QMP command getfd", MONITOR_LIMIT)
+
     def _execute(self, command: str, arguments: dict[str, object], limit: float) -> object:
-        where = f"QMP command {command}"
+        return self._wait_for(
+            lambda client: client.execute(command, arguments), f"QMP command {command}", limit
+        )
+
+    def _wait_for(
+        self, what: Callable[[QMPClient], Coroutine[Any, Any, object]], where: str, limit: float
+    ) -> object:
         try:
             client = self._client.result(limit)
-            reply = asyncio.wait_for(client.execute(command, arguments), limit)
+            reply = asyncio.wait_for(what(client), limit)
             return asyncio.run_coroutine_threadsafe(reply, self._loop).result()
         except ExecuteError as error:
             raise UsageError(f"QEMU refuses it: {error}", where=where) from error
