@@ -260,7 +260,7 @@ class Hotplug:
         ]
 
     def interrupted(self, slot: Slot) -> bool:
-        """The slot's interrupt; with the baton. Whether it was the slot's."""
+        """Take in a slot's events, as its interrupt asks for; whether there were any."""
         events = slot.events()
         if events:
             self._queue.put((slot, events))
@@ -281,6 +281,10 @@ class Hotplug:
                     self._watch()
                 else:
                     self._serve(*event)
+                # QEMU's port has no interrupt for the change of presence that switching its slot off makes, and none for
+                # what follows until that event is cleared: so each slot is asked, too.
+                for slot in list(self._slots.values()):
+                    self.interrupted(slot)
             except VmkError as error:
                 log.error("hot-plug: %s", error)
             except Exception:
