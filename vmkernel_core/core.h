@@ -224,8 +224,8 @@ uint32_t vmk_site(uint64_t caller);
 void vmk_event_put(uint32_t kind, uint32_t site, uint64_t detail);
 /* Runs `fn` in a frame of its own, so that a stop ends only that; the stop becomes an event. */
 void vmk_guarded(void (*fn)(void *), void *arg, uint32_t owner);
-/* vmk_call for C: runs fn(arg) with the baton, in a frame, then delivers. */
-void vmk_enter(void (*fn)(void *), void *arg, uint32_t owner, struct vmk_result *result);
+/* vmk_call for C: runs fn(arg) with the baton, in a frame, then delivers (vmk_deliver, or vmk_deliver_lazily). */
+void vmk_enter(void (*fn)(void *), void *arg, uint32_t owner, struct vmk_result *result, bool lazily);
 /* Takes in the news of every watched bus without waiting. With the baton. False when one has gone. */
 bool vmk_service(void);
 /* Corks every watched bus, for a batch of work that ends soon; lets them go again. With the baton. A world that sleeps or
@@ -234,6 +234,15 @@ void vmk_cork(void);
 void vmk_uncork(void);
 /* Interrupts, then softirqs, if they may run now. With the baton. Whether work is left. */
 bool vmk_deliver(void);
+/* The same for a program that keeps a device busy: unless somebody waits, only when the last delivery was a while ago, so
+ * that interrupts come together. Whether work is left that somebody else has to be told of. */
+bool vmk_deliver_lazily(void);
+/* Waits without the baton, for a program: until a watched bus has news, this world's event was posted, or deadline_ns. Then
+ * takes in the news and delivers. While somebody waits here, and a little longer, the idle loop leaves the buses alone. */
+void vmk_attend(uint64_t deadline_ns);
+/* This world's event, for vmk_event_post from any thread; it stays posted until the world attends. */
+int vmk_world_event(void);
+void vmk_event_post(int event);
 bool vmk_irq_run(void);      /* interrupt.c: one pass over asserted lines; whether one was handled */
 bool vmk_irq_waiting(void);  /* whether an asserted line has handlers and is enabled */
 extern bool (*vmk_softirq_run)(void); /* set by vmklinux; whether work is left */

@@ -22,6 +22,14 @@
 #define MAX_BUSES 16
 #define MAX_EVENTS 256
 #define DELIVERY_ROUNDS 16
+/* How long the idle loop leaves the buses to a program that has just looked at them, and how often it looks while one
+ * waits for them. */
+#define ATTENDED_NS 1000000ull
+#define GLANCE_NS 2000000ull
+/* A level that its handler left asserted is asked again after this time, as a level would ask. */
+#define LEVEL_NS 1000000ull
+/* While a program keeps a device busy, interrupts are handled once in so long. */
+#define LAZY_NS 300000ull
 #define HWCAP2_FSGSBASE_BIT 2
 #define PREEMPT_NEED_RESCHED 0x80000000u /* arch/x86/include/asm/preempt.h; inverted: set when nothing is needed */
 
@@ -42,6 +50,7 @@ struct vmk_world {
     uint64_t task, gs_base, interrupt_flag;
     unsigned depth;
     uint32_t preempt_count;
+    int event; /* an eventfd, -1 until it is asked for */
     bool woken, ending;
 };
 
@@ -64,6 +73,9 @@ static pthread_key_t leave_key;
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 static int kick_fd = -1;
 static atomic_int kicked;
+static atomic_int attending; /* programs inside vmk_attend */
+static _Atomic uint64_t attended_until;
+static uint64_t last_delivery;
 static struct vmk_bus *buses[MAX_BUSES];
 static pthread_mutex_t buses_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_mutex_t events_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -88,6 +100,8 @@ static void leave(void *arg)
             break;
         }
     pthread_mutex_unlock(&lock);
+    if (world->event >= 0)
+        close(world->event);
     if (vmk_task_free && world->task != (uint64_t)world)
         vmk_task_free(world->task);
     pthread_cond_destroy(&world->turn);
@@ -115,6 +129,7 @@ static struct vmk_world *attach(void)
     pthread_condattr_destroy(&attributes);
     world->task = (uint64_t)world;
     world->interrupt_flag = 0x200;
+    world->event = -1;
     pthread_mutex_lock(&lock);
     world->chain = worlds;
     worlds = world;
@@ -203,7 +218,7 @@ void vmk_baton_drop(void)
 {
     if (--self->depth)
         return;
-    bool kick = !idling && vmk_irq_waiting();
+    bool kick = !idling && vmk_irq_waiting() && vmk_now() >= atomic_load(&attended_until);
     release(self);
     if (kick)
         vmk_kick();
@@ -366,11 +381,11 @@ static void run_call(void *arg)
     call->value = call->function(a[0], a[1], a[2], a[3], a[4], a[5]);
 }
 
-void vmk_enter(void (*fn)(void *), void *arg, uint32_t owner, struct vmk_result *result)
+void vmk_enter(void (*fn)(void *), void *arg, uint32_t owner, struct vmk_result *result, bool lazily)
 {
     vmk_baton_take();
     run_in_frame(self, fn, arg, owner, result);
-    if (!self->frame && vmk_deliver())
+    if (!self->frame && (lazily ? vmk_deliver_lazily() : vmk_deliver()))
         vmk_kick();
     vmk_baton_drop();
 }
@@ -378,7 +393,7 @@ void vmk_enter(void (*fn)(void *), void *arg, uint32_t owner, struct vmk_result 
 void vmk_call(uint64_t function, const uint64_t args[6], uint32_t owner, struct vmk_result *out)
 {
     struct call call = {(uint64_t(*)(uint64_t, uint64_t, uint64_t, uint64_t, uint64_t, uint64_t))function, args, 0};
-    vmk_enter(run_call, &call, owner, out);
+    vmk_enter(run_call, &call, owner, out, false);
     if (!out->stop)
         out->value = call.value;
 }
@@ -397,7 +412,18 @@ bool vmk_deliver(void)
             break;
     }
     vmk_delivering = false;
+    last_delivery = vmk_now();
     return more;
+}
+
+bool vmk_deliver_lazily(void)
+{
+    uint64_t now = vmk_now();
+    if (!atomic_load(&attending) && now - last_delivery < LAZY_NS) {
+        atomic_store(&attended_until, now + ATTENDED_NS);
+        return false;
+    }
+    return vmk_deliver();
 }
 
 /* ---- events ---- */
@@ -464,6 +490,61 @@ void vmk_idle_unwatch(struct vmk_bus *bus)
     vmk_kick();
 }
 
+/* The watched buses for poll, behind what is in fds already; how many there are in all. */
+static nfds_t add_buses(struct pollfd *fds, nfds_t count)
+{
+    pthread_mutex_lock(&buses_lock);
+    for (int i = 0; i < MAX_BUSES; i++)
+        if (buses[i] && vmk_bus_fd(buses[i]) >= 0)
+            fds[count++] = (struct pollfd){.fd = vmk_bus_fd(buses[i]), .events = POLLIN};
+    pthread_mutex_unlock(&buses_lock);
+    return count;
+}
+
+/* Waits for what is in fds, of which the first is an eventfd of this thread's, and takes that back. */
+static void wait_for(struct pollfd *fds, nfds_t count, uint64_t deadline_ns, uint64_t most_ns)
+{
+    uint64_t now = vmk_now(), wait = deadline_ns > now ? deadline_ns - now : 0;
+    wait = wait < most_ns ? wait : most_ns;
+    struct timespec timeout = {(time_t)(wait / 1000000000ull), (long)(wait % 1000000000ull)};
+    ppoll(fds, count, &timeout, NULL);
+    if (fds[0].revents) {
+        uint64_t drained;
+        ssize_t got = read(fds[0].fd, &drained, sizeof drained);
+        (void)got; /* only this thread reads it, and it is readable */
+    }
+}
+
+int vmk_world_event(void)
+{
+    struct vmk_world *world = attach();
+    if (world->event < 0)
+        world->event = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
+    return world->event;
+}
+
+void vmk_event_post(int event)
+{
+    uint64_t one = 1;
+    ssize_t written = write(event, &one, sizeof one);
+    (void)written; /* the counter cannot overflow */
+}
+
+void vmk_attend(uint64_t deadline_ns)
+{
+    struct pollfd fds[MAX_BUSES + 1] = {{.fd = vmk_world_event(), .events = POLLIN}};
+    nfds_t count = add_buses(fds, 1);
+    atomic_fetch_add(&attending, 1);
+    wait_for(fds, count, deadline_ns, vmk_irq_waiting() ? LEVEL_NS : UINT64_MAX);
+    vmk_baton_take();
+    vmk_service();
+    if (vmk_deliver())
+        vmk_kick();
+    atomic_store(&attended_until, vmk_now() + ATTENDED_NS);
+    atomic_fetch_sub(&attending, 1);
+    vmk_baton_drop();
+}
+
 bool vmk_service(void)
 {
     bool all_there = true;
@@ -494,23 +575,18 @@ int vmk_idle(uint64_t deadline_ns)
     struct vmk_world *world = attach();
     idling = true;
     struct pollfd fds[MAX_BUSES + 1] = {{.fd = kick_fd, .events = POLLIN}};
+    uint64_t now = vmk_now(), until = atomic_load(&attended_until), most = UINT64_MAX;
     nfds_t count = 1;
     int reasons = 0;
-    pthread_mutex_lock(&buses_lock);
-    for (int i = 0; i < MAX_BUSES; i++)
-        if (buses[i] && vmk_bus_fd(buses[i]) >= 0)
-            fds[count++] = (struct pollfd){.fd = vmk_bus_fd(buses[i]), .events = POLLIN};
-    pthread_mutex_unlock(&buses_lock);
-    uint64_t now = vmk_now(), wait = deadline_ns > now ? deadline_ns - now : 0;
-    if (world->depth == 0 && vmk_irq_waiting() && wait > 1000000)
-        wait = 1000000; /* a level that its handler left asserted is asked again, as a level would ask */
-    struct timespec timeout = {(time_t)(wait / 1000000000ull), (long)(wait % 1000000000ull)};
-    ppoll(fds, count, &timeout, NULL);
-    if (fds[0].revents) {
-        uint64_t drained;
-        ssize_t got = read(kick_fd, &drained, sizeof drained);
-        (void)got; /* only this loop reads it, and it is readable */
-    }
+    if (atomic_load(&attending))
+        most = GLANCE_NS;
+    else if (now < until)
+        most = until - now;
+    else
+        count = add_buses(fds, 1);
+    if (world->depth == 0 && vmk_irq_waiting() && most > LEVEL_NS)
+        most = LEVEL_NS;
+    wait_for(fds, count, deadline_ns, most);
     /* A kicker that has set the flag and not yet written wakes the next wait, for nothing. */
     if (atomic_exchange(&kicked, 0))
         reasons |= 2;

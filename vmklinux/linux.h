@@ -324,15 +324,15 @@ struct linux_gro_flow {
     uint32_t next_sequence;
     uint16_t headers, segment, count; /* bytes before the payload, bytes of payload in the first, how many segments */
 };
+struct linux_port_waiter { int event; struct linux_port_waiter *next; };
 struct linux_port {
     uint64_t device;
     uint32_t owner;
     unsigned head, tail; /* of ring; head - tail frames wait */
-    unsigned waiting;
     unsigned blocked;    /* the transmit queue that took no more */
     bool ended;
-    pthread_mutex_t lock;
-    pthread_cond_t changed;
+    struct linux_port_waiter *waiters;
+    pthread_mutex_t lock; /* of waiters */
     struct linux_port_stats stats;
     struct linux_gro_flow flows[LINUX_GRO_FLOWS];
     void *ring[LINUX_PORT_RING];

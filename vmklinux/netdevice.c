@@ -388,7 +388,7 @@ static void transmit(void *arg)
         if ((t->error = judge(port, data, &t->frames[i])))
             return;
     vmk_service();
-    vmk_deliver();
+    vmk_deliver_lazily();
     if (!port->device || !running(port)) {
         t->error = -ENETDOWN;
         return;
@@ -433,7 +433,7 @@ int linux_port_transmit(struct linux_port *port, const char *data, const struct 
                         struct vmk_result *result)
 {
     struct transmission t = {port, data, frames, count, 0, 0};
-    vmk_enter(transmit, &t, port->owner, result);
+    vmk_enter(transmit, &t, port->owner, result, true);
     if (result->stop) {
         vmk_baton_take();
         vmk_uncork(); /* what the driver had written before */
@@ -466,8 +466,8 @@ static void netif_schedule_queue(uint64_t queue)
 void linux_port_wake(struct linux_port *port)
 {
     pthread_mutex_lock(&port->lock);
-    if (port->waiting)
-        pthread_cond_broadcast(&port->changed);
+    for (struct linux_port_waiter *waiter = port->waiters; waiter; waiter = waiter->next)
+        vmk_event_post(waiter->event);
     pthread_mutex_unlock(&port->lock);
 }
 
@@ -479,11 +479,6 @@ struct linux_port *linux_port_create(uint64_t device, uint32_t owner)
         struct linux_port *port = calloc(1, sizeof *port);
         if (!port)
             return NULL;
-        pthread_condattr_t attributes;
-        pthread_condattr_init(&attributes);
-        pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-        pthread_cond_init(&port->changed, &attributes);
-        pthread_condattr_destroy(&attributes);
         pthread_mutex_init(&port->lock, NULL);
         port->device = device;
         port->owner = owner;
@@ -494,10 +489,8 @@ struct linux_port *linux_port_create(uint64_t device, uint32_t owner)
 
 void linux_port_end(struct linux_port *port)
 {
-    pthread_mutex_lock(&port->lock);
     port->ended = true;
-    pthread_cond_broadcast(&port->changed);
-    pthread_mutex_unlock(&port->lock);
+    linux_port_wake(port);
 }
 
 void linux_port_detach(struct linux_port *port)
@@ -516,7 +509,6 @@ void linux_port_detach(struct linux_port *port)
 
 void linux_port_free(struct linux_port *port)
 {
-    pthread_cond_destroy(&port->changed);
     pthread_mutex_destroy(&port->lock);
     free(port);
 }
@@ -532,13 +524,18 @@ static int ready(struct linux_port *port)
 int linux_port_wait(struct linux_port *port, int events, uint64_t timeout_ns)
 {
     uint64_t now = vmk_now(), deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
-    struct timespec until = {(time_t)(deadline / 1000000000ull), (long)(deadline % 1000000000ull)};
-    int error = 0, have;
+    struct linux_port_waiter me = {vmk_world_event(), NULL}, **at = &port->waiters;
     pthread_mutex_lock(&port->lock);
-    port->waiting++;
-    while (!(have = ready(port) & events) && error != ETIMEDOUT)
-        error = pthread_cond_timedwait(&port->changed, &port->lock, &until);
-    port->waiting--;
+    me.next = port->waiters;
+    port->waiters = &me;
+    pthread_mutex_unlock(&port->lock);
+    int have;
+    while (!(have = ready(port) & events) && vmk_now() < deadline)
+        vmk_attend(deadline);
+    pthread_mutex_lock(&port->lock);
+    while (*at != &me)
+        at = &(*at)->next;
+    *at = me.next;
     pthread_mutex_unlock(&port->lock);
     return have;
 }
