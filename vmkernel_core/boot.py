@@ -77,6 +77,7 @@ class VMkernel:
     ``policy`` is what becomes of a network or storage device that the HCL does not name: "default" lets a module of the
     kernel that claims it try, with a warning in the log; "strict" refuses it, with NoDriver in its Adapter.
     ``core`` puts the platform and the driver on that one core, where waking each other costs least (cores.one_core).
+    ``cpus`` are presented to the drivers, which make a queue for each; the code of all runs on one.
     ``seconds`` tells how long the image, loading and probing took.
     """
 
@@ -91,6 +92,7 @@ class VMkernel:
         policy: Policy = "default",
         allow_unresolved: bool = False,
         core: int | None = None,
+        cpus: int = 1,
     ) -> None:
         """Note what is wanted; start() boots."""
         self.platform = platform
@@ -105,6 +107,7 @@ class VMkernel:
         self._policy = policy
         self._allow_unresolved = allow_unresolved
         self._core = core
+        self._cpus = cpus
         self._stack = ExitStack()
         self._booted = False
         self._watchers: list[Callable[[UplinkEvent], None]] = []
@@ -136,7 +139,7 @@ class VMkernel:
                 self.memory = self._stack.enter_context(MachineMemory(self._size))
                 self.idle = IdleLoop(self._on_event, self._on_gone)
                 self.linux = self._stack.enter_context(
-                    Linux(self.kernel, self.memory, self.idle, kernels.image_dir())
+                    Linux(self.kernel, self.memory, self.idle, kernels.image_dir(), cpus=self._cpus)
                 )
             self.linux.on_stopped = self._on_stopped
             self._stack.callback(self.platform.stop)
@@ -246,7 +249,9 @@ class VMkernel:
         )
 
     def _bind_to(self, adapter: Adapter, name: str) -> None:
-        if _module_key(name) not in self.loader.modules:
+        if self.kernel.builds_in(name):
+            self.loader.start(_module_key(name), self.settings(name))
+        elif _module_key(name) not in self.loader.modules:
             with self._timed("load"):
                 settings = self.settings(name) or self._settings.get(str(adapter.function.address), ())
                 self.loader.load(name, settings, allow_unresolved=self._allow_unresolved)
@@ -258,10 +263,9 @@ class VMkernel:
         device = core.at(adapter.function.address)
         if device is None:
             raise UsageError(f"no device at {adapter.function.address}", remedy="plug it in again")
-        known = set(self.uplinks)
-        module = self.loader.modules[_module_key(name)]
+        low, high = self.loader.range(_module_key(name))
         # Another module that is loaded may know the device too: only this one's drivers are asked.
-        for driver in [one for one in core.drivers if module.base <= int(one) < module.end]:
+        for driver in [one for one in core.drivers if low <= int(one) < high]:
             if entry := core.match(driver, device):
                 error = core.bind(driver, device, entry)
                 if error:
@@ -270,7 +274,6 @@ class VMkernel:
                         f"{name} refused the device: error {-error}", -error, where=str(adapter.function)
                     )
                 adapter.device = device
-                adapter.uplink = next((u for n, u in self.uplinks.items() if n not in known), None)
                 return
         raise NoDriver(f"{name} does not claim the device", where=str(adapter.function))
 
@@ -280,7 +283,7 @@ class VMkernel:
         Raises ModuleNotFound, UsageError when it is loaded, and what loading raises; a probe that fails is reported in
         the Adapter's error.
         """
-        if _module_key(name) in self.loader.modules:
+        if _module_key(name) in (*self.loader.modules, *self.loader.builtins.started):
             raise UsageError(f"module {name} is loaded already", remedy="unload it first")
         if not (mine := self.adapters_of(name)):
             self.loader.load(name, self.settings(name), allow_unresolved=self._allow_unresolved)
@@ -326,9 +329,14 @@ class VMkernel:
         """Unload one module; what it left behind. Its devices are unbound. ``forced``: see Loader.unload."""
         leaks: list[Leak] = []
         try:
-            leaks += self.loader.unload(name, forced=forced)
+            if name in self.loader.builtins.started:
+                leaks += self.loader.stop(name)
+            else:
+                leaks += self.loader.unload(name, forced=forced)
         finally:
             for adapter in self.adapters:
+                if adapter.uplink is not None and adapter.uplink.error is not None:
+                    adapter.uplink = None
                 if adapter.device is not None and adapter.device.driver is None:
                     leaks += self._let_go(adapter.device, name)
                     adapter.device = adapter.uplink = None
@@ -370,6 +378,8 @@ class VMkernel:
         """Unload every module, those that depend on others first."""
         while self.loader.modules:
             self.leaks += self.unload(self.loader.idle(), forced=True)
+        for name in reversed(list(self.loader.builtins.started)):
+            self.leaks += self.unload(name)
         return self.leaks
 
     # ---- what happens ----
@@ -393,19 +403,24 @@ class VMkernel:
         uplink = Uplink(f"vmnic{number}", device)
         uplink.subscribe(self._tell)
         self.uplinks[uplink.name] = uplink
+        below = self.linux.state(PciCore).of(device.obj.dev)
+        for adapter in self.adapters:
+            if below is not None and adapter.function.address == below.function.address:
+                adapter.uplink = uplink
         return uplink
 
     def _on_event(self, event: object) -> None:
         self.linux.event(event)
 
     def _on_stopped(self, error: DriverStopped) -> None:
-        for adapter in self.adapters:
-            if adapter.uplink is not None and adapter.verdict.module == error.module:
-                adapter.uplink.kill("stopped", error)
-        module = self.loader.modules.get(error.module)
-        if module is not None and not module.dead:
-            module.dead = True
-            module.silence()
+        ranges = [self.loader.range(name) for name in self.loader.stopped_with(error.module)]
+        core = self.linux.state(PciCore)
+        for device in list(self.linux.state(NetDevices).registered.values()):
+            below = core.of(device.obj.dev)
+            places = [int(device.obj.netdev_ops), int(below.driver or 0) if below else 0]
+            if device.uplink and any(low <= place < high for place in places for low, high in ranges):
+                device.uplink.kill("stopped", error)
+        self.loader.silence(error.module)
 
     def _on_gone(self) -> None:
         for uplink in list(self.uplinks.values()):

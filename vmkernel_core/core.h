@@ -39,6 +39,8 @@ uint64_t vmk_alloc(uint64_t bytes, uint32_t site);
 int vmk_free(uint64_t address);
 /* The same by any address inside the allocation. */
 int vmk_free_around(uint64_t address);
+/* Whether an address lies in what vmk_pages_alloc gave. */
+bool vmk_in_pages(uint64_t address);
 /* Usable size of an allocation, 0 when there is none at the address. */
 uint64_t vmk_alloc_size(uint64_t address);
 

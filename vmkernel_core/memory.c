@@ -105,6 +105,8 @@ int vmk_memory_init(uint64_t new_base, uint64_t new_size, uint64_t reserved)
             order = MAX_ORDER;
         while ((1ull << order) > page_count - index)
             order--;
+        for (uint32_t body = 0; body < 1u << order; body++)
+            pages[index + body].state = BODY; /* so that start_of finds the head from anywhere */
         list_push(index, order);
         index += 1u << order;
     }
@@ -311,6 +313,15 @@ int vmk_free_around(uint64_t address)
     int error = free_locked(start_of(address));
     pthread_mutex_unlock(&lock);
     return error;
+}
+
+bool vmk_in_pages(uint64_t address)
+{
+    pthread_mutex_lock(&lock);
+    struct page *page = page_at(start_of(address));
+    bool found = page && page->state == PAGES;
+    pthread_mutex_unlock(&lock);
+    return found;
 }
 
 int vmk_free(uint64_t address)

@@ -43,6 +43,7 @@ SUBSYSTEMS = (
     "bus",
     "class_",
     "clk",
+    "cpu",
     "dd",
     "debugfs",
     "device",
@@ -69,6 +70,7 @@ SUBSYSTEMS = (
     "netdev_alloc",
     "netdev_notifier",
     "netdev_state",
+    "netdev_upper",
     "netdevice",
     "netlink",
     "pci",
@@ -100,6 +102,7 @@ SUBSYSTEMS = (
     "vmap",
     "wakeup",
     "workqueue",
+    "xdp",
     "xfrm",
 )
 

@@ -67,7 +67,10 @@ static void dma_free_attrs(uint64_t device, uint64_t size, uint64_t address)
 }
 
 /* Device and CPU see the same coherent memory: the device is another process with the same memfd mapped. */
-static void sync_nothing(void) {}
+static uint64_t sync_nothing(void) { return 0; }
+
+/* Nothing bounces, so a mapping may be as large as memory and needs no hand-over. */
+static uint64_t any_size(void) { return UINT64_MAX; }
 
 #define COHERENT "Memory is coherent: device and driver map the same memfd."
 
@@ -80,5 +83,9 @@ const struct linux_api dma_api[] = {
     API_AS("dma_sync_single_for_device", sync_nothing, "no-op", "Hands a buffer to the device.", COHERENT),
     API_AS("__dma_sync_single_for_cpu", sync_nothing, "no-op", "Hands a buffer back to the driver.", COHERENT),
     API_AS("__dma_sync_single_for_device", sync_nothing, "no-op", "Hands a buffer to the device.", COHERENT),
+    API_AS("dma_max_mapping_size", any_size, "done", "The most that one mapping can cover: no limit.", NULL),
+    API_AS("dma_opt_mapping_size", any_size, "done", "The most that one mapping should cover: no limit.", NULL),
+    API_AS("dma_need_sync", sync_nothing, "no-op", "Whether buffers are handed over: never.", COHERENT),
+    API_AS("__dma_need_sync", sync_nothing, "no-op", "Whether buffers are handed over: never.", COHERENT),
     API_END,
 };

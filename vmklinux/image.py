@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import errno
 import io
+import logging
 import os
 import shutil
 import struct
@@ -29,18 +30,22 @@ from elftools.common.exceptions import ELFError
 from elftools.elf.elffile import ELFFile
 
 from vmkernel_core.errors import VmkError
+from vmklinux import kallsyms
 from vmklinux.btf import Btf
+from vmklinux.kallsyms import Kallsyms
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from vmklinux.kernels import Kernel
 
+log = logging.getLogger(__name__)
+
 #: Where the image runs: in the low 2 GiB, where code of the kernel's code model finds it.
 BASE = 0x41000000
 PAGE_SIZE = 4096
 #: Part of each cache directory's name; raise it when what is in there changes.
-FORMAT = 1
+FORMAT = 2
 
 _LINK_END = 1 << 64
 #: Virtual minus physical address of the image (__START_KERNEL_map).
@@ -132,6 +137,7 @@ class Files:
     percpu: Path
     btf: Path
     btf_index: Path
+    kallsyms: Path
     meta: Path
 
 
@@ -153,6 +159,11 @@ class Image(Meta, frozen=True, dict=True, kw_only=True):
             index=self.files.btf_index.read_bytes(),
             origin=f"kernel {self.release}",
         )
+
+    @cached_property
+    def kallsyms(self) -> Kallsyms:
+        """Every symbol, exported or not; read when first asked for."""
+        return Kallsyms(self.files.kallsyms.read_bytes())
 
     def bugs(self) -> list[Bug]:
         """The sites of WARN and BUG in the image."""
@@ -215,7 +226,7 @@ def prepare(kernel: Kernel, cache_dir: Path) -> Image:
         raise CacheNotWritable(
             f"cannot keep the prepared image: {error.strerror}",
             where=str(directory),
-            remedy="free some space (about 60 MB), or choose another cache directory",
+            remedy="free some space (about 70 MB), or choose another cache directory",
         ) from error
     return Image(**msgspec.structs.asdict(parts.meta), directory=directory)
 
@@ -226,6 +237,7 @@ def _files(directory: Path) -> Files:
         percpu=directory / "percpu.bin",
         btf=directory / "btf",
         btf_index=directory / "btf.index",
+        kallsyms=directory / "kallsyms",
         meta=directory / "meta",
     )
 
@@ -264,6 +276,7 @@ class _Parts(msgspec.Struct, frozen=True):
     percpu: bytearray
     btf: bytes
     btf_index: bytes
+    kallsyms: bytes
 
 
 def _write(parts: _Parts, files: Files) -> None:
@@ -273,6 +286,7 @@ def _write(parts: _Parts, files: Files) -> None:
         files.percpu: parts.percpu,
         files.btf: parts.btf,
         files.btf_index: parts.btf_index,
+        files.kallsyms: parts.kallsyms,
     }
     sizes = {path.name: len(data) for path, data in content.items()}
     meta = msgspec.msgpack.encode(_Kept(parts.meta, sizes))
@@ -395,8 +409,21 @@ class _Vmlinux:
         )
         types = Btf(btf, origin=f"kernel {release}")
         return _Parts(
-            meta, self._memory, self._memory[percpu : percpu + self._percpu.size], btf, types.index()
+            meta,
+            self._memory,
+            self._memory[percpu : percpu + self._percpu.size],
+            btf,
+            types.index(),
+            kallsyms.pack(self._all_symbols()),
         )
+
+    def _all_symbols(self) -> dict[str, int]:
+        """Every symbol that the image tells of; none when it has no table of a known form."""
+        try:
+            return kallsyms.decode(self._memory, BASE)
+        except kallsyms.KallsymsError as error:
+            log.info("%s: symbols that are not exported are not known: %s", self._where, error)
+            return {}
 
     def _address(self, link_address: int) -> int:
         """Where something linked at that address is in this process; for per-CPU data, its loaded copy."""

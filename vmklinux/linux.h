@@ -45,6 +45,8 @@ struct linux_regs { uint64_t reg[6]; uint64_t stack, caller, value; };
 
 /* Completes the boot of the C half, when the tables are filled. hz: ticks a second of this kernel. */
 void linux_start(unsigned hz);
+/* mm.c: how many CPUs there are per-CPU areas for, and how far they lie apart. */
+void linux_cpus(unsigned count, uint64_t stride);
 void linux_stop(void);
 uint64_t linux_jiffies(void);
 /* What stands in for a function that may do nothing: returns 0. */
@@ -367,6 +369,7 @@ static inline void *linux_skb_info(void *skb)
 /* Pages of a pool: one holder of a part of the page less; false: that was the last, and the page is an ordinary one. */
 bool linux_page_pool_keeps(uint64_t page);
 void linux_page_put(uint64_t page);
+void linux_frag_free(uint64_t address, uint32_t site);
 uint64_t linux_frag_page(const void *frag);
 uint32_t linux_frag_size(void);
 void linux_napi_start(void);

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.errors import VmkError
 from vmkernel_core.memory import load_string, store, store_bytes
-from vmklinux import layout
+from vmklinux import builtin, cpu, layout
 from vmklinux.api import Emulated, emulated
 from vmklinux.btf import IntType, PointerType, StructType
 from vmklinux.errors import DriverStopped, WorldEnded
@@ -40,7 +40,7 @@ State = TypeVar("State")
 #: Fixed places below 2 GiB: kernel code reaches each other by 32-bit displacements.
 THUNKS, THUNKS_SIZE = 0x4000_0000, 0x10_0000
 MODULES, MODULES_END = 0x5000_0000, 0x7F00_0000
-#: struct page array, and the per-CPU area of the one CPU; anywhere.
+#: struct page array, and the per-CPU areas (the others behind the first, cpu.STRIDE apart); anywhere.
 VMEMMAP = 0x1100_0000_0000
 PERCPU = 0x1200_0000_0000
 #: Room behind the image's own per-CPU data, for modules.
@@ -48,6 +48,9 @@ PERCPU_DYNAMIC = 0x1_0000
 _RWX, _RW = 7, 3
 #: x86's __preempt_count of a task that may be preempted and need not reschedule (the flag is inverted).
 _PREEMPT_ENABLED = 0x8000_0000
+
+#: What a DriverStopped names as the module when it is a driver that is built in.
+IMAGE = "the kernel image"
 
 #: What vmk_result.stop means: the word, and the sentence.
 STOPS = {
@@ -83,11 +86,18 @@ class Linux:
     ``request_module(name)`` loads a module that kernel code asks for; 0, or an errno.
     """
 
-    def __init__(self, kernel: Kernel, memory: MachineMemory, idle: IdleLoop, cache: Path) -> None:
-        """Map the image and replace in it what is emulated; no driver runs yet. Errors: ImageError, VmkError."""
+    def __init__(
+        self, kernel: Kernel, memory: MachineMemory, idle: IdleLoop, cache: Path, *, cpus: int = 1
+    ) -> None:
+        """Map the image and replace in it what is emulated; no driver runs yet. Errors: ImageError, VmkError.
+
+        ``cpus`` are presented to drivers (cpu.py): UsageError when that is too many.
+        """
+        cpu.check(cpus, memory.size)
         self.kernel = kernel
         self.memory = memory
         self.idle = idle
+        self.cpus = cpus
         self.image = prepare(kernel, cache)
         self.types = self.image.btf
         self.symbols = self.image.symbols
@@ -132,14 +142,18 @@ class Linux:
         lib.vmk_unmap(address, self._mapped.pop(address))
 
     def set_percpu(self, offset: int, content: bytes) -> None:
-        """Initialise a part of the per-CPU area."""
-        store_bytes(PERCPU + offset, content)
+        """Initialise a part of every CPU's area."""
+        for number in range(self.cpus):
+            store_bytes(PERCPU + number * cpu.STRIDE + offset, content)
 
     def _map(self) -> None:
         image, files = self.image, self.image.files
         self.map_at(image.base, -(-image.size // 4096) * 4096, _RWX, files.memory)
-        self.map_at(PERCPU, image.percpu_size + PERCPU_DYNAMIC, _RW)
-        store_bytes(PERCPU, files.percpu.read_bytes())
+        for number in range(self.cpus):
+            self.map_at(PERCPU + number * cpu.STRIDE, image.percpu_size + PERCPU_DYNAMIC, _RW)
+            if number:  # what alloc_percpu gave the first CPU lies in machine memory
+                self.map_at(self.memory.base + number * cpu.STRIDE, self.memory.size, _RW)
+        self.set_percpu(0, files.percpu.read_bytes())
         pages = self.memory.size // 4096
         self.map_at(VMEMMAP, pages * self.types.sizeof("page"), _RW)
         error = lib.linux_thunks_init(THUNKS, THUNKS_SIZE)
@@ -155,13 +169,8 @@ class Linux:
         layout.fill(self.image, self.types)
         store(self.symbols["page_offset_base"], 8, self.memory.base)
         store(self.symbols["vmemmap_base"], 8, VMEMMAP)
-        store(PERCPU + self.symbols["this_cpu_off"], 8, PERCPU)
-        store(self.symbols["__per_cpu_offset"], 8, PERCPU)
         store(self.symbols["system_state"], 4, self.types.enumerator("SYSTEM_RUNNING"))
-        for mask in ("possible", "present", "online", "active"):
-            store(self.symbols[f"__cpu_{mask}_mask"], 8, 1)
-        store(self.symbols["__num_online_cpus"], 4, 1)
-        store(self.symbols["nr_cpu_ids"], 4, 1)
+        cpu.present(self, self.cpus, PERCPU)
         preempt = PERCPU + layout.percpu_place(self.image, self.types, "__preempt_count", "preempt_count")
         current = PERCPU + layout.percpu_place(self.image, self.types, "current_task", "current_task")
         store(preempt, 4, _PREEMPT_ENABLED)
@@ -182,6 +191,7 @@ class Linux:
         lib.linux_start(self.hz)
         self.hz = self.call("__msecs_to_jiffies", 1000)
         lib.linux_start(self.hz)
+        builtin.prepare(self)
 
     def _paravirt(self) -> None:
         """cli, sti and pushf of the image become a flag of ours (pv_ops, arch/x86/include/asm/paravirt_types.h)."""
@@ -272,12 +282,8 @@ class Linux:
                     return f"{symbols[at][1]}+{address - symbols[at][0]:#x} [{name}]"
                 return f"{name}+{address - low:#x}"
         if self.image.base <= address < self.image.base + self.image.size:
-            name, value = max(
-                ((n, v) for n, v in self.symbols.items() if self.image.base <= v <= address),
-                key=lambda item: item[1],
-                default=("image", self.image.base),
-            )
-            return f"{name}+{address - value:#x} [vmlinux]"
+            name, start = self.image.kallsyms.around(address) or ("image", self.image.base)
+            return f"{name}+{address - start:#x} [vmlinux]"
         return f"{address:#x}"
 
     # ---- calls ----
@@ -321,7 +327,7 @@ class Linux:
         word, sentence = STOPS[what.stop]
         unresolved = what.stop == lib.VMK_STOP_UNRESOLVED
         text = sentence.format(detail=what.detail, import_=self._missing[what.detail] if unresolved else "")
-        module = self.module_at(what.site) or self.module_at(what.owner) or "the kernel image"
+        module = self.module_at(what.site) or self.module_at(what.owner) or IMAGE
         error = DriverStopped(module, text, reason=word, site=self.symbolize(what.site))
         log.error("%s", error)
         self.on_stopped(error)

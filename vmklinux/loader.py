@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.errors import UsageError, VmkError
 from vmkernel_core.memory import load_bytes, store, store_bytes
+from vmklinux.builtin import BuiltIns
 from vmklinux.bus import Buses
 from vmklinux.class_ import Classes
+from vmklinux.cpu import HotplugStates
 from vmklinux.dd import device_name
 from vmklinux.device import Devices
 from vmklinux.errors import DriverRefused
@@ -22,7 +24,7 @@ from vmklinux.irq import Interrupts
 from vmklinux.kernels import ModuleNotFound
 from vmklinux.kobject import Obj
 from vmklinux.kthread import KThreads
-from vmklinux.linux import MODULES, MODULES_END
+from vmklinux.linux import IMAGE, MODULES, MODULES_END
 from vmklinux.module.elf import ModuleFile
 from vmklinux.module.errors import ModuleError, UnknownSymbols
 from vmklinux.module.modinfo import check_vermagic, check_versions
@@ -38,7 +40,7 @@ from vmklinux.timer import Timers
 from vmklinux.workqueue import Workqueues
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Container, Sequence
     from pathlib import Path
 
     from vmklinux.linux import Linux
@@ -61,6 +63,64 @@ class Leak:
     kind: str
     what: str
     where: str
+
+
+def allocations(linux: Linux, low: int, high: int) -> dict[int, tuple[int, int]]:
+    """Live allocations that code in [low, high) asked for: address to size in bytes and the code's address."""
+    most = 1024
+    table = ffi.new("struct vmk_allocation[]", most)
+    count = min(int(lib.vmk_allocations(low, high, table, most)), most)
+    return {int(a.address): (int(a.size), int(a.site)) for a in table[0:count]}
+
+
+def left_behind(linux: Linux, low: int, high: int, name: str, ignored: Container[int]) -> list[Leak]:
+    """What code in [low, high), that of the module ``name``, took and has not given back, but for ``ignored`` memory."""
+    found = [
+        Leak("memory", f"{size} bytes at {address:#x}", linux.symbolize(site))
+        for address, (size, site) in allocations(linux, low, high).items()
+        if address not in ignored
+    ]
+    for virt in linux.state(Windows).owned(low, high):
+        found.append(Leak("window", f"registers at {virt:#x}", name))
+    for action in linux.state(Interrupts).owned(low, high):
+        found.append(Leak("irq", f"line {action.line}", linux.symbolize(action.code)))
+    for region in linux.state(Resources).owned(low, high):
+        found.append(Leak("region", f"{region.start:#x} to {region.end:#x}", name))
+    for timer in linux.state(Timers).owned(low, high):
+        found.append(Leak("timer", f"timer_list at {timer:#x}", name))
+    for work in linux.state(Workqueues).owned(low, high):
+        found.append(Leak("work", f"work_struct at {work:#x}", name))
+    for thread in linux.state(KThreads).owned(low, high):
+        found.append(Leak("thread", thread.name, linux.symbolize(thread.function)))
+    for driver in linux.state(Buses).owned(low, high):
+        found.append(Leak("driver", linux.string(driver.name), name))
+    for device in linux.state(Devices).owned(low, high):
+        found.append(Leak("device", device_name(linux, device), name))
+    return found
+
+
+def silence(linux: Linux, low: int, high: int) -> None:
+    """See to it that nothing calls code in [low, high) any more, and that its devices reach no memory."""
+    for device in linux.state(Devices).bound(low, high):
+        linux.state(PciCore).cut_off(device)
+    linux.state(Devices).abandon(low, high)
+    linux.state(Buses).abandon(low, high)
+    linux.state(Classes).abandon(low, high)
+    linux.state(HotplugStates).abandon(low, high)
+    linux.state(PciCore).abandon(low, high)
+    linux.state(NetDevices).abandon(low, high)
+    linux.state(Rtnl).abandon(low, high)
+    lib.linux_napi_forget(low, high)
+    lib.linux_softirq_forget(low, high)
+    for action in linux.state(Interrupts).owned(low, high):
+        linux.state(Interrupts).remove(action, cut=True)
+    for thread in linux.state(KThreads).owned(low, high):
+        linux.state(KThreads).end(thread)
+    for timer in linux.state(Timers).owned(low, high):
+        linux.state(Timers).drop(timer)
+    for work in linux.state(Workqueues).owned(low, high):
+        linux.state(Workqueues).drop(work)
+    linux.state(GracePeriods).drop(low, high)
 
 
 class Module:
@@ -100,55 +160,11 @@ class Module:
 
     def leaks(self) -> list[Leak]:
         """What code of this module took and has not given back."""
-        low, high = self.base, self.end
-        most = 1024
-        table = ffi.new("struct vmk_allocation[]", most)
-        count = min(int(lib.vmk_allocations(low, high, table, most)), most)
-        found = [
-            Leak("memory", f"{a.size} bytes at {a.address:#x}", self.linux.symbolize(a.site))
-            for a in table[0:count]
-            if a.address not in self.strings
-        ]
-        for virt in self.linux.state(Windows).owned(low, high):
-            found.append(Leak("window", f"registers at {virt:#x}", self.name))
-        for action in self.linux.state(Interrupts).owned(low, high):
-            found.append(Leak("irq", f"line {action.line}", self.linux.symbolize(action.code)))
-        for region in self.linux.state(Resources).owned(low, high):
-            found.append(Leak("region", f"{region.start:#x} to {region.end:#x}", self.name))
-        for timer in self.linux.state(Timers).owned(low, high):
-            found.append(Leak("timer", f"timer_list at {timer:#x}", self.name))
-        for work in self.linux.state(Workqueues).owned(low, high):
-            found.append(Leak("work", f"work_struct at {work:#x}", self.name))
-        for thread in self.linux.state(KThreads).owned(low, high):
-            found.append(Leak("thread", thread.name, self.linux.symbolize(thread.function)))
-        for driver in self.linux.state(Buses).owned(low, high):
-            found.append(Leak("driver", self.linux.string(driver.name), self.name))
-        for device in self.linux.state(Devices).owned(low, high):
-            found.append(Leak("device", device_name(self.linux, device), self.name))
-        return found
+        return left_behind(self.linux, self.base, self.end, self.name, frozenset(self.strings))
 
     def silence(self) -> None:
         """See to it that nothing calls the module's code any more, and that its devices reach no memory."""
-        linux = self.linux
-        for device in linux.state(Devices).bound(self.base, self.end):
-            linux.state(PciCore).cut_off(device)
-        linux.state(Devices).abandon(self.base, self.end)
-        linux.state(Buses).abandon(self.base, self.end)
-        linux.state(Classes).abandon(self.base, self.end)
-        linux.state(PciCore).abandon(self.base, self.end)
-        linux.state(NetDevices).abandon(self.base, self.end)
-        linux.state(Rtnl).abandon(self.base, self.end)
-        lib.linux_napi_forget(self.base, self.end)
-        lib.linux_softirq_forget(self.base, self.end)
-        for action in linux.state(Interrupts).owned(self.base, self.end):
-            linux.state(Interrupts).remove(action, cut=True)
-        for thread in linux.state(KThreads).owned(self.base, self.end):
-            linux.state(KThreads).end(thread)
-        for timer in linux.state(Timers).owned(self.base, self.end):
-            linux.state(Timers).drop(timer)
-        for work in linux.state(Workqueues).owned(self.base, self.end):
-            linux.state(Workqueues).drop(work)
-        linux.state(GracePeriods).drop(self.base, self.end)
+        silence(self.linux, self.base, self.end)
 
     def reclaim(self) -> None:
         """Take back all that the module's code took: after its exit, or when it was stopped. TimedOut."""
@@ -171,7 +187,10 @@ class Loader:
         """None is loaded."""
         self.linux = linux
         self.modules: dict[str, Module] = {}
+        self.builtins = BuiltIns(linux)
+        self._kept: frozenset[int] = frozenset()  # what built-in code had before it was started
         linux.request_module = self.request_module
+        linux.state(Devices).on_modalias = self._on_modalias
 
     def load(
         self, name_or_path: str | Path, settings: Sequence[str] = (), *, allow_unresolved: bool = False
@@ -211,6 +230,9 @@ class Loader:
             raise
         log.info("loaded %s from %s", module.name, path)
         return module
+
+    def _on_modalias(self, device: Obj, modalias: str) -> None:
+        self.request(modalias)
 
     def request(self, modalias: str) -> list[str]:
         """Load every module that claims a device of a driver's own making (``virtio:d00000001v00001AF4``).
@@ -259,6 +281,51 @@ class Loader:
         for leak in leaks:
             log.warning("%s left %s: %s, taken in %s", name, leak.kind, leak.what, leak.where)
         return leaks
+
+    def start(self, name: str, settings: Sequence[str] = ()) -> None:
+        """Start a module that is built in, if it is not started. UsageError, DriverRefused, DriverStopped."""
+        if settings:
+            raise UsageError(f"{name} is built in and takes no parameters", remedy="leave them out")
+        if not self.builtins.started:
+            self._kept = frozenset(allocations(self.linux, *self.builtins.range()))
+        self.builtins.start(name)
+
+    def stop(self, name: str) -> list[Leak]:
+        """Stop a module that is built in; what all such left behind, told with the last one of them."""
+        self.builtins.stop(name)
+        self.linux.state(GracePeriods).barrier()
+        if self.builtins.started or self.builtins.dead:
+            return []
+        leaks = left_behind(self.linux, *self.builtins.range(), name, self._kept)
+        for leak in leaks:
+            log.warning("%s left %s: %s, taken in %s", name, leak.kind, leak.what, leak.where)
+        return leaks
+
+    def range(self, name: str) -> tuple[int, int]:
+        """Where the code and data of a module lie that is loaded, started, or IMAGE; nowhere for any other."""
+        if name == IMAGE or name in self.builtins.started:
+            return self.builtins.range()
+        module = self.modules.get(name)
+        return (module.base, module.end) if module else (0, 0)
+
+    def silence(self, name: str) -> None:
+        """A driver was stopped: nothing calls its code any more, nor that of the modules that build on it.
+
+        ``name`` is IMAGE when it is built in.
+        """
+        if name == IMAGE and not self.builtins.dead:
+            self.builtins.dead = True
+            silence(self.linux, *self.builtins.range())
+        module = self.modules.get(name)
+        if module is not None and not module.dead:
+            module.dead = True
+            for user in self.users(name):
+                self.silence(user)
+            module.silence()
+
+    def stopped_with(self, name: str) -> set[str]:
+        """A module and those that build on it."""
+        return {name}.union(*(self.stopped_with(user) for user in self.users(name)))
 
     def users(self, name: str) -> list[str]:
         """The loaded modules that import from it."""

@@ -94,10 +94,11 @@ static uint64_t kmem_cache_create(const char *name, uint32_t size, uint32_t alig
     return cache;
 }
 
-/* The cache of xa_node that lib/radix-tree.c makes for itself when Linux boots; the image's containers ask with it, a null. */
-static void *radix_tree_node_alloc(uint32_t gfp, uint32_t site)
+/* The cache of xa_node that lib/radix-tree.c makes for itself when Linux boots; the image's containers ask with it, a null.
+ * Nodes are the kernel's, not the driver's whose call made them: idr_preload keeps some for whoever comes next. */
+static void *radix_tree_node_alloc(uint32_t gfp)
 {
-    void *node = k_alloc(SIZE(xa_node), gfp | GFP_ZERO, site);
+    void *node = k_alloc(SIZE(xa_node), gfp | GFP_ZERO, 0);
     if (node)
         list_init((struct list_head *)INNER(node, xa_node, private_list));
     return node;
@@ -106,7 +107,7 @@ static void *radix_tree_node_alloc(uint32_t gfp, uint32_t site)
 static void *kmem_cache_alloc(uint64_t cache, uint32_t gfp)
 {
     if (!cache)
-        return radix_tree_node_alloc(gfp, SITE());
+        return radix_tree_node_alloc(gfp);
     uint32_t size = FIELD(cache, kmem_cache, size, uint32_t);
     uint64_t ctor = FIELD(cache, kmem_cache, ctor, uint64_t);
     void *object = k_alloc(size, gfp, SITE());
@@ -210,7 +211,8 @@ static void free_pages(uint64_t address, uint32_t order)
 /* The inlined put_page has counted down to zero. */
 static void __folio_put(uint64_t folio) { page_free(folio, SITE()); }
 
-/* ---- fragments: each is an object of its own, so that each has an owner and is really freed ---- */
+/* ---- fragments: each of ours is an object of its own, so that each has an owner and is really freed; others are pieces
+ * of pages that drivers cut up themselves (skb_page_frag_refill), each of which holds a reference ---- */
 
 static void *__netdev_alloc_frag_align(uint32_t size, uint32_t mask)
 {
@@ -218,11 +220,14 @@ static void *__netdev_alloc_frag_align(uint32_t size, uint32_t mask)
     return (void *)vmk_alloc((size - mask - 1) & mask, SITE());
 }
 /* Linux finds a fragment by its page: drivers hand in an address somewhere inside. */
-static void page_frag_free(uint64_t address)
+void linux_frag_free(uint64_t address, uint32_t site)
 {
-    if (vmk_free_around(address))
-        vmk_stop(VMK_STOP_PANIC, SITE(), address);
+    if (vmk_in_pages(address))
+        linux_page_put(page_of(address));
+    else if (vmk_free_around(address))
+        vmk_stop(VMK_STOP_PANIC, site, address);
 }
+static void page_frag_free(uint64_t address) { linux_frag_free(address, SITE()); }
 
 /* Drops what a driver still holds of a page that it handed out in pieces. */
 static void __page_frag_cache_drain(uint64_t page, uint32_t count)
@@ -231,11 +236,28 @@ static void __page_frag_cache_drain(uint64_t page, uint32_t count)
         page_free(page, SITE());
 }
 
-/* ---- per-CPU: there is one CPU, so it is an object of its own, told as its distance from the per-CPU area ---- */
+/* ---- exact runs ---- */
+
+static void *alloc_pages_exact(uint64_t size, uint32_t gfp) { return zeroed(vmk_run_alloc(size, SITE()), size, gfp); }
+static void free_pages_exact(uint64_t address) { release(address, SITE()); }
+
+/* ---- per-CPU: an object in machine memory, told as its distance from the first CPU's area; those of the other CPUs lie
+ * behind it as their areas lie behind that one, outside of machine memory ---- */
+
+static unsigned cpus = 1;
+static uint64_t cpu_stride;
+
+void linux_cpus(unsigned count, uint64_t stride)
+{
+    cpus = count;
+    cpu_stride = stride;
+}
 
 static uint64_t __alloc_percpu(uint64_t size, uint64_t align)
 {
     uint64_t address = (uint64_t)k_alloc((size + align - 1) & ~(align - 1), GFP_ZERO, SITE());
+    for (unsigned cpu = 1; address && cpu < cpus; cpu++)
+        memset((void *)(address + cpu * cpu_stride), 0, size);
     return address ? address - vmk_cpu.gs_base : 0;
 }
 
@@ -311,6 +333,9 @@ const struct linux_api mm_api[] = {
     API_AS("pcpu_alloc_noprof", __alloc_percpu, "done", "Allocates a cleared per-CPU variable.", NULL),
     API(free_percpu, "done", "Frees a per-CPU variable.", NULL),
     API(__page_frag_cache_drain, "done", "Drops references to a page and frees it with the last.", NULL),
+    API(alloc_pages_exact, "done", "Allocates pages by their size in bytes.", NULL),
+    API_AS("alloc_pages_exact_noprof", alloc_pages_exact, "done", "Allocates pages by their size in bytes.", NULL),
+    API(free_pages_exact, "done", "Frees what alloc_pages_exact gave.", NULL),
     API(page_frag_free, "done", "Frees a receive buffer.", NULL),
     API_END,
 };

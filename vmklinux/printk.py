@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
+from vmkernel_core.errors import VmkError
 from vmklinux.api import linux_api, no_op
 from vmklinux.dd import EPROBE_DEFER
 from vmklinux.device import driver_name
@@ -60,6 +61,12 @@ def vprintk(linux: Linux, fmt: int, args: int) -> int:
 def dump_stack(linux: Linux) -> None:
     """Log where the kernel is."""
     log.warning("a stack trace was asked for by %s", linux.symbolize(lib.vmk_owner()))
+
+
+@linux_api()
+def panic(linux: Linux, fmt: int, arguments: VaList) -> None:
+    """Stop the driver that cannot go on."""
+    raise VmkError(f"kernel panic: {linux.format(fmt, arguments).rstrip()}", remedy="load the module again")
 
 
 @linux_api()

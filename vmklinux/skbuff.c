@@ -119,7 +119,7 @@ static void release_data(void *skb)
         next = *(void **)part; /* sk_buff.next is the first member: it shares its place with a list_head's */
         kfree_skb_now(part);
     }
-    vmk_free_around((uint64_t)head_of(skb));
+    linux_frag_free((uint64_t)head_of(skb), vmk_owner());
 }
 
 void kfree_skb_now(void *skb)
@@ -162,7 +162,7 @@ static int pskb_expand_head(void *skb, int before, int after, uint32_t gfp)
         }
         release_data(skb);
     } else {
-        vmk_free((uint64_t)old);
+        linux_frag_free((uint64_t)old, vmk_owner());
     }
     FIELD(head + room, skb_shared_info, dataref, int32_t) = 1;
     FIELD(skb, sk_buff, data, uint8_t *) += head - old + before;

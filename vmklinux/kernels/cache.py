@@ -73,14 +73,14 @@ class Kernel:
 
     def file_of(self, name: str) -> Path:
         """The file that has the code of the module ``name``: its own, or the kernel image when it is built in."""
-        if _module_name(name) in self._builtin_modules():
+        if self.builds_in(name):
             return self.vmlinuz
         return self.find_module(name)
 
     def _module_not_found(self, name: str) -> ModuleNotFound:
         import difflib
 
-        if _module_name(name) in self._builtin_modules():
+        if self.builds_in(name):
             return ModuleNotFound(
                 f"{name} is built into kernel {self.release} and has no module file",
                 where=str(self.modules / "modules.builtin"),
@@ -92,6 +92,10 @@ class Kernel:
             where=str(self.modules),
             remedy=f"did you mean {' or '.join(close)}?" if close else "try another kernel: vmk kernel list",
         )
+
+    def builds_in(self, name: str) -> bool:
+        """Whether the module is part of the kernel image, so that it has no file of its own."""
+        return _module_name(name) in self._builtin_modules()
 
     def _builtin_modules(self) -> set[str]:
         try:
