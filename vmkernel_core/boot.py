@@ -216,10 +216,11 @@ class VMkernel:
         verdict = adapter.verdict
         if verdict.module is None:
             raise NoDriver(f"no module may serve {adapter.function}", remedy=verdict.reason)
-        if verdict.claimants:
-            self._bind_unlisted(adapter)
-        else:
-            self._bind_to(adapter, verdict.module)
+        with self.hotplug.changes:
+            if verdict.claimants:
+                self._bind_unlisted(adapter)
+            else:
+                self._bind_to(adapter, verdict.module)
 
     def _bind_unlisted(self, adapter: Adapter) -> None:
         verdict = adapter.verdict
@@ -328,21 +329,22 @@ class VMkernel:
     def unload(self, name: str, *, forced: bool = False) -> list[Leak]:
         """Unload one module; what it left behind. Its devices are unbound. ``forced``: see Loader.unload."""
         leaks: list[Leak] = []
-        try:
-            if name in self.loader.builtins.started:
-                leaks += self.loader.stop(name)
-            else:
-                leaks += self.loader.unload(name, forced=forced)
-        finally:
-            for adapter in self.adapters:
-                if adapter.uplink is not None and adapter.uplink.error is not None:
-                    adapter.uplink = None
-                if adapter.device is not None and adapter.device.driver is None:
-                    leaks += self._let_go(adapter.device, name)
-                    adapter.device = adapter.uplink = None
-            self.uplinks = {
-                n: u for n, u in self.uplinks.items() if any(a.uplink is u for a in self.adapters)
-            }
+        with self.hotplug.changes:
+            try:
+                if name in self.loader.builtins.started:
+                    leaks += self.loader.stop(name)
+                else:
+                    leaks += self.loader.unload(name, forced=forced)
+            finally:
+                for adapter in self.adapters:
+                    if adapter.uplink is not None and adapter.uplink.error is not None:
+                        adapter.uplink = None
+                    if adapter.device is not None and adapter.device.driver is None:
+                        leaks += self._let_go(adapter.device, name)
+                        adapter.device = adapter.uplink = None
+                self.uplinks = {
+                    n: u for n, u in self.uplinks.items() if any(a.uplink is u for a in self.adapters)
+                }
         return leaks
 
     def _let_go(self, device: PciDevice, name: str) -> list[Leak]:

@@ -74,7 +74,8 @@ def by_id(machine: tuple[QemuPlatform, list[PciFunction]], name: str) -> PciFunc
 
 def test_buses_are_numbered(machine: tuple[QemuPlatform, list[PciFunction]]) -> None:
     platform, functions = machine
-    assert {f.address for f in functions} == set(told(platform))
+    shown = {address for address in told(platform) if address.bus or address in platform.functions()}
+    assert {f.address for f in functions} == shown
     assert [str(f.address) for f in functions] == [
         "0000:00:00.0",
         "0000:00:03.0",
