@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 #: Seconds that the start of a thread, and kthread_stop, wait for it.
 LIMIT = 30.0
 _TASK_UNINTERRUPTIBLE = 2  # include/linux/sched.h
+_PF_KTHREAD = 0x0020_0000
 _COMM = 16  # TASK_COMM_LEN
 
 
@@ -34,6 +35,7 @@ class KThread:
     data: int
     owner: int
     name: str
+    private: Obj  # what the image's own code reads of a thread
     task: int = 0
     stop: bool = False
     ended: bool = False
@@ -53,7 +55,7 @@ class KThreads:
 
     def create(self, function: int, data: int, name: str, owner: int) -> KThread:
         """Make a thread that sleeps until it is woken for the first time."""
-        thread = KThread(function, data, owner, name)
+        thread = KThread(function, data, owner, name, self.linux.new("kthread"))
         threading.Thread(target=self._run, args=(thread,), name=name, daemon=True).start()
         self.changed.wait_until(lambda: bool(thread.task), f"the start of thread {name}", LIMIT)
         self.all.append(thread)
@@ -66,6 +68,7 @@ class KThreads:
             task = Obj(linux.types, "task_struct", lib.vmk_world_task())
             setattr(task, "__state", _TASK_UNINTERRUPTIBLE)
             task.usage.refs.counter = 1
+            task.flags, task.worker_private = _PF_KTHREAD, thread.private
             store_bytes(task.comm.address, thread.name.encode()[: _COMM - 1].ljust(_COMM, b"\0"))
             thread.task = int(task)
             self.changed.wake_all()
@@ -88,15 +91,20 @@ class KThreads:
 
     def stop(self, thread: KThread) -> int:
         """Ask a thread to end, wait for it, and forget it; what its function returned."""
-        thread.stop = True
+        self._ask(thread)
         self.linux.call(self.linux.entry("wake_up_process"), thread.task)
         self.changed.wait_until(lambda: thread.ended, f"the end of thread {thread.name}", LIMIT)
         self.forget(thread)
         return thread.result
 
+    def _ask(self, thread: KThread) -> None:
+        thread.stop = True
+        thread.private.flags |= 1 << self.linux.types.enumerator("KTHREAD_SHOULD_STOP")
+
     def forget(self, thread: KThread) -> None:
-        """Nobody uses the task_struct any more."""
+        """Nobody uses the task_struct of a thread that has ended any more."""
         self.all.remove(thread)
+        self.linux.free(thread.private)
         thread.forgotten.set()
 
     def owned(self, low: int, high: int) -> list[KThread]:
@@ -105,7 +113,7 @@ class KThreads:
 
     def end(self, thread: KThread) -> None:
         """End a thread whose module goes, wherever it sleeps; does not wait."""
-        thread.stop = True
+        self._ask(thread)
         lib.vmk_world_end(thread.task)
 
     def reap(self, low: int, high: int) -> None:

@@ -29,6 +29,8 @@ static uint64_t nap(uint64_t timeout_ns)
 static void schedule(void)
 {
     uint32_t *mine = state();
+    if (!*mine)
+        nap(0); /* it offers the CPU: others may have to do what it waits for */
     while (*mine)
         nap(UINT64_MAX);
 }

@@ -8,20 +8,15 @@ from vmklinux.linux import Linux
 _PAGE = 0x7F20_0000
 _RWX = 7
 #: Results of interrupt handlers (include/linux/irqreturn.h).
-IRQ_NONE, IRQ_HANDLED, IRQ_WAKE_THREAD = 0, 1, 2
+IRQ_NONE, IRQ_HANDLED = 0, 1
 RET = b"\xc3"
-#: Adds one to the 32-bit counter at the second argument, as an interrupt handler gets its cookie; at the first argument.
-COUNT_ARG2, COUNT_ARG1 = b"\xff\x06", b"\xff\x07"
+#: Adds one to the 32-bit counter at the second argument, where an interrupt handler gets its cookie.
+COUNT_ARG2 = b"\xff\x06"
 
 
 def returns(value: int) -> bytes:
     """The end of a function: its result, and the way back."""
     return b"\xb8" + value.to_bytes(4, "little") + RET
-
-
-def call(function: int) -> bytes:
-    """A call of a function below 4 GiB with the arguments that this one got; the stack stays aligned."""
-    return b"\x57\x56\x50\xb8" + function.to_bytes(4, "little") + b"\xff\xd0\x58\x5e\x5f"
 
 
 class Code:

@@ -21,6 +21,7 @@ from vmkernel_core.errors import UsageError, VmkError
 from vmklinux.errors import DriverRefused, DriverStopped
 from vmklinux.kernels import Kernel, ModuleNotFound, NoKernel, read_module
 from vmklinux.kernels.errors import BadModuleFile
+from vmklinux.kthread import KThreads
 from vmklinux.loader import SensitiveCode
 from vmklinux.module.errors import (
     CorruptModule,
@@ -254,3 +255,26 @@ def test_any_damage_is_refused_by_name_or_harmless(unharmed: VMkernel, mii: byte
         with contextlib.suppress(VmkError):
             name = unharmed.loader.load(path).name
             assert unharmed.loader.unload(name) == []
+
+
+@pytest.mark.parametrize("sleep", ["msleep(3600000)", "schedule()"])
+def test_a_thread_that_was_forgotten(unharmed: VMkernel, kernel: Kernel, tmp_path: Path, sleep: str) -> None:
+    """It is told, and ended where it sleeps: its code is no longer there."""
+    code = f"""
+    extern void *kthread_create_on_node(int (*)(void *), void *, int, const char *, ...);
+    extern int wake_up_process(void *);
+    extern void msleep(unsigned), schedule(void);
+    static volatile int runs;
+    static int run(void *data) {{ runs = 1; for (;;) {sleep}; }}
+    int init_module(void)
+    {{
+        wake_up_process(kthread_create_on_node(run, 0, -1, "forgotten/%d", 1));
+        while (!runs) msleep(1);
+        return 0;
+    }}
+    """
+    unharmed.loader.load(handmade(kernel, tmp_path, code))
+    (leak,) = unharmed.loader.unload("handmade")
+    assert (leak.kind, leak.what) == ("thread", "forgotten/1")
+    assert leak.where.startswith("run+")
+    assert unharmed.linux.state(KThreads).all == []

@@ -13,77 +13,22 @@ from collections.abc import Iterator
 import pytest
 
 from tests.e2e.conftest import LIMIT
-from tests.e2e.machine_code import COUNT_ARG2, IRQ_HANDLED, Code, returns
+from tests.e2e.interrupt_bench import EDU_ACKNOWLEDGE, EDU_RAISE, EDU_STATUS, Bench, counts_to
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.bus import Space
 from vmkernel_core.memory import load
 from vmkernel_core.platform.e1000_model import E1000Model
 from vmkernel_core.platform.model import ModelPlatform
 from vmkernel_core.platform.qemu import QemuPlatform
-from vmklinux.irq import Interrupts, LineInfo
+from vmklinux.irq import LineInfo
 from vmklinux.kernels import Kernel
-from vmklinux.kobject import Obj
-from vmklinux.linux import Linux
-from vmklinux.pci import PciCore, PciDevice
+from vmklinux.pci import PciDevice
 
-EDU_RAISE, EDU_ACKNOWLEDGE = 0x60, 0x64
 # 82574L: cause set, mask set, auto clear, the causes' vectors; causes "receive queue 0" and "other".
 ICR, ICS, IMS, EIAC, IVAR = 0xC0, 0xC8, 0xD0, 0xDC, 0xE4
 RXQ0, OTHER = 1 << 20, 1 << 24
 INTX_DISABLE = 0x400
 PCI_IRQ_INTX, PCI_IRQ_MSI, PCI_IRQ_MSIX = 1, 2, 4
-
-
-class Bench:
-    """A booted machine with devices that no driver has, and handlers that count."""
-
-    def __init__(self, host: VMkernel) -> None:
-        self.host = host
-        self.linux: Linux = host.linux
-        self.handler = Code(host.linux).add(COUNT_ARG2 + returns(IRQ_HANDLED))
-
-    def device(self, id: int) -> PciDevice:
-        devices = self.linux.state(PciCore).devices.values()
-        return next(device for device in devices if device.function.device == id)
-
-    def call(self, name: str, *arguments: int | Obj) -> int:
-        return self.linux.call_int(self.linux.entry(name), *arguments)
-
-    def listen(self, irq: int) -> int:
-        """Install the counting handler; where it counts, which is also its cookie."""
-        counter = self.linux.allocate(4)
-        name = self.linux.new_string("bench")
-        assert self.call("request_threaded_irq", irq, self.handler, 0, 0, name, counter) == 0
-        return counter
-
-    def unlisten(self, irq: int, counter: int) -> None:
-        self.call("free_irq", irq, counter)
-        self.linux.free(counter)
-
-    def enable(self, device: PciDevice) -> None:
-        assert self.call("pci_enable_device", device.obj) == 0
-        self.call("pci_set_master", device.obj)
-
-    def write(self, device: PciDevice, register: int, value: int) -> None:
-        bar = device.function.bar(0)
-        assert bar is not None
-        self.host.platform.bus.write(Space.MEMORY, bar.address + register, 4, value)
-
-    def read(self, device: PciDevice, register: int) -> int:
-        bar = device.function.bar(0)
-        assert bar is not None
-        return self.host.platform.bus.read(Space.MEMORY, bar.address + register, 4)
-
-    def lines(self) -> dict[int, LineInfo]:
-        return {line.number: line for line in self.linux.state(Interrupts).lines()}
-
-
-def counts_to(counter: int, value: int) -> None:
-    """Wait until a handler has counted so far."""
-    deadline = time.monotonic() + LIMIT
-    while load(counter, 4) != value:
-        assert time.monotonic() < deadline, f"{load(counter, 4)} interrupts arrived instead of {value}"
-        time.sleep(0.001)
 
 
 @pytest.fixture
@@ -140,7 +85,7 @@ def test_a_message_that_finds_its_line_disabled_waits(bench: Bench, edu: PciDevi
     bench.write(edu, EDU_RAISE, 1)
     bench.write(edu, EDU_RAISE, 1)
     bench.call("enable_irq", irq)
-    assert bench.read(edu, 0x24) == 1, "both messages have been sent"
+    assert bench.read(edu, EDU_STATUS) == 1, "both messages have been sent"
     assert bench.lines()[irq].disabled
     assert load(counter, 4) == 0
     bench.call("enable_irq", irq)
@@ -237,7 +182,7 @@ def test_of_a_storm_of_messages_the_last_arrives(bench: Bench, edu: PciDevice) -
     counter = bench.listen(irq)
     for _ in range(2000):
         bench.write(edu, EDU_RAISE, 1)
-    bench.read(edu, 0x24)
+    bench.read(edu, EDU_STATUS)
     seen, deadline = 0, time.monotonic() + LIMIT
     while load(counter, 4) != seen or not seen:
         seen = load(counter, 4)
