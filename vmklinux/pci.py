@@ -120,8 +120,9 @@ class PciCore:
 
     def of(self, device: Obj) -> PciDevice | None:
         """The PCI device that a struct device is, or is behind (a virtio device, a net_device's); None for none."""
-        above = {int(ancestor) for ancestor in ancestors(device)}
-        return next((pci for pci in self.devices.values() if addressof(pci.obj, "dev") in above), None)
+        devices = {addressof(pci.obj, "dev"): pci for pci in self.devices.values()}
+        # The nearest: the bridges above it are PCI devices too.
+        return next((devices[int(above)] for above in ancestors(device) if int(above) in devices), None)
 
     def cut_off(self, device: Obj) -> None:
         """Let the PCI device that a struct device is behind reach no memory: the driver is dead."""
