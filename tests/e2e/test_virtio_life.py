@@ -7,9 +7,15 @@ from __future__ import annotations
 
 import pytest
 
-from tests.e2e.conftest import exchange
+from tests.e2e.conftest import LIMIT, exchange
+from tests.e2e.packets import PEER, sized
 from tests.e2e.virtio import adapter_of, boot_with
+from vmkernel_core.memory import store_bytes
+from vmklinux.errors import DriverStopped
 from vmklinux.kernels import Kernel
+
+#: ud2 where no WARN or BUG is noted: the driver is stopped there.
+UD2 = b"\x0f\x0b"
 
 
 @pytest.mark.parametrize("device", ["virtio-net-pci", "virtio-net-pci,packed=on,vectors=0"])
@@ -30,3 +36,24 @@ def test_modules_come_and_go(kernel: Kernel, device: str) -> None:
             assert adapter.uplink is host.uplinks["vmnic0"]
         exchange(host)
     assert host.leaks == []
+
+
+@pytest.mark.parametrize("where", ["start_xmit", "vp_notify"])
+def test_a_driver_that_goes_wrong_takes_its_uplink_with_it(kernel: Kernel, where: str) -> None:
+    """The network driver's own code, then the transport's, which is another module, or in the image."""
+    with boot_with(kernel, "virtio-net-pci") as host:
+        nic = host.uplinks["vmnic0"]
+        nic.open()
+        nic.wait_link(timeout=LIMIT)
+        symbols = host.loader.modules["virtio_net"].linked.symbols
+        if where not in symbols:
+            transport = host.loader.modules.get("virtio_pci")
+            symbols = (
+                transport.linked.symbols
+                if transport
+                else {where: host.linux.image.kallsyms.address(where) or 0}
+            )
+        store_bytes(symbols[where], UD2)
+        with pytest.raises(DriverStopped):
+            nic.transmit([sized(PEER, 100, 1)])
+        assert isinstance(nic.error, DriverStopped)
