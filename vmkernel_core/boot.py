@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from time import perf_counter
@@ -22,6 +23,7 @@ from vmkernel_core.memory import MachineMemory
 from vmkernel_core.net.uplink import Uplink
 from vmkernel_core.pci import scan
 from vmklinux import kernels
+from vmklinux.dd import Binder
 from vmklinux.errors import DriverRefused, DriverStopped
 from vmklinux.ioremap import Windows
 from vmklinux.linux import Linux
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from vmkernel_core.pci import PciFunction
     from vmkernel_core.platform.base import PciAddress, Platform
     from vmklinux.kernels import Kernel
+    from vmklinux.kobject import Obj
     from vmklinux.module.param import Parameter
 
 log = logging.getLogger(__name__)
@@ -158,6 +161,7 @@ class VMkernel:
             self._stack.callback(self.idle.stop)
             self.idle.start()
             self.linux.state(NetDevices).on_register = self._new_uplink
+            self.linux.state(Binder).on_failed = self._on_refused
             self.seconds.update(load=0.0, probe=0.0)
             self.hotplug = Hotplug(self.platform, _Devices(self))
             self._take_in(scan(self.platform))
@@ -423,6 +427,15 @@ class VMkernel:
             if device.uplink and any(low <= place < high for place in places for low, high in ranges):
                 device.uplink.kill("stopped", error)
         self.loader.silence(error.module)
+
+    def _on_refused(self, device: Obj, driver: str, error: int) -> None:
+        """A driver refused a device that another driver made, virtio_net for example."""
+        below = self.linux.state(PciCore).of(device)
+        for adapter in self.adapters:
+            if below is not None and adapter.function.address == below.function.address:
+                adapter.error = DriverRefused(
+                    f"{driver} refused the device: {os.strerror(-error)}", -error, where=str(adapter.function)
+                )
 
     def _on_gone(self) -> None:
         for uplink in list(self.uplinks.values()):
