@@ -60,8 +60,10 @@ def __class_register(linux: Linux, cls: Obj, key: Obj) -> int:
 
 @linux_api()
 def class_unregister(linux: Linux, cls: Obj) -> None:
-    """Forget a class."""
+    """Forget a class, and tell its owner that nobody uses it any more."""
     linux.state(Classes).known.discard(int(cls))
+    if cls.class_release:
+        linux.call(cls.class_release, cls)
 
 
 def _create(linux: Linux, name: int) -> int:

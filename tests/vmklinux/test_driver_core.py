@@ -240,6 +240,9 @@ def test_who_is_interested_in_a_class_hears_of_its_devices(machine: Machine) -> 
     assert machine.calls("remove") == 2, "and of the end of the one that is left"
     machine.api("device_destroy", kind, 2)
     assert (machine.calls("probe"), machine.calls("remove")) == (2, 2)
+    kind.class_release = machine.at["release"]
+    before = machine.calls("release")
     machine.api("class_unregister", kind)
+    assert machine.calls("release") == before + 1, "its owner may go now"
     linux.free(interface)
     linux.free(kind)
