@@ -332,6 +332,9 @@ class VMkernel:
 
     def unload(self, name: str, *, forced: bool = False) -> list[Leak]:
         """Unload one module; what it left behind. Its devices are unbound. ``forced``: see Loader.unload."""
+        for adapter in self.adapters:
+            if adapter.verdict.module == name:
+                self._wake(adapter)
         leaks: list[Leak] = []
         with self.hotplug.changes:
             try:
@@ -350,6 +353,15 @@ class VMkernel:
                     n: u for n, u in self.uplinks.items() if any(a.uplink is u for a in self.adapters)
                 }
         return leaks
+
+    @staticmethod
+    def _wake(adapter: Adapter) -> None:
+        """A driver lets go of a device that is awake only."""
+        if adapter.uplink is not None and adapter.uplink.is_suspended:
+            try:
+                adapter.uplink.resume()
+            except VmkError as error:
+                log.error("%s: %s", adapter.function, error)
 
     def _let_go(self, device: PciDevice, name: str) -> list[Leak]:
         """What the driver that let go of a device left of it; it is taken back."""
@@ -372,6 +384,7 @@ class VMkernel:
         adapter = next((a for a in self.adapters if a.function.address == address), None)
         if adapter is None:
             raise UsageError(f"no device at {address}", remedy="adapters lists those that are there")
+        self._wake(adapter)
         slot = self.hotplug.slot_of(address)
         if slot is not None:
             self.hotplug.unplug(slot)

@@ -42,7 +42,7 @@ struct qtest_bus {
     uint64_t wait_ns;     /* what SO_RCVTIMEO is set to */
     uint64_t raised[LINES / 64];
     size_t start, end;    /* received and not yet used: in[start..end) */
-    int corked;
+    int corked, prompt;
     size_t collected;     /* bytes of out[] that are still to be sent */
     char out[COLLECTED_MOST];
     int cut;              /* the line in front was longer than `in`; its beginning has been dropped */
@@ -293,7 +293,7 @@ static uint64_t qtest_read(struct vmk_bus *bus, int space, uint64_t address, uns
     return value;
 }
 
-static void qtest_write(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t value)
+static void post(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t value)
 {
     struct qtest_bus *q = (struct qtest_bus *)bus;
     const char *command = command_of(write_commands, space, size);
@@ -314,6 +314,15 @@ static void qtest_write(struct vmk_bus *bus, int space, uint64_t address, unsign
         }
     }
     pthread_mutex_unlock(&q->lock);
+}
+
+static void qtest_flush(struct vmk_bus *bus);
+
+static void qtest_write(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t value)
+{
+    post(bus, space, address, size, value);
+    if (((struct qtest_bus *)bus)->prompt)
+        qtest_flush(bus);
 }
 
 static void qtest_flush(struct vmk_bus *bus)
@@ -382,6 +391,8 @@ int vmk_qtest_command(struct vmk_bus *bus, const char *line, char *out, unsigned
     pthread_mutex_unlock(&q->lock);
     return result;
 }
+
+void vmk_qtest_prompt(struct vmk_bus *bus) { ((struct qtest_bus *)bus)->prompt = 1; }
 
 struct vmk_bus *vmk_bus_qtest(int fd)
 {

@@ -77,6 +77,8 @@ struct vmk_bus *vmk_bus_qtest(int fd);
 /* Sends one line (no newline) and waits for its reply, IRQ lines aside, at most timeout_ns.
  * Copies the reply into out. Its length, -ENODEV, -ETIMEDOUT or -ENOSPC. */
 int vmk_qtest_command(struct vmk_bus *bus, const char *line, char *out, unsigned size, uint64_t timeout_ns);
+/* From now on no write to this bus stays posted: each waits until QEMU has done it. */
+void vmk_qtest_prompt(struct vmk_bus *bus);
 /* A bus that calls Python: vmk_python_bus_read/_write with this handle. */
 struct vmk_bus *vmk_bus_python(void *handle);
 

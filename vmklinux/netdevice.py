@@ -20,6 +20,7 @@ from vmkernel_core.errors import DeviceGone, NotSupported, UsageError
 from vmkernel_core.memory import load_bytes, store_bytes
 from vmkernel_core.net.settings import LinkSettings
 from vmkernel_core.net.uplink import Frame, LinkDown, Uplink, UplinkStats
+from vmklinux import power
 from vmklinux.api import linux_api
 from vmklinux.device import driver_name, list_add_tail, list_init
 from vmklinux.devres import Devres
@@ -220,6 +221,16 @@ class NetDevice:
                 self.obj.flags &= ~(IFF_UP | IFF_RUNNING)
             self._notify("NETDEV_DOWN")
 
+    def suspend(self) -> None:
+        """Put the device to sleep; its driver detaches the net_device."""
+        with self.linux.baton():
+            power.suspend(self.linux, self.obj.dev.parent)
+
+    def resume(self) -> None:
+        """Wake it up."""
+        with self.linux.baton():
+            power.resume(self.linux, self.obj.dev.parent)
+
     def _watch(self) -> None:
         """dev_watchdog: look again after the time that the driver allows a frame."""
         period = (self.obj.watchdog_timeo or WATCHDOG * self.linux.hz) * 1_000_000_000 // self.linux.hz
@@ -241,7 +252,8 @@ class NetDevice:
                     stopped = queue.state & self._state("__QUEUE_STATE_DRV_XOFF")
                     if not stopped or now - queue.trans_start <= most:
                         continue
-                    if self.link_up() and self._ops("ndo_tx_timeout"):
+                    present = self.has_state("__LINK_STATE_PRESENT")
+                    if present and self.link_up() and self._ops("ndo_tx_timeout"):
                         log.warning("%s: transmit queue %d timed out", self.linux_name, number)
                         queue.trans_start = now
                         self.linux.call(self._ops("ndo_tx_timeout"), self.obj, number, owner=self.owner)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
 from typing import TYPE_CHECKING
 
@@ -29,6 +30,8 @@ class Timers:
         self.linux = linux
         self.running: int = 0
         self._functions: dict[int, int] = {}  # of the timers that are set
+        self._settings = itertools.count()
+        self._latest: dict[int, int] = {}  # which setting of a timer counts
         self.done = WaitList()
 
     def set(self, timer: Obj, expires: int) -> bool:
@@ -39,7 +42,8 @@ class Timers:
         deadline = lib.vmk_now() + left * 1_000_000_000 // self.linux.hz
         address = int(timer)
         self._functions[address] = timer.function
-        return self.linux.idle.timers.set(("timer", address), deadline, lambda: self._fire(address))
+        setting = self._latest[address] = next(self._settings)
+        return self.linux.idle.timers.set(("timer", address), deadline, lambda: self._fire(address, setting))
 
     def cancel(self, timer: Obj) -> bool:
         """Whether it was pending."""
@@ -49,6 +53,7 @@ class Timers:
     def drop(self, address: int) -> bool:
         """Cancel by address only: the memory of the timer may be gone. Whether it was pending."""
         self._functions.pop(address, None)
+        self._latest.pop(address, None)
         return self.linux.idle.timers.cancel(("timer", address))
 
     def owned(self, low: int, high: int) -> list[int]:
@@ -62,10 +67,13 @@ class Timers:
         self.done.wait_until(lambda: self.running != address, "a timer's function", SYNC_LIMIT)
         return was_pending
 
-    def _fire(self, address: int) -> None:
+    def _fire(self, address: int, setting: int) -> None:
         timer = Obj(self.linux.types, "timer_list", address)
         lib.vmk_baton_take()
         try:
+            if self._latest.get(address) != setting:
+                return  # cancelled or moved while this world waited for the CPU
+            del self._latest[address]
             timer.entry.pprev = 0
             self._functions.pop(address, None)
             self.running = address

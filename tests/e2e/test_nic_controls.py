@@ -6,6 +6,7 @@ what the driver's source and QEMU's say the device is.
 
 from __future__ import annotations
 
+import errno
 from dataclasses import replace
 
 import pytest
@@ -13,9 +14,12 @@ import pytest
 from tests.e2e.cards import MAC, Card
 from tests.e2e.conftest import LIMIT, Peer
 from tests.e2e.packets import PEER, raw_address, sized
+from vmkernel_core.boot import VMkernel
+from vmkernel_core.bus import Space
 from vmkernel_core.errors import NotSupported, UsageError
-from vmkernel_core.net.settings import Channels, DriverInfo
+from vmkernel_core.net.settings import Channels, DriverInfo, Duplex
 from vmkernel_core.net.uplink import Uplink
+from vmkernel_core.pci import BarKind
 
 COPPER_100 = {"10baseT/Half", "10baseT/Full", "100baseT/Half", "100baseT/Full", "Autoneg", "TP"}
 
@@ -68,6 +72,60 @@ def test_what_a_driver_lacks(nic: Uplink, card: Card) -> None:
         _ = nic.channels
     with pytest.raises(NotSupported, match="set_channels"):
         nic.channels = Channels(1, 1, 0, 0, 1, 1, 0, 0)
+
+
+def bmcr(host: VMkernel) -> int:
+    """The PHY's control register (IEEE 802.3, 22.2.4.1), read from the card without its driver."""
+    (card,) = (adapter.function for adapter in host.adapters if adapter.uplink)
+    registers = next(bar.address for bar in card.bars if bar.kind is not BarKind.IO)
+    bus = host.platform.bus
+    # 8255x: MDI control register, opcode read, PHY 1, register 0 (Intel 8255x manual, 6.3.7).
+    bus.write(Space.MEMORY, registers + 0x10, 4, 2 << 26 | 1 << 21)
+    return bus.read(Space.MEMORY, registers + 0x10, 4) & 0xFFFF
+
+
+# QEMU's RTL8139 keeps speed and duplex read only, its PCnet has no MII.
+@only("i82557b")
+def test_forced_speed_reaches_the_phy(host: VMkernel, nic: Uplink) -> None:
+    autonegotiation, fast, full = 0x1000, 0x2000, 0x0100
+    before = nic.link
+    assert bmcr(host) & autonegotiation
+    try:
+        wanted: tuple[tuple[int, Duplex, int], ...] = (
+            (10, "half", 0), (100, "full", fast | full), (10, "full", full),
+        )  # fmt: skip
+        for speed, duplex, expected in wanted:
+            nic.link = replace(before, autonegotiation=False, speed=speed, duplex=duplex)
+            link = nic.link
+            assert (link.speed, link.duplex, link.autonegotiation) == (speed, duplex, False)
+            assert bmcr(host) & (autonegotiation | fast | full) == expected
+    finally:
+        nic.link = before
+    assert bmcr(host) & autonegotiation
+    nic.wait_link(timeout=LIMIT)
+
+
+@only("qemu")
+def test_a_mode_that_is_none(nic: Uplink) -> None:
+    with pytest.raises(UsageError, match="there is no 3baseT/Full"):
+        nic.link = replace(nic.link, advertised=frozenset({"3baseT/Full"}))
+
+
+@only("i82557b")
+def test_self_test_of_an_e100(nic: Uplink) -> None:
+    assert nic.self_test().passed
+    offline = nic.self_test(offline=True)
+    # QEMU's 8255x does not send to itself: after its loopback tests the driver gives EAGAIN.
+    assert [number for number in offline.results.values() if number] == [-errno.EAGAIN] * 2
+    assert (offline.passed, offline.offline) == (False, True)
+    nic.wait_link(timeout=LIMIT)
+
+
+@only("pcnet")
+def test_self_test_of_a_pcnet32(nic: Uplink) -> None:
+    offline = nic.self_test(offline=True)
+    assert (offline.passed, offline.offline, list(offline.results.values())) == (True, True, [0])
+    nic.wait_link(timeout=LIMIT)
 
 
 @only("qemu")

@@ -14,6 +14,8 @@ from tests.e2e.cards import E100, MAC, Card
 from tests.e2e.conftest import exchange
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.bus import Space
+from vmkernel_core.errors import VmkError
+from vmkernel_core.net.uplink import Suspended
 from vmklinux.errors import DriverRefused
 
 #: Words of microcode in a file for e100.ko, behind which come three bytes: where it shall put its settings.
@@ -102,4 +104,33 @@ def test_pcnet_in_32_bit_mode(boot: Callable[..., VMkernel], caplog: pytest.LogC
         assert "No access methods" in caplog.text
         host.bind(adapter)
         exchange(host)
+    assert host.leaks == []
+
+
+@only("82545em", "i82559c", "pcnet", "rtl8139")
+def test_a_closed_card_sleeps(boot: Callable[..., VMkernel]) -> None:
+    with boot() as host:
+        nic = host.uplinks["vmnic0"]
+        nic.suspend()
+        with pytest.raises(Suspended):
+            nic.open()
+        nic.resume()
+        exchange(host)
+    assert host.leaks == []
+
+
+@only("82545em", "i82559c", "pcnet", "rtl8139")
+def test_unloaded_in_its_sleep(boot: Callable[..., VMkernel], card: Card) -> None:
+    with boot() as host:
+        (adapter,) = (adapter for adapter in host.adapters if adapter.uplink)
+        nic = host.uplinks["vmnic0"]
+        nic.open()
+        nic.suspend()
+        assert host.unload(card.module) == []
+        with pytest.raises(VmkError, match="vmnic0 has gone"):
+            nic.resume()
+        host.bind(adapter)
+        exchange(host)
+        with host.uplinks["vmnic0"] as again:
+            again.suspend()
     assert host.leaks == []

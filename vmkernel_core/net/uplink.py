@@ -20,6 +20,10 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
+class Suspended(VmkError):
+    """The uplink was put to sleep: it carries nothing, and nothing of it can be set, until resume()."""
+
+
 class LinkDown(VmkError):
     """The uplink cannot carry frames now: it is not open, or its cable is out."""
 
@@ -45,7 +49,7 @@ class Frame:
     verified: bool = False
 
 
-EventKind: TypeAlias = Literal["link-up", "link-down", "removed", "stopped"]
+EventKind: TypeAlias = Literal["link-up", "link-down", "suspended", "resumed", "removed", "stopped"]
 Feature: TypeAlias = Literal[
     "scatter-gather",
     "tx-checksum",
@@ -104,6 +108,12 @@ class UplinkDriver(Protocol):
 
     def close(self) -> None:
         """Stop it; no DMA and no interrupt afterwards."""
+
+    def suspend(self) -> None:
+        """Put the device to sleep; NotSupported."""
+
+    def resume(self) -> None:
+        """Wake it up."""
 
     def transmit(self, frames: Sequence[bytes | Frame]) -> int:
         """Send frames; how many were taken. LinkDown."""
@@ -169,6 +179,7 @@ class Uplink(Controls):
         self.name = name
         self._driver = driver
         self._open = False
+        self._asleep = False
         self._dead: VmkError | None = None
         self._changed = threading.Condition()
         self._watchers: list[Callable[[UplinkEvent], None]] = []
@@ -196,22 +207,60 @@ class Uplink(Controls):
         return self._driver
 
     @property
+    def _awake(self) -> UplinkDriver:
+        driver = self._alive
+        if self._asleep:
+            raise Suspended(f"{self.name} is suspended", remedy="resume() wakes it up")
+        return driver
+
+    @property
     def _controls(self) -> ControlDriver:
-        return self._alive.controls
+        return self._awake.controls
 
     def open(self) -> None:
         """Start the device; the link comes up some time later (wait_link). Nothing when it is open."""
-        driver = self._alive
+        driver = self._awake
         if not self._open:
             driver.open()
             self._open = True
 
     def close(self) -> None:
-        """Stop the device: no DMA and no interrupt comes from it any more. Nothing when it is closed."""
+        """Stop the device: no DMA and no interrupt comes from it any more. Nothing when it is closed.
+
+        A suspended one is resumed first: its driver can stop it only then.
+        """
         driver = self._alive
         if self._open:
+            self.resume()
             self._open = False
             driver.close()
+
+    # ---- power ----
+
+    def suspend(self) -> None:
+        """Put the device to sleep (D3hot where it can): what is set stays set; frames that wait are kept or lost as
+        its driver has it. wake_on_lan tells what may wake the machine. Nothing when it sleeps.
+
+        Raises NotSupported, and DriverRefused when the driver does not let it: it is awake then.
+        """
+        driver = self._alive
+        if not self._asleep:
+            driver.suspend()
+            self._asleep = True
+            self.post("suspended")
+
+    def resume(self) -> None:
+        """Wake it up; the link comes back some time later (wait_link). Nothing when it is awake."""
+        driver = self._alive
+        if self._asleep:
+            driver.resume()
+            self._asleep = False
+            self.post("resumed")
+
+    @property
+    def is_suspended(self) -> bool:
+        """Whether it sleeps."""
+        return self._asleep and self._dead is None
 
     # ---- frames ----
 
@@ -221,7 +270,7 @@ class Uplink(Controls):
         Fewer than given means that it is full: offer the rest after ``wait(tx=True)``. Raises LinkDown.
         """
         try:
-            return self._alive.transmit(frames) if frames else 0
+            return self._awake.transmit(frames) if frames else 0
         except DeviceGone as error:  # the device went while the call was under way: _dead knows better why
             raise self._dead or error from None
 
@@ -240,17 +289,17 @@ class Uplink(Controls):
         """Fetch frames that have arrived, at most so many, without waiting."""
         if max_frames < 1:
             raise UsageError(f"receive() wants at least 1 frame, not {max_frames}")
-        return self._alive.receive(max_frames)
+        return self._awake.receive(max_frames)
 
     def receive_frames(self, max_frames: int = 64) -> list[Frame]:
         """Like receive(), but with what the device and GRO know of each frame."""
         if max_frames < 1:
             raise UsageError(f"receive_frames() wants at least 1 frame, not {max_frames}")
-        return self._alive.receive_frames(max_frames)
+        return self._awake.receive_frames(max_frames)
 
     def wait(self, *, rx: bool = False, tx: bool = False, timeout: float) -> bool:
         """Wait until a frame has arrived (rx) or there is room to send (tx); False when the time is up."""
-        ready = self._alive.wait(rx, tx, timeout)
+        ready = self._awake.wait(rx, tx, timeout)
         if self._dead is not None:
             raise self._dead
         return ready
@@ -287,7 +336,7 @@ class Uplink(Controls):
             raise UsageError(
                 f"{value!r} is not a unicast MAC address", remedy="write it as 52:54:00:12:34:56"
             )
-        self._alive.set_mac(raw)
+        self._awake.set_mac(raw)
 
     @property
     def mtu(self) -> int:
@@ -296,17 +345,17 @@ class Uplink(Controls):
 
     @mtu.setter
     def mtu(self, value: int) -> None:
-        self._alive.set_mtu(value)
+        self._awake.set_mtu(value)
 
     @property
     def link_up(self) -> bool:
         """Whether the driver sees a link."""
-        return self._alive.link_up()
+        return self._alive.link_up() and not self._asleep
 
     @property
     def speed(self) -> int:
         """Link speed in Mb/s; 0 when unknown."""
-        return self._alive.speed()
+        return 0 if self._asleep else self._alive.speed()
 
     @property
     def features(self) -> frozenset[Feature]:
@@ -315,15 +364,15 @@ class Uplink(Controls):
 
     def set_feature(self, feature: Feature, on: bool) -> None:
         """Switch an offload; UsageError when the device has it not or the driver keeps it as it is."""
-        self._alive.set_feature(feature, on)
+        self._awake.set_feature(feature, on)
 
     def set_promiscuous(self, on: bool) -> None:
         """Receive every frame on the wire, or only those meant for this address and its groups."""
-        self._alive.set_promiscuous(on)
+        self._awake.set_promiscuous(on)
 
     def set_multicast(self, groups: Sequence[str]) -> None:
         """The multicast groups to receive, as MAC addresses; those set before are left."""
-        self._alive.set_multicast([bytes.fromhex(group.replace(":", "")) for group in groups])
+        self._awake.set_multicast([bytes.fromhex(group.replace(":", "")) for group in groups])
 
     def set_vlans(self, ids: Sequence[int]) -> None:
         """The VLAN ids (0 to 4095) to receive, besides frames without a tag; an empty list: all of them.
@@ -332,7 +381,7 @@ class Uplink(Controls):
         """
         if wrong := [vid for vid in ids if not 0 <= vid <= 4095]:
             raise UsageError(f"no VLAN ids: {wrong}", remedy="use 0 to 4095")
-        self._alive.set_vlans(ids)
+        self._awake.set_vlans(ids)
 
     @property
     def stats(self) -> UplinkStats:
