@@ -420,7 +420,8 @@ bool vmk_deliver_lazily(void)
 {
     uint64_t now = vmk_now();
     if (!atomic_load(&attending) && now - last_delivery < LAZY_NS) {
-        atomic_store(&attended_until, now + ATTENDED_NS);
+        if (now >= atomic_exchange(&attended_until, now + ATTENDED_NS))
+            vmk_kick(); /* the idle loop may sleep until a bus has news, and these have been taken in: it shall look then */
         return false;
     }
     return vmk_deliver();

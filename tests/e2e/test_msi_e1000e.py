@@ -25,7 +25,7 @@ def test_e1000e_moves_frames_on_each_kind_of_interrupt(
 ) -> None:
     platform = QemuPlatform(["e1000e,netdev=wire0,addr=5"])
     settings = {"e1000e": [f"IntMode={mode}"]}
-    with VMkernel(platform, kernel=kernel.release, settings=settings, allow_unresolved=True) as host:
+    with VMkernel(platform, kernel=kernel.release, settings=settings) as host:
         assert [adapter.error for adapter in host.adapters if adapter.error] == []
         exchange(host)
         with host.uplinks["vmnic0"] as nic:
