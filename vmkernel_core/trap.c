@@ -30,6 +30,7 @@ struct window {
     uint64_t *read; /* a bit for each word of 4 bytes that was ever read */
     uint64_t dead_until; /* 0 while the device is there; then when its driver must have stopped asking it */
     uint64_t asked; /* accesses since */
+    bool commands; /* every write is waited for */
 };
 
 /* Order of gpr[] is the machine's own register number. */
@@ -112,7 +113,7 @@ uint64_t vmk_window_open(struct vmk_bus *bus, uint64_t address, uint64_t length)
             break;
         }
         virt = next + (address & 4095);
-        windows[i] = (struct window){virt, length, address, bus, read, 0, 0};
+        windows[i] = (struct window){.virt = virt, .length = length, .address = address, .bus = bus, .read = read};
         next += pages + 4096;
     }
     pthread_mutex_unlock(&windows_lock);
@@ -140,6 +141,13 @@ static struct window *window_at(uint64_t virt)
         if (virt >= windows[i].virt && virt < windows[i].virt + windows[i].length)
             return &windows[i];
     return NULL;
+}
+
+void vmk_window_commands(uint64_t virt)
+{
+    struct window *window = window_at(virt);
+    if (window)
+        window->commands = true;
 }
 
 void vmk_port_bus(struct vmk_bus *bus) { ports = bus; }
@@ -189,7 +197,7 @@ void vmk_io_write(uint64_t virt, unsigned size, uint64_t value)
         if (is_dead(window))
             return;
         vmk_bus_write(window->bus, VMK_SPACE_MEMORY, window->address + offset, size, value);
-        if (vmk_delivering && window->read[offset / 256] >> offset / 4 % 64 & 1)
+        if (window->commands || (vmk_delivering && window->read[offset / 256] >> offset / 4 % 64 & 1))
             vmk_bus_flush(window->bus);
     } else {
         memcpy((void *)virt, &value, size);

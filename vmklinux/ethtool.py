@@ -6,6 +6,7 @@ import errno
 import logging
 import os
 import time
+from collections import Counter
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +25,7 @@ from vmklinux.ethtool_settings import COALESCING, FORMS, MESSAGES, bits, names
 from vmklinux.kobject import Obj
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
 
     from vmkernel_core.net.controls import AnySetting
     from vmkernel_core.net.settings import Setting
@@ -174,7 +175,10 @@ class Ethtool:
             )
 
     def statistics(self) -> dict[str, int]:
-        """The driver's own statistics (``ethtool -S``), by name; none when it keeps none, or is suspended."""
+        """The driver's own statistics (``ethtool -S``), by name; none when it keeps none, or is suspended.
+
+        vmxnet3 gives the counters of each queue the same names: from the second on they end in `` [2]``, `` [3]`` ...
+        """
         present = self._device.has_state("__LINK_STATE_PRESENT")
         if not (present and self._lookup("get_sset_count") and self._lookup("get_ethtool_stats")):
             return {}
@@ -186,7 +190,7 @@ class Ethtool:
                 stats.n_stats = count
                 labels = self._labels(ETH_SS_STATS, count)
                 self._call_int(self._lookup("get_ethtool_stats"), stats, values)
-                return dict(zip(labels, _numbers(values, count), strict=True))
+                return dict(zip(_distinct(labels), _numbers(values, count), strict=True))
 
     def self_test(self, offline: bool) -> SelfTest:
         """ETHTOOL_TEST."""
@@ -293,3 +297,10 @@ def _words(setting: Setting) -> str:
     """``wake on lan`` of a WakeOnLan."""
     name = type(setting).__name__
     return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
+
+
+def _distinct(labels: Sequence[str]) -> Iterator[str]:
+    seen: Counter[str] = Counter()
+    for label in labels:
+        seen[label] += 1
+        yield label if seen[label] == 1 else f"{label} [{seen[label]}]"

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import ffi, lib
 from vmklinux.api import linux_api
 from vmklinux.devres import Devres
+from vmklinux.quirks import takes_commands
 
 if TYPE_CHECKING:
     from vmklinux.kobject import Obj
@@ -18,6 +19,7 @@ class Windows:
 
     def __init__(self, linux: Linux) -> None:
         """None is open, and nobody has said on which bus."""
+        self.linux = linux
         self.bus = ffi.NULL
         self.open: dict[int, int] = {}
 
@@ -26,6 +28,8 @@ class Windows:
         virt: int = lib.vmk_window_open(self.bus, address, length) if self.bus != ffi.NULL else 0
         if virt:
             self.open[virt] = lib.vmk_owner()
+            if takes_commands(self.linux, address):
+                lib.vmk_window_commands(virt)
         return virt
 
     def unmap(self, virt: int) -> None:

@@ -146,6 +146,7 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(page_pool, p, "page_pool.p")                                                                                  \
     F(page_pool, order, "page_pool.p.order")                                                                        \
     F(page_pool, slow, "?page_pool.slow")                                                                           \
+    F(page_pool, user_cnt, "page_pool.user_cnt")                                                                    \
     F(system_time_snapshot, cycles, "system_time_snapshot.cycles")                                                  \
     F(system_time_snapshot, real, "system_time_snapshot.real")                                                      \
     F(system_time_snapshot, raw, "system_time_snapshot.raw")                                                        \

@@ -23,12 +23,14 @@ static uint64_t page_pool_create(uint64_t parameters)
     } else {
         memcpy(INNER(pool, page_pool, p), (void *)parameters, SIZE(page_pool_params));
     }
+    FIELD(pool, page_pool, user_cnt, int32_t) = 1;
     return pool;
 }
 
+/* The driver holds a pool, and each receive queue that was told to XDP (xdp.py). */
 static void page_pool_destroy(uint64_t pool)
 {
-    if (pool && vmk_free(pool))
+    if (pool && !--FIELD(pool, page_pool, user_cnt, int32_t) && vmk_free(pool))
         vmk_stop(VMK_STOP_PANIC, SITE(), pool);
 }
 
@@ -92,7 +94,7 @@ bool linux_page_pool_keeps(uint64_t page)
 
 const struct linux_api page_pool_api[] = {
     API(page_pool_create, "done", "Makes a page pool.", NO_REUSE),
-    API(page_pool_destroy, "done", "Frees a page pool; pages that are out stay valid.", NO_REUSE),
+    API(page_pool_destroy, "done", "Frees a page pool with its last user; pages that are out stay valid.", NO_REUSE),
     API(page_pool_alloc_pages, "done", "Takes a page, mapped for DMA.", NO_REUSE),
     API(page_pool_alloc_frag, "done", "Takes a part of a page: each gets a page of its own.", NO_REUSE),
     API(page_pool_release_page, "done", "Makes a pool's page an ordinary one.", NULL),

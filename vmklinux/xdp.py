@@ -1,11 +1,86 @@
 """XDP and its sockets (Linux net/core/xdp.c, net/xdp): no program can be attached here, as nothing calls ndo_bpf.
 
-Drivers' registrations of their queues run from the image; they only fill in the driver's own structs.
+Drivers register their queues all the same. That only fills in the driver's own struct, which the image does, but where
+frames come from a page pool: the queue then holds the pool until it is gone, in a table of the image's that would
+outlive the driver. That part is here.
 """
 
 from __future__ import annotations
 
-from vmklinux.api import no_op
+import errno
+from typing import TYPE_CHECKING
+
+from vmklinux.api import linux_api, no_op
+from vmklinux.kobject import Obj
+
+if TYPE_CHECKING:
+    from vmklinux.linux import Linux
+
+_REGISTERED, _UNREGISTERED, _UNUSED = 1, 2, 3  # REG_STATE_* (include/net/xdp.h)
+
+
+class XdpPools:
+    """The page pools that queues hold, by the id in their xdp_mem_info."""
+
+    def __init__(self, linux: Linux) -> None:
+        """None yet."""
+        self.linux = linux
+        self.held: dict[int, int] = {}
+
+    def hold(self, pool: int) -> int:
+        """The id under which the pool is held from now on."""
+        Obj(self.linux.types, "page_pool", pool).user_cnt.refs.counter += 1
+        number = next(number for number in range(1, len(self.held) + 2) if number not in self.held)
+        self.held[number] = pool
+        return number
+
+    def drop(self, number: int) -> None:
+        """Let go of a pool."""
+        self.linux.call(self.linux.entry("page_pool_destroy"), self.held.pop(number))
+
+
+@linux_api()
+def xdp_reg_mem_model(linux: Linux, mem: Obj, type: int, allocator: int) -> int:
+    """Note where a queue's frames come from; a page pool is held."""
+    pooled = type == linux.types.enumerator("MEM_TYPE_PAGE_POOL")
+    if pooled and not allocator:
+        return -errno.EINVAL
+    mem.type = type
+    if pooled:
+        mem.id = linux.state(XdpPools).hold(allocator)
+    return 0
+
+
+@linux_api()
+def xdp_unreg_mem_model(linux: Linux, mem: Obj) -> None:
+    """Forget where a queue's frames come from."""
+    number, mem.id, mem.type = mem.id, 0, 0
+    if number:
+        linux.state(XdpPools).drop(number)
+
+
+@linux_api()
+def xdp_rxq_info_reg_mem_model(linux: Linux, xdp_rxq: Obj, type: int, allocator: int) -> int:
+    """Note where a registered queue's frames come from."""
+    if xdp_rxq.reg_state != _REGISTERED:
+        return -errno.EFAULT
+    return xdp_reg_mem_model(linux, xdp_rxq.mem, type, allocator)
+
+
+@linux_api()
+def xdp_rxq_info_unreg_mem_model(linux: Linux, xdp_rxq: Obj) -> None:
+    """Forget where a registered queue's frames come from."""
+    if xdp_rxq.reg_state == _REGISTERED:
+        xdp_unreg_mem_model(linux, xdp_rxq.mem)
+
+
+@linux_api()
+def xdp_rxq_info_unreg(linux: Linux, xdp_rxq: Obj) -> None:
+    """Take a queue back."""
+    if xdp_rxq.reg_state != _UNUSED:
+        xdp_rxq_info_unreg_mem_model(linux, xdp_rxq)
+        xdp_rxq.reg_state, xdp_rxq.dev = _UNREGISTERED, 0
+
 
 no_op(
     "xdp.py",

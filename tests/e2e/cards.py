@@ -59,6 +59,18 @@ CARDS = {
     **{name: Card(qemu(name), (0x8086, device), "e100", 100) for name, device in E100.items()},
     # A PCnet-PCI II has no MII: the driver does not know better than 10 Mb/s.
     "pcnet": Card(qemu("pcnet"), (0x1022, 0x2000), "pcnet32", 10, burst=20, live_mac=False, counters=None),
+    "e1000e": Card(
+        qemu("e1000e"), (0x8086, 0x10D3), "e1000e", 1000, most_mtu=9212, settings={"e1000e": ["IntMode=0"]}
+    ),
+    "e1000e-msix": Card(qemu("e1000e"), (0x8086, 0x10D3), "e1000e", 1000, most_mtu=9212),
+    "vmxnet3": Card(
+        qemu("vmxnet3"),
+        (0x15AD, 0x07B0),
+        "vmxnet3",
+        1000,
+        most_mtu=9000,
+        counters=("  ucast pkts tx", "  ucast pkts rx"),
+    ),
     "rtl8139": Card(
         qemu("rtl8139"),
         (0x10EC, 0x8139),

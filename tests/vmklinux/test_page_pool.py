@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from vmklinux.linux import Linux
 
 GFP_KERNEL = 0xCC0
+EFAULT, EINVAL = 14, 22
 
 
 def allocations() -> int:
@@ -46,6 +47,24 @@ def test_a_pools_pages_come_mapped_and_go(linux: Linux) -> None:
     give_back = next(linux.entry(name) for name in names if name in linux.symbols)
     linux.call(give_back, pool, page, 0, 0)
     linux.call(linux.entry("page_pool_destroy"), pool)
+    assert allocations() == before
+
+
+def test_a_queue_told_to_xdp_holds_its_pool(linux: Linux) -> None:
+    before = allocations()
+    pool, queue = make_pool(linux), linux.new("xdp_rxq_info")
+    register = linux.entry("xdp_rxq_info_reg_mem_model")
+    kind = linux.types.enumerator("MEM_TYPE_PAGE_POOL")
+    assert linux.call_int(register, queue, kind, pool) == -EFAULT, "the queue is not registered"
+    queue.reg_state = 1  # REG_STATE_REGISTERED
+    assert linux.call_int(register, queue, kind, 0) == -EINVAL
+    assert linux.call_int(register, queue, kind, pool) == 0
+    assert (queue.mem.type, queue.mem.id) == (kind, 1)
+    linux.call(linux.entry("page_pool_destroy"), pool)
+    assert allocations() == before + 1, "the pool"
+    linux.call(linux.entry("xdp_rxq_info_unreg"), queue)
+    assert (queue.mem.type, queue.mem.id) == (0, 0)
+    linux.free(queue)
     assert allocations() == before
 
 

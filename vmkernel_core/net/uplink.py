@@ -161,7 +161,7 @@ class UplinkDriver(Protocol):
         """Replace the groups."""
 
     def set_vlans(self, ids: Sequence[int]) -> None:
-        """Replace the VLAN ids that the device lets through; none: all."""
+        """Replace the VLAN ids that the device lets through; none: what the driver lets through without any."""
 
     def stats(self) -> UplinkStats:
         """The counters."""
@@ -375,8 +375,9 @@ class Uplink(Controls):
         self._awake.set_multicast([bytes.fromhex(group.replace(":", "")) for group in groups])
 
     def set_vlans(self, ids: Sequence[int]) -> None:
-        """The VLAN ids (0 to 4095) to receive, besides frames without a tag; an empty list: all of them.
+        """The VLAN ids (0 to 4095) to receive, besides frames without a tag; ``range(4096)``: all of them.
 
+        With an empty list, as at first, the driver decides: most let every tag through, vmxnet3 none.
         The device filters them and inserts the tag of a Frame's ``vlan``. UsageError when it cannot.
         """
         if wrong := [vid for vid in ids if not 0 <= vid <= 4095]:
