@@ -285,14 +285,14 @@ def irq_wake_thread(linux: Linux, irq: int, dev_id: int) -> None:
     lib.vmk_irq_thread_wake(irq, dev_id)
 
 
-# ---- affinity: there is one CPU, so it is remembered and changes nothing ----
+# ---- affinity: all handlers run on CPU 0 (cpu.py), so it is remembered and changes nothing ----
 
 
 def _mask(address: int) -> int:
     return load(address, 8) if address else 0
 
 
-@linux_api(note="There is one CPU: the hint can be read back, and that is all.")
+@linux_api(note="All handlers run on CPU 0: the hint can be read back, and that is all.")
 def __irq_apply_affinity_hint(linux: Linux, irq: int, m: Obj, setaffinity: bool) -> int:
     """Say where the line's handlers would run best."""
     linux.state(Interrupts).affinity(irq).hint = _mask(int(m))
@@ -301,8 +301,8 @@ def __irq_apply_affinity_hint(linux: Linux, irq: int, m: Obj, setaffinity: bool)
 
 @linux_api("irq_force_affinity")
 def irq_set_affinity(linux: Linux, irq: int, cpumask: Obj) -> int:
-    """Say on which CPUs the line's handlers shall run: -EINVAL unless the one that there is is among them."""
-    return 0 if _mask(int(cpumask)) & 1 else -errno.EINVAL
+    """Say on which CPUs the line's handlers shall run: -EINVAL unless one that there is is among them."""
+    return 0 if _mask(int(cpumask)) & load(linux.symbols["__cpu_online_mask"], 8) else -errno.EINVAL
 
 
 @linux_api(note="The affinity never changes, so that nobody is notified.")
@@ -324,7 +324,9 @@ def irq_get_irq_data(linux: Linux, irq: int) -> int:
     return int(linux.state(Interrupts).data(irq))
 
 
-@linux_api(partial="IRQ_NOAUTOEN is not obeyed; the flags of balancing mean nothing with one CPU.")
+@linux_api(
+    partial="IRQ_NOAUTOEN is not obeyed; the flags of balancing mean nothing where all handlers run on CPU 0."
+)
 def irq_modify_status(linux: Linux, irq: int, clr: int, set: int) -> None:
     """Change flags of a line."""
 

@@ -162,7 +162,7 @@ def kthread_create_worker(linux: Linux, flags: int, namefmt: int, arguments: VaL
     return int(worker)
 
 
-no_op("kthread.py", "There is one CPU, on which every thread runs.", "kthread_bind")
+no_op("kthread.py", "Every thread runs on CPU 0, the only one that runs code.", "kthread_bind")
 no_op(
     "kthread.py", "Worlds take turns; the host schedules their threads.", "set_user_nice",
     "sched_set_fifo", "sched_set_fifo_low", "sched_set_normal",

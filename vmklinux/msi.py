@@ -138,7 +138,7 @@ def pci_msix_can_alloc_dyn(linux: Linux, dev: Obj) -> bool:
     return bool(dev.msix_cap)
 
 
-@linux_api(note="The affinity asked for changes nothing: there is one CPU.")
+@linux_api(note="The affinity asked for changes nothing: all handlers run on CPU 0.")
 def pci_msix_alloc_irq_at(linux: Linux, dev: Obj, index: int, affdesc: int) -> int:
     """Add a vector of MSI-X at a table entry; a struct msi_map of entry, or negative error number, and line."""
     entry, line = linux.state(MessageVectors).add(

@@ -1,8 +1,8 @@
 """Read-copy-update (Linux kernel/rcu): when what readers may still look at can go.
 
-Readers count in their own task (``__rcu_read_lock`` runs from the image). There is one CPU, so whoever has it sees only
-readers that gave it away in the middle, which waiting in an emulated function can do: a grace period lasts until there
-are none. Callbacks run in the idle loop.
+Readers count in their own task (``__rcu_read_lock`` runs from the image). One CPU runs all code, so whoever has it
+sees only readers that gave it away in the middle, which waiting in an emulated function can do: a grace period lasts
+until there are none. Callbacks run in the idle loop.
 """
 
 from __future__ import annotations

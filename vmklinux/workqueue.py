@@ -244,7 +244,7 @@ class Workqueues:
 
 @linux_api()
 def queue_work_on(linux: Linux, cpu: int, wq: Obj, work: Obj) -> bool:
-    """Queue a work item; there is one CPU."""
+    """Queue a work item. Whichever CPU is named, it runs on CPU 0, the only one that runs code."""
     return linux.state(Workqueues).queue(int(wq), work)
 
 

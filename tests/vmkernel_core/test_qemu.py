@@ -26,7 +26,7 @@ from vmkernel_core.memory import MachineMemory
 from vmkernel_core.pci import COMMAND, PciFunction, scan
 from vmkernel_core.platform import qemu_process
 from vmkernel_core.platform.base import PciAddress
-from vmkernel_core.platform.qemu import QemuPlatform
+from vmkernel_core.platform.qemu import START_LIMIT, QemuPlatform
 from vmkernel_core.platform.qemu_process import QemuFailed, QemuMissing, UnknownDevice
 
 CTRL, STATUS, ICR, ICS, IMS, IMC, RCTL, TCTL = 0x0, 0x8, 0xC0, 0xC8, 0xD0, 0xD8, 0x100, 0x400
@@ -341,7 +341,7 @@ def test_qemu_dies_with_its_owner() -> None:
     program = """
 import os, signal, sys, threading
 from vmkernel_core.memory import MachineMemory
-from vmkernel_core.platform.qemu import QemuPlatform
+from vmkernel_core.platform.qemu import START_LIMIT, QemuPlatform
 platform = QemuPlatform(["e1000,netdev=a"])
 starter = threading.Thread(target=platform.start, args=(MachineMemory(64 << 20),))
 starter.start()
@@ -367,8 +367,10 @@ def test_errors_name_the_thing_and_the_remedy(memory: MachineMemory, tmp_path: P
         QemuPlatform([], binary="qemu-nowhere").start(memory)
     with pytest.raises(UnknownDevice, match=r"'no-such' is not a valid device model name.*-device help"):
         QemuPlatform(["no-such"]).start(memory)
+    began = time.monotonic()
     with pytest.raises(QemuFailed, match=r"ended with status 1: .*Property 'e1000.colour' not found"):
         QemuPlatform(["e1000,colour=red"]).start(memory)
+    assert time.monotonic() - began < START_LIMIT - 1, "its end is seen, not waited for"
     with pytest.raises(QemuFailed, match=r"no-such-option"):
         QemuPlatform([], arguments=["-no-such-option"]).start(memory)
     with pytest.raises(QemuFailed, match=r"cannot start QEMU: Argument list too long"):

@@ -3,6 +3,7 @@ them and add up what lies in their areas."""
 
 from __future__ import annotations
 
+import errno
 from typing import TYPE_CHECKING
 
 import pytest
@@ -72,6 +73,15 @@ def test_a_state_is_set_up_for_every_cpu_and_every_object(machine: Linux) -> Non
     assert load(int(count), 8) == CPUS
     machine.call(machine.entry("__cpuhp_remove_state"), number, 0)
     assert machine.state(HotplugStates).states == {}
+    machine.free(count)
+
+
+def test_a_call_on_any_of_them_is_made(machine: Linux) -> None:
+    count = machine.allocate(8)
+    single, function = machine.entry("smp_call_function_single"), code(b"\x48\xff\x07")  # incq (%rdi)
+    assert machine.call_int(single, CPUS - 1, function, count, 1) == 0
+    assert machine.call_int(single, CPUS, function, count, 1) == -errno.ENXIO
+    assert load(count, 8) == 1
     machine.free(count)
 
 

@@ -3,6 +3,7 @@ image, whose functions look at what vmklinux made."""
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
@@ -39,6 +40,10 @@ def test_a_call_on_another_cpu_is_made_here_and_now(linux: Linux) -> None:
     call.func, call.info = code(b"\x48\xff\x07"), counter  # incq (%rdi)
     assert linux.call(linux.entry("smp_call_function_single_async"), 0, call) == 0
     assert load(counter, 8) == 1
+    single = linux.entry("smp_call_function_single")
+    assert linux.call_int(single, 0, call.func, counter, 1) == 0
+    assert linux.call_int(single, 1, call.func, counter, 1) == -errno.ENXIO, "there is no such CPU"
+    assert load(counter, 8) == 2
     linux.free(call)
     linux.free(counter)
 

@@ -86,6 +86,26 @@ def nic_down(vmkernel: Caller, as_json: bool, name: str) -> None:
     show(vmkernel.call(nic_down, NicName(name)), as_json)
 
 
+@nic.command("suspend")
+@_named
+@asks()
+def nic_suspend(vmkernel: Caller, as_json: bool, name: str) -> None:
+    """Put an uplink to sleep; its wake-on-LAN setting tells what may wake the machine."""
+    from vmkernel_core.console.nic_operations import NicName, nic_suspend
+
+    show(vmkernel.call(nic_suspend, NicName(name)), as_json)
+
+
+@nic.command("resume")
+@_named
+@asks()
+def nic_resume(vmkernel: Caller, as_json: bool, name: str) -> None:
+    """Wake an uplink up; its link comes back some time later."""
+    from vmkernel_core.console.nic_operations import NicName, nic_resume
+
+    show(vmkernel.call(nic_resume, NicName(name)), as_json)
+
+
 @nic.command("set")
 @_named
 @click.option("--mtu", type=int, metavar="BYTES", help="The largest payload of a frame.")

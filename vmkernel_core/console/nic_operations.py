@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-State = Literal["ready", "removed", "stopped"]
+State = Literal["ready", "suspended", "removed", "stopped"]
 UpDown = Literal["up", "down"]
 
 
@@ -166,6 +166,22 @@ def nic_down(host: VMkernel, wanted: NicName) -> Nic:
     return _nic(host, uplink)
 
 
+@operation("network.nic.suspend", NicName, Nic)
+def nic_suspend(host: VMkernel, wanted: NicName) -> Nic:
+    """Put it to sleep; its wake-on-LAN setting tells what may wake the machine."""
+    uplink = find(host, wanted.name)
+    uplink.suspend()
+    return _nic(host, uplink)
+
+
+@operation("network.nic.resume", NicName, Nic)
+def nic_resume(host: VMkernel, wanted: NicName) -> Nic:
+    """Wake it up; the link comes back some time later."""
+    uplink = find(host, wanted.name)
+    uplink.resume()
+    return _nic(host, uplink)
+
+
 @operation("network.nic.set", NicSettings, NicDetails)
 def nic_set(host: VMkernel, wanted: NicSettings) -> NicDetails:
     """Change settings one after another; what was changed before one that fails stays so."""
@@ -204,7 +220,7 @@ def _nic(host: VMkernel, uplink: Uplink) -> Nic:
         name=uplink.name,
         pci_device=str(function.address) if function else None,
         driver=uplink.driver_name,
-        state="ready",
+        state="suspended" if uplink.is_suspended else "ready",
         admin_status="up" if uplink.is_open else "down",
         link_status="down",
         description=hcl.device_name(function.vendor, function.device) if function else None,

@@ -20,6 +20,8 @@ OPERATIONS: Final[dict[str, Operation[Any, Any]]] = {
         nic.nic_stats_get,
         nic.nic_up,
         nic.nic_down,
+        nic.nic_suspend,
+        nic.nic_resume,
         nic.nic_set,
         pci.pci_list,
         module.module_list,

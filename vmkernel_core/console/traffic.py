@@ -31,6 +31,9 @@ LIMIT = 5.0
 #: Frames under way to the peer: less than the 10,000 beyond which QEMU drops what a card sends.
 WINDOW = 4096
 _BATCH = 64
+#: Frames under way from the peer. Most network cards have rings of 32 descriptors and more; what arrives when a ring is
+#: full is lost with some of them.
+WINDOW_IN = 32
 
 
 class PeerProcess:
@@ -60,9 +63,11 @@ class PeerProcess:
         self._process.kill()
         self._process.communicate()
 
-    def begin(self, wire: socket.socket, card: bytes, frames: int) -> None:
-        """Give it its end of the wire, the MAC address at the other end, and how many frames go each way."""
-        order = json.dumps({"card": card.hex(), "frames": frames}).encode()
+    def begin(self, wire: socket.socket, card: bytes, frames: int, window: int) -> None:
+        """Give it its end of the wire, the MAC address at the other end, how many frames go each way, and how many of
+        those to the card may be under way.
+        """
+        order = json.dumps({"card": card.hex(), "frames": frames, "window": window}).encode()
         with self._alive():
             socket.send_fds(self._control, [order], [wire.fileno()])
 
@@ -128,12 +133,21 @@ class Traffic(msgspec.Struct, frozen=True):
     seconds: float
 
 
-def run(nic: Uplink, wire: socket.socket, peer: PeerProcess, frames: int, ctrl_c: Interruption) -> Traffic:
-    """Send ``frames`` frames each way over an uplink that has a link. TimedOut when nothing moves at all."""
+def run(
+    nic: Uplink,
+    wire: socket.socket,
+    peer: PeerProcess,
+    frames: int,
+    ctrl_c: Interruption,
+    window: int = WINDOW_IN,
+) -> Traffic:
+    """Send ``frames`` frames each way over an uplink that has a link, no more than ``window`` under way to it. TimedOut
+    when nothing moves at all.
+    """
     card = bytes.fromhex(nic.mac.replace(":", ""))
     out, into = patterns(card)
     checker = Checker(into, frames)
-    peer.begin(wire, card, frames)
+    peer.begin(wire, card, frames, window)
     meter = _Meter()
     with meter, Progress("frames out", frames) as progress:
         sent = 0
@@ -147,12 +161,16 @@ def run(nic: Uplink, wire: socket.socket, peer: PeerProcess, frames: int, ctrl_c
             progress.at(peer.verified)
     _wait_until_it_receives(nic, peer, ctrl_c)
     with meter, Progress("frames in", frames) as progress:
-        received = 0
+        received, deadline = 0, perf_counter() + LIMIT
         peer.tell(received=received)
-        while checker.verified < frames and ctrl_c.wait(partial(_arrived, nic), LIMIT):
+        while (
+            checker.verified < frames
+            and perf_counter() < deadline
+            and ctrl_c.wait(partial(_arrived, nic), LIMIT)
+        ):
             for frame in nic.receive(_BATCH):
                 if frame != PROBE:
-                    received += 1
+                    received, deadline = received + 1, perf_counter() + LIMIT
                     checker.take(frame)
             peer.tell(received=received)
             progress.at(checker.verified)

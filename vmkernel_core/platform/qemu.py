@@ -93,37 +93,37 @@ class QemuPlatform:
             raise
 
     def _launch(self, memory: MachineMemory) -> None:
-        with contextlib.ExitStack() as theirs:
-            doorbell = Doorbell()
-            theirs.callback(doorbell.close)
-            registers, registers_fd = _pair(theirs, socket.SOCK_STREAM)
-            self.bus = QtestBus(registers)
-            firmware = os.memfd_create("firmware", os.MFD_CLOEXEC)
-            theirs.callback(os.close, firmware)
-            os.write(firmware, FIRMWARE)
-            ram = f"memory-backend-file,id=ram,size={memory.size},share=on,mem-path={_path(memory.fd)}"
-            arguments = [
-                *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"),
-                *("-machine", "q35,accel=tcg,memory-backend=ram,hpet=off,i8042=off,vmport=off"),
-                *("-machine", "pit=off,sata=off,smbus=off,usb=off"),
-                *("-object", ram, "-m", f"{memory.size >> 20}M", "-bios", _path(firmware)),
-                *("-chardev", f"socket,id=qtest,fd={registers_fd}"),
-                *("-object", "qtest,id=server,chardev=qtest,log=none"),
-                # Nobody runs an option ROM here, and its file is in a package of its own.
-                *("-global", "driver=pci-device,property=romfile,value="),
-                # Slots are hot-plugged the way of PCI Express; by default q35 would do it through ACPI methods.
-                *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
-                *doorbell.arguments,
-            ]
-            descriptors = [memory.fd, firmware, registers_fd, doorbell.descriptor]
-            for name in _wire_names(self._devices, self._arguments):
-                ours, wire_fd = _pair(theirs, socket.SOCK_DGRAM)  # ours is closed by stop()
-                self.wires.append(Wire(name, ours))
-                descriptors.append(wire_fd)
-                arguments += ["-netdev", f"dgram,id={name},local.type=fd,local.str={wire_fd}"]
-            for device in self._devices:
-                arguments += ["-device", device]
-            self._process = QemuProcess(self._binary, [*arguments, *self._arguments], descriptors)
+        with contextlib.closing(Doorbell()) as doorbell:
+            # QEMU's ends are closed here once it has them: only then is it seen when it ends at once.
+            with contextlib.ExitStack() as theirs:
+                registers, registers_fd = _pair(theirs, socket.SOCK_STREAM)
+                self.bus = QtestBus(registers)
+                firmware = os.memfd_create("firmware", os.MFD_CLOEXEC)
+                theirs.callback(os.close, firmware)
+                os.write(firmware, FIRMWARE)
+                ram = f"memory-backend-file,id=ram,size={memory.size},share=on,mem-path={_path(memory.fd)}"
+                arguments = [
+                    *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"),
+                    *("-machine", "q35,accel=tcg,memory-backend=ram,hpet=off,i8042=off,vmport=off"),
+                    *("-machine", "pit=off,sata=off,smbus=off,usb=off"),
+                    *("-object", ram, "-m", f"{memory.size >> 20}M", "-bios", _path(firmware)),
+                    *("-chardev", f"socket,id=qtest,fd={registers_fd}"),
+                    *("-object", "qtest,id=server,chardev=qtest,log=none"),
+                    # Nobody runs an option ROM here, and its file is in a package of its own.
+                    *("-global", "driver=pci-device,property=romfile,value="),
+                    # Slots are hot-plugged the way of PCI Express; by default q35 would do it through ACPI methods.
+                    *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
+                    *doorbell.arguments,
+                ]
+                descriptors = [memory.fd, firmware, registers_fd, doorbell.descriptor]
+                for name in _wire_names(self._devices, self._arguments):
+                    ours, wire_fd = _pair(theirs, socket.SOCK_DGRAM)  # ours is closed by stop()
+                    self.wires.append(Wire(name, ours))
+                    descriptors.append(wire_fd)
+                    arguments += ["-netdev", f"dgram,id={name},local.type=fd,local.str={wire_fd}"]
+                for device in self._devices:
+                    arguments += ["-device", device]
+                self._process = QemuProcess(self._binary, [*arguments, *self._arguments], descriptors)
             try:
                 self.bus.command("irq_intercept_in ioapic", START_LIMIT)
                 self.bus.write(Space.IO, _CONFIG_ADDRESS, 4, 1 << 31 | _PCIEXBAR)

@@ -66,6 +66,24 @@ def test_nic_down_and_up(running: Running) -> None:
     assert running.json("network", "nic", "list")[0]["link_status"] == "up"
 
 
+def test_nic_suspend_and_resume(running: Running) -> None:
+    asleep = running.json("network", "nic", "suspend", "-n", "vmnic0")
+    assert (asleep["state"], asleep["admin_status"], asleep["link_status"]) == ("suspended", "up", "down")
+    assert (asleep["speed"], asleep["mac"]) == (None, "52:54:00:12:34:56")
+    running.expect("vmk: vmnic0: suspended")
+    assert "suspended" in running.table("network", "nic", "suspend", "-n", "vmnic0")  # nothing happens
+    assert running.json("network", "nic", "get", "-n", "vmnic0")["state"] == "suspended"
+    refused = running.vmk("network", "nic", "set", "-n", "vmnic0", "--mtu", "1400")
+    assert refused.returncode != 0
+    assert "vmnic0 is suspended" in said(refused)
+    awake = running.json("network", "nic", "resume", "-n", "vmnic0")
+    assert (awake["state"], awake["error"]) == ("ready", None)
+    running.expect("vmk: vmnic0: resumed")
+    running.expect("vmk: vmnic0: link-up")
+    assert "ready" in running.table("network", "nic", "resume", "-n", "vmnic0")
+    assert running.json("network", "nic", "list")[0]["link_status"] == "up"
+
+
 def test_nic_set(running: Running) -> None:
     nic = running.json("network", "nic", "set", "-n", "vmnic0", "--mtu", "9000", "--mac", "52:54:00:00:00:01")
     assert (nic["mtu"], nic["mac"]) == (9000, "52:54:00:00:00:01")

@@ -1,6 +1,6 @@
 """``vmk demo``, the real command, on both platforms and both kernels.
 
-Independent side: Debian's e1000.ko, QEMU's devices, and the peer, a process that knows nothing of drivers.
+Independent side: Debian's drivers, QEMU's devices, and the peer, a process that knows nothing of drivers.
 """
 
 from __future__ import annotations
@@ -31,18 +31,45 @@ PARTS = {
     "seconds": {"image", "load", "probe", "traffic"},
 }
 
-#: QEMU's network devices besides its e1000, and what the HCL says of each: driver of ESX 3, rung, Linux module.
+#: QEMU's network devices, one for each driver, and what the HCL says of each: driver of ESX 3, rung, Linux module.
+E1000 = ("net/e1000", "vendor:device", "e1000")
+E100 = ("net/e100", "vendor:device", "e100")
+VIRTIO = (None, "compatible", "virtio_pci")
 CARDS = {
-    "e1000-82544gc": ("net/e1000", "vendor:device", "e1000"),
-    "e1000-82545em": ("net/e1000", "vendor:device", "e1000"),
+    "e1000-82545em": E1000,
+    "e1000e": (None, "compatible", "e1000e"),
+    "i82557b": E100,
+    "ne2k_pci": (None, "compatible", "ne2k-pci"),
+    "pcnet": ("net/pcnet32", "vendor:device", "pcnet32"),
     "rtl8139": (None, "compatible", "8139cp"),
+    "tulip": (None, "compatible", "tulip"),
+    "virtio-net-pci": VIRTIO,
+    "vmxnet3": (None, "compatible", "vmxnet3"),
 }
+#: Others of the same drivers.
+VARIANTS = {
+    "e1000-82544gc": E1000,
+    "virtio-net-pci-non-transitional": VIRTIO,
+    "virtio-net-pci-transitional": VIRTIO,
+    **dict.fromkeys(
+        (
+            "i82550", "i82557a", "i82557c", "i82558a", "i82558b", "i82559a", "i82559b", "i82559c", "i82559er",
+            "i82562", "i82801",
+        ),
+        E100,
+    ),
+}  # fmt: skip
+Says = tuple[str | None, str, str]
 
 
 def _ended_well(run: subprocess.CompletedProcess[str]) -> None:
-    """Done, with nothing said but how far it is: a run that takes long, on a busy machine, tells that."""
+    """Done, with nothing said but how far it is: a run that takes long, on a busy machine, tells that.
+
+    e100.ko asks for microcode for some cards, and does without.
+    """
     assert run.returncode == 0
-    assert [line for line in run.stderr.splitlines() if not line.startswith("frames ")] == []
+    usual = ("frames ", "firmware e100/")
+    assert [line for line in run.stderr.splitlines() if not any(text in line for text in usual)] == []
 
 
 def _demo(*arguments: str) -> dict[str, Any]:
@@ -73,15 +100,34 @@ def test_frames_cross_both_ways(platform: str, kernel: Kernel) -> None:
     assert all(seconds > 0 for seconds in result["seconds"].values())
 
 
-@pytest.mark.parametrize("device", CARDS)
-def test_any_card_for_which_the_kernel_has_a_module(device: str, kernel: Kernel) -> None:
-    driver, rung, module = CARDS[device]
-    result = _demo("--device", device, "--kernel", kernel.release, "--frames", "200")
+def _is_driven(device: str, says: Says, kernel: Kernel) -> None:
+    driver, rung, module = says
+    result = _demo("--device", device, "--kernel", kernel.release, "--frames", "100")
     assert set(result) == KEYS
     assert result["hcl"] == {"driver": driver, "rung": rung, "module": module}
     assert (result["device"], result["module_path"]) == (device, str(kernel.file_of(module)))
-    assert result["tx"]["verified"] == result["rx"]["verified"] == 200
+    assert result["tx"]["verified"] == result["rx"]["verified"] == 100
     assert result["leaks"] == 0
+
+
+@pytest.mark.parametrize(("device", "says"), CARDS.items())
+def test_any_card_for_which_the_kernel_has_a_driver(device: str, says: Says, kernel: Kernel) -> None:
+    _is_driven(device, says, kernel)
+
+
+@pytest.mark.parametrize(("device", "says"), VARIANTS.items())
+def test_variants_of_a_card(device: str, says: Says, kernel61: Kernel) -> None:
+    _is_driven(device, says, kernel61)
+
+
+def test_frames_that_qemu_damages_are_not_verified(kernel61: Kernel) -> None:
+    """QEMU's 82558 and later put more behind some frames; all arrive, and the demo does not call them right."""
+    run = vmk("demo", "--json", "--device", "i82559c", "--frames", "200")
+    assert run.returncode == 1
+    result = json.loads(run.stdout)
+    assert 190 <= result["tx"]["verified"] < 200 == result["rx"]["verified"]
+    assert f"{200 - result['tx']['verified']} of 200 frames out were not verified" in run.stderr
+    assert "QEMU's 82558 and later" in run.stderr.splitlines()[-1]
 
 
 def test_more_frames_than_are_ever_under_way(kernel61: Kernel) -> None:
@@ -119,6 +165,7 @@ def test_another_module_is_unsupported(kernel61: Kernel) -> None:
         (["--device", "nosuch"], 3, ["'nosuch' is not a valid device model name", "-device help"]),
         (["--device", "nvme"], 4, ["'nvme.netdev' not found"]),
         (["--device", "cirrus-vga"], 4, ["'cirrus-vga.netdev' not found"]),
+        (["--device", "i82551"], 7, ["e100 refused to open", "e100/d102e_ucode.bin", "VMK_FIRMWARE"]),
         (["--device", "rocker"], 4, ["'rocker.netdev' not found"]),
         (["--device", "pvrdma"], 4, ["-device pvrdma"]),
         (

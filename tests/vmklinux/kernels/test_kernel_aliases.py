@@ -167,7 +167,7 @@ def test_a_cache_that_cannot_be_written(small: Kernel, tmp_path: Path) -> None:
 
 
 def test_a_look_up_is_quick(kernel: Kernel) -> None:
-    """One for each device of a machine; the limit leaves room for a busy machine, the usual time is 20 us."""
+    """One for each device of a machine; the limit leaves room for a busy machine; usual is about 0.1 ms."""
     kernel.claimants(RTL8139)
     count = 500
     began = time.process_time()
