@@ -128,7 +128,7 @@ class PythonBus(Bus):
         raise NotImplementedError
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator]
+@ffi.def_extern()  # type: ignore[untyped-decorator]  # cffi has no types for its decorators
 def vmk_python_bus_read(handle: Any, space: int, address: int, size: int) -> int:
     """The C core's call into a model; core.h describes it."""
     ones = (1 << size * 8) - 1
@@ -140,7 +140,7 @@ def vmk_python_bus_read(handle: Any, space: int, address: int, size: int) -> int
         return ones
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator]
+@ffi.def_extern()  # type: ignore[untyped-decorator]  # cffi has no types for its decorators
 def vmk_python_bus_write(handle: Any, space: int, address: int, size: int, value: int) -> None:
     """The C core's call into a model; core.h describes it."""
     try:

@@ -346,7 +346,7 @@ class Hotplug:
                 self._drop(function.address)
 
 
-@ffi.def_extern()  # type: ignore[untyped-decorator]
+@ffi.def_extern()  # type: ignore[untyped-decorator]  # cffi has no types for its decorators
 def vmk_python_irq(line: int, cookie: Any) -> int:
     """The C core's call of a handler written in Python; core_build.py declares it."""
     try:

@@ -64,12 +64,6 @@ class MachineMemory:
         """Close it."""
         self.close()
 
-    def dma_address(self, address: int) -> int:
-        """The DMA address of a virtual address in machine memory; ValueError outside it."""
-        if not self.base <= address < self.base + self.size:
-            raise ValueError(f"{address:#x} is not in machine memory")
-        return address - self.base
-
 
 _POINTERS = {size: ffi.typeof(f"uint{size * 8}_t *") for size in (1, 2, 4, 8)}
 

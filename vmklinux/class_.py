@@ -22,8 +22,6 @@ from vmklinux.kobject import Obj
 if TYPE_CHECKING:
     from vmklinux.linux import Linux, VaList
 
-_ERR_PTR = 1 << 64
-
 
 @dataclass
 class Classes:
@@ -145,7 +143,7 @@ def _create_device(linux: Linux, kind: Obj, parent: Obj, devt: int, drvdata: int
     setattr(device, "class", kind)
     set_name(linux, device, name)
     error = device_register(linux, device)
-    return _ERR_PTR + error if error else int(device)
+    return error or int(device)
 
 
 @linux_api()

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import lib
 from vmklinux.api import linux_api, no_op
 from vmklinux.bus import Buses
-from vmklinux.dd import attach, device_name, release
+from vmklinux.dd import Binder, attach, device_name, release
 from vmklinux.devres import Devres
 from vmklinux.kobject import Obj, addressof
+from vmklinux.list import list_init
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -24,28 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-_NUMA_NO_NODE = -1  # include/linux/numa.h
-
-
-def list_init(linux: Linux, address: int) -> None:
-    """INIT_LIST_HEAD: an empty list refers to itself."""
-    head = Obj(linux.types, "list_head", address)
-    head.next = head.prev = address
-
-
-def list_add_tail(linux: Linux, entry: int, head: int) -> None:
-    """Put an entry at the end of a list."""
-    new, first = Obj(linux.types, "list_head", entry), Obj(linux.types, "list_head", head)
-    new.prev, new.next = first.prev, head
-    Obj(linux.types, "list_head", first.prev).next = entry
-    first.prev = entry
-
-
-def list_del(linux: Linux, address: int) -> None:
-    """list_del_init: the entry leaves its list and becomes an empty one."""
-    entry = Obj(linux.types, "list_head", address)
-    entry.prev.next, entry.next.prev = entry.next, entry.prev
-    list_init(linux, address)
+NUMA_NO_NODE = -1  # include/linux/numa.h
 
 
 def driver_name(linux: Linux, device: Obj) -> str:
@@ -117,6 +97,7 @@ class Devices:
     def forget(self, device: Obj) -> None:
         """Nobody finds the device any more."""
         self.added.remove(device)
+        self.linux.state(Binder).drop(device)
         bus = self.linux.state(Buses).of(device)
         if bus is not None and device in bus.devices:
             bus.devices.remove(device)
@@ -157,7 +138,7 @@ def device_initialize(linux: Linux, dev: Obj) -> None:
         "mutex.wait_list",
     ):  # fmt: skip
         list_init(linux, addressof(dev, path))
-    dev.numa_node = _NUMA_NO_NODE
+    dev.numa_node = NUMA_NO_NODE
 
 
 @linux_api()

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 
 #: Ends a resource: a function of kernel code (called with the device and the data), or one of ours.
 Release: TypeAlias = int | Callable[[], object]
-_ERR_PTR = 1 << 64
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,6 @@
 """Message-signalled interrupts in the hardware: a device's vectors, in its MSI or MSI-X capability.
 
-Registers are named as in Linux's uapi/linux/pci_regs.h; PCI Local Bus Specification 3.0, section 6.8, says what they do.
+PCI Local Bus Specification 3.0, section 6.8, says what the registers do.
 msi.py has the functions that drivers call.
 """
 
@@ -13,20 +13,31 @@ from typing import TYPE_CHECKING, TypeAlias
 from vmkernel_core.bus import Space
 from vmklinux.devres import Devres
 from vmklinux.irq import Interrupts
-from vmklinux.pci import PCI_COMMAND_INTX_DISABLE
+from vmklinux.pci_regs import (
+    PCI_COMMAND_INTX_DISABLE,
+    PCI_MSI_ADDRESS_HI,
+    PCI_MSI_ADDRESS_LO,
+    PCI_MSI_FLAGS,
+    PCI_MSI_FLAGS_64BIT,
+    PCI_MSI_FLAGS_ENABLE,
+    PCI_MSI_FLAGS_MASKBIT,
+    PCI_MSI_FLAGS_QMASK,
+    PCI_MSI_FLAGS_QSIZE,
+    PCI_MSIX_ENTRY_CTRL_MASKBIT,
+    PCI_MSIX_ENTRY_SIZE,
+    PCI_MSIX_ENTRY_VECTOR_CTRL,
+    PCI_MSIX_FLAGS,
+    PCI_MSIX_FLAGS_ENABLE,
+    PCI_MSIX_FLAGS_MASKALL,
+    PCI_MSIX_FLAGS_QSIZE,
+    PCI_MSIX_TABLE,
+    PCI_MSIX_TABLE_BIR,
+)
 
 if TYPE_CHECKING:
     from vmkernel_core.platform.messages import MessageInterrupts
     from vmklinux.linux import Linux
     from vmklinux.pci import PciDevice
-
-PCI_MSI_FLAGS, PCI_MSI_ADDRESS_LO, PCI_MSI_ADDRESS_HI = 2, 4, 8
-PCI_MSI_FLAGS_ENABLE, PCI_MSI_FLAGS_QMASK, PCI_MSI_FLAGS_QSIZE = 0x01, 0x0E, 0x70
-PCI_MSI_FLAGS_64BIT, PCI_MSI_FLAGS_MASKBIT = 0x80, 0x100
-PCI_MSIX_FLAGS, PCI_MSIX_TABLE = 2, 4
-PCI_MSIX_FLAGS_QSIZE, PCI_MSIX_FLAGS_MASKALL, PCI_MSIX_FLAGS_ENABLE = 0x7FF, 0x4000, 0x8000
-PCI_MSIX_TABLE_BIR = 7
-PCI_MSIX_ENTRY_SIZE, PCI_MSIX_ENTRY_VECTOR_CTRL, PCI_MSIX_ENTRY_CTRL_MASKBIT = 16, 12, 1
 
 
 class Msi:

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import lib
 from vmkernel_core.memory import store_bytes
 from vmklinux.api import linux_api
-from vmklinux.device import list_add_tail, list_init
 from vmklinux.devres import Devres
 from vmklinux.kobject import Obj, addressof
+from vmklinux.list import list_add_tail, list_init
 from vmklinux.netdevice import NetDevices
 
 if TYPE_CHECKING:

@@ -22,12 +22,13 @@ from vmkernel_core.net.settings import LinkSettings
 from vmkernel_core.net.uplink import Frame, LinkDown, Uplink, UplinkStats
 from vmklinux import power
 from vmklinux.api import linux_api
-from vmklinux.device import driver_name, list_add_tail, list_init
+from vmklinux.device import driver_name
 from vmklinux.devres import Devres
 from vmklinux.errors import DriverRefused, DriverStopped
 from vmklinux.ethtool import Ethtool
 from vmklinux.firmware import MissingFirmware
 from vmklinux.kobject import Obj, addressof
+from vmklinux.list import list_add_tail, list_init
 from vmklinux.rtnl import Rtnl
 
 if TYPE_CHECKING:

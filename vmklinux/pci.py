@@ -13,10 +13,19 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import lib
 from vmkernel_core.pci import BarKind
 from vmklinux.api import linux_api
-from vmklinux.device import ancestors, list_del
+from vmklinux.device import ancestors
 from vmklinux.devres import Devres
 from vmklinux.kobject import Obj, addressof
+from vmklinux.list import list_del
 from vmklinux.pci_probe import Buses, setup_device
+from vmklinux.pci_regs import (
+    PCI_COMMAND,
+    PCI_COMMAND_INTX_DISABLE,
+    PCI_COMMAND_INVALIDATE,
+    PCI_COMMAND_IO,
+    PCI_COMMAND_MASTER,
+    PCI_COMMAND_MEMORY,
+)
 from vmklinux.resource import Resources
 from vmklinux.wakeup import Wakeups
 
@@ -27,11 +36,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# include/uapi/linux/pci_regs.h
-PCI_COMMAND = 4
-PCI_COMMAND_IO, PCI_COMMAND_MEMORY, PCI_COMMAND_MASTER, PCI_COMMAND_INVALIDATE = 1, 2, 4, 16
-PCI_COMMAND_INTX_DISABLE = 0x400
-PCI_D0 = 0
+# include/linux/pci.h, mod_devicetable.h
+PCI_D0, PCI_D3HOT = 0, 3
 PCI_ANY_ID = 0xFFFF_FFFF
 #: Seconds that a driver gets to notice that its device has gone, before it is stopped when it still asks it.
 DEAD_LIMIT = 20.0

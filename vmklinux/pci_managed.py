@@ -12,8 +12,6 @@ from vmklinux.api import linux_api
 from vmklinux.devres import Devres
 from vmklinux.ioremap import Windows
 from vmklinux.pci import (
-    PCI_COMMAND,
-    PCI_COMMAND_INTX_DISABLE,
     pci_clear_mwi,
     pci_device,
     pci_disable_device,
@@ -22,6 +20,7 @@ from vmklinux.pci import (
     pci_set_mwi,
 )
 from vmklinux.pci_regions import ALL_BARS, pci_release_selected_regions, pci_request_selected_regions
+from vmklinux.pci_regs import PCI_COMMAND, PCI_COMMAND_INTX_DISABLE
 
 if TYPE_CHECKING:
     from vmklinux.kobject import Obj

@@ -5,9 +5,35 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmkernel_core.pci import BarKind
-from vmklinux.device import list_add_tail, list_init
+from vmklinux.device import NUMA_NO_NODE
 from vmklinux.kobject import Obj, addressof, cast
+from vmklinux.list import list_add_tail, list_init
 from vmklinux.pci_access import ConfigSpace
+from vmklinux.pci_regs import (
+    PCI_CAP_ID_EXP,
+    PCI_CAP_ID_MSI,
+    PCI_CAP_ID_MSIX,
+    PCI_CAP_ID_PM,
+    PCI_CAP_ID_VPD,
+    PCI_EXP_DEVCAP,
+    PCI_EXP_FLAGS,
+    PCI_EXP_FLAGS_VERS,
+    PCI_EXP_LNKCAP,
+    PCI_EXP_LNKCAP2,
+    PCI_EXP_LNKCAP_DLLLARC,
+    PCI_EXP_LNKCAP_SLS,
+    PCI_EXT_CAP_ID_ERR,
+    PCI_HEADER_TYPE_BRIDGE,
+    PCI_PM_CAP_D1,
+    PCI_PM_CAP_D2,
+    PCI_PM_CAP_PME_SHIFT,
+    PCI_PM_CTRL,
+    PCI_PM_CTRL_STATE_MASK,
+    PCI_PM_PMC,
+    PCI_ROM_ADDRESS,
+    PCI_ROM_ADDRESS1,
+)
+from vmklinux.resource import IORESOURCE_IO, IORESOURCE_MEM
 
 if TYPE_CHECKING:
     from vmkernel_core.pci import Bar, Bridge, PciFunction
@@ -15,29 +41,10 @@ if TYPE_CHECKING:
     from vmklinux.linux import Linux
 
 # include/linux/ioport.h; the low four bits of a resource's flags are those of the BAR.
-IORESOURCE_IO, IORESOURCE_MEM, IORESOURCE_PREFETCH, IORESOURCE_MEM_64 = 0x100, 0x200, 0x2000, 0x100000
-IORESOURCE_READONLY, IORESOURCE_SIZEALIGN = 0x4000, 0x40000
+IORESOURCE_PREFETCH, IORESOURCE_SIZEALIGN, IORESOURCE_MEM_64 = 0x2000, 0x40000, 0x100000
 BAR_IO, BAR_MEM_64, BAR_PREFETCH = 1, 4, 8
-# include/uapi/linux/pci_regs.h
-PCI_CAP_ID_PM, PCI_CAP_ID_VPD, PCI_CAP_ID_MSI, PCI_CAP_ID_PCIX, PCI_CAP_ID_EXP, PCI_CAP_ID_MSIX = (
-    1,
-    3,
-    5,
-    7,
-    16,
-    17,
-)
-PCI_EXT_CAP_ID_ERR = 1
-PCI_PM_PMC, PCI_PM_CTRL = 2, 4
-PCI_PM_CAP_D1, PCI_PM_CAP_D2, PCI_PM_CAP_PME_SHIFT = 0x200, 0x400, 11
-PCI_PM_CTRL_STATE_MASK = 3
-PCI_EXP_FLAGS, PCI_EXP_DEVCAP, PCI_EXP_LNKCAP, PCI_EXP_LNKCAP2 = 2, 4, 12, 0x2C
-PCI_EXP_FLAGS_VERS, PCI_EXP_LNKCAP_SLS, PCI_EXP_LNKCAP_DLLLARC = 0xF, 0xF, 0x100000
-PCI_ROM_ADDRESS, PCI_ROM_ADDRESS1 = 0x30, 0x38
-HEADER_BRIDGE = 1
 #: Milliseconds that a device gets from D3hot and from D3cold to D0 (PCI PM 1.2, 5.6.1; Linux's pci_pm_init).
 D3HOT_DELAY, D3COLD_DELAY = 10, 100
-NUMA_NO_NODE = -1
 #: What a device that knows nothing else may be told of a segment: 64 KiB (pci_device_add).
 SEGMENT, SEGMENT_BOUNDARY = 1 << 16, 0xFFFF_FFFF
 
@@ -112,12 +119,9 @@ def setup_device(linux: Linux, function: PciFunction, platform: Platform, name: 
     obj.vendor, obj.device = function.vendor, function.device
     obj.subsystem_vendor, obj.subsystem_device = function.subsystem_vendor, function.subsystem_device
     setattr(obj, "class", function.class_code)
-    obj.revision, obj.hdr_type, obj.multifunction = (
-        function.revision,
-        function.header_type,
-        function.multifunction,
-    )
-    obj.rom_base_reg = PCI_ROM_ADDRESS1 if function.header_type == HEADER_BRIDGE else PCI_ROM_ADDRESS
+    obj.revision, obj.hdr_type = function.revision, function.header_type
+    obj.multifunction = function.multifunction
+    obj.rom_base_reg = PCI_ROM_ADDRESS1 if function.header_type == PCI_HEADER_TYPE_BRIDGE else PCI_ROM_ADDRESS
     obj.pin = function.interrupt_pin
     obj.irq = function.line
     obj.error_state = linux.types.enumerator("pci_channel_io_normal")
@@ -168,11 +172,8 @@ def _capabilities(obj: Obj, function: PciFunction, platform: Platform) -> None:
         obj.link_active_reporting = bool(link & PCI_EXP_LNKCAP_DLLLARC)
         if "supported_speeds" in dir(obj):
             # A vector like Link Capabilities 2's: bit n for the n-th speed; older devices tell the highest only.
-            second = (
-                read(found.offset + PCI_EXP_LNKCAP2, 4) & 0xFE
-                if obj.pcie_flags_reg & PCI_EXP_FLAGS_VERS > 1
-                else 0
-            )
+            newer = obj.pcie_flags_reg & PCI_EXP_FLAGS_VERS > 1
+            second = read(found.offset + PCI_EXP_LNKCAP2, 4) & 0xFE if newer else 0
             obj.supported_speeds = (second or 0xFE) & ((2 << (link & PCI_EXP_LNKCAP_SLS)) - 2)
     if found := function.capability(PCI_EXT_CAP_ID_ERR, extended=True):
         obj.aer_cap = found.offset

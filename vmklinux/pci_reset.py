@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
 from vmklinux.api import linux_api
-from vmklinux.pci import PCI_COMMAND, PCI_COMMAND_INTX_DISABLE, PCI_D0, PciCore, pci_device
+from vmklinux.pci import PCI_D0, PCI_D3HOT, PciCore, pci_device
+from vmklinux.pci_regs import (
+    PCI_COMMAND,
+    PCI_COMMAND_INTX_DISABLE,
+    PCI_PM_CTRL,
+    PCI_PM_CTRL_NO_SOFT_RESET,
+)
 from vmklinux.pci_state import pci_restore_state, pci_save_state
 
 if TYPE_CHECKING:
     from vmklinux.kobject import Obj
     from vmklinux.linux import Linux
-
-PCI_D3HOT = 3
-#: PCI PM 1.2, 3.2.4: the device keeps its state from D3hot to D0.
-PCI_PM_CTRL, NO_SOFT_RESET = 4, 8
 
 
 def _call(linux: Linux, function: str, *arguments: int | Obj) -> int:
@@ -29,7 +31,7 @@ def __pci_reset_function_locked(linux: Linux, dev: Obj) -> int:
     if not _call(linux, "pcie_reset_flr", dev, 0):
         return 0
     device = pci_device(linux, dev)
-    if dev.pm_cap and not device.read(dev.pm_cap + PCI_PM_CTRL, 2) & NO_SOFT_RESET:
+    if dev.pm_cap and not device.read(dev.pm_cap + PCI_PM_CTRL, 2) & PCI_PM_CTRL_NO_SOFT_RESET:
         for state in (PCI_D3HOT, PCI_D0):
             _call(linux, "pci_set_power_state", dev, state)
         return 0

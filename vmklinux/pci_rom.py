@@ -9,6 +9,7 @@ from vmkernel_core.memory import store
 from vmklinux.api import linux_api
 from vmklinux.ioremap import Windows
 from vmklinux.pci import pci_device
+from vmklinux.pci_regs import PCI_ROM_ADDRESS_ENABLE
 
 if TYPE_CHECKING:
     from vmkernel_core.pci import Bar
@@ -16,8 +17,6 @@ if TYPE_CHECKING:
     from vmklinux.linux import Linux
     from vmklinux.pci import PciDevice
 
-#: The ROM's BAR: bit 0 lets it be decoded (PCI 3.0, 6.2.5.2).
-ENABLE = 1
 # PCI 3.0, 6.3.1: an image's header, and where in it the data structure "PCIR" is; in that, its length in units
 # of 512 bytes, and the bit that marks the last image.
 _SIGNATURE, _DATA_POINTER, _UNIT = 0xAA55, 0x18, 512
@@ -25,7 +24,7 @@ _DATA_SIGNATURE, _LENGTH, _INDICATOR, _LAST = 0x5249_4350, 0x10, 0x15, 0x80
 
 
 def _decode(device: PciDevice, rom: Bar, *, on: bool) -> None:
-    device.write(device.obj.rom_base_reg, 4, rom.address | (ENABLE if on else 0))
+    device.write(device.obj.rom_base_reg, 4, rom.address | (PCI_ROM_ADDRESS_ENABLE if on else 0))
 
 
 def _images(device: PciDevice, rom: Bar) -> int:

@@ -6,8 +6,24 @@ from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
 from vmklinux.api import linux_api
-from vmklinux.pci import PCI_COMMAND, pci_device
-from vmklinux.pci_probe import PCI_CAP_ID_EXP, PCI_CAP_ID_PCIX
+from vmklinux.pci import pci_device
+from vmklinux.pci_regs import (
+    PCI_CAP_ID_EXP,
+    PCI_CAP_ID_PCIX,
+    PCI_COMMAND,
+    PCI_EXP_DEVCTL,
+    PCI_EXP_DEVCTL2,
+    PCI_EXP_FLAGS_SLOT,
+    PCI_EXP_FLAGS_TYPE,
+    PCI_EXP_FLAGS_VERS,
+    PCI_EXP_LNKCTL,
+    PCI_EXP_LNKCTL2,
+    PCI_EXP_RTCTL,
+    PCI_EXP_SLTCTL,
+    PCI_EXP_SLTCTL2,
+    PCI_EXP_TYPE_ROOT_PORT,
+    PCI_X_CMD,
+)
 
 if TYPE_CHECKING:
     from vmklinux.kobject import Obj
@@ -16,14 +32,10 @@ if TYPE_CHECKING:
 
 #: Bytes of the standard header.
 HEADER = 64
-# PCI Express Base 3.0, 7.8: the control registers, at these offsets in the capability, all 16 bits: device, link,
-# slot, root, device 2, link 2, slot 2. Those of slot and root exist in ports only.
-_CONTROL, _CONTROL2 = (0x08, 0x10), (0x28, 0x30)
-_SLOT, _SLOT2, _ROOT = 0x18, 0x38, 0x1C
-_VERSION, _TYPE, _SLOT_IMPLEMENTED = 0x000F, 0x00F0, 0x0100
-_ROOT_PORT = 0x40
-#: PCI-X 2.0, 7.2.3: the command register of a device.
-_PCIX_COMMAND = 2
+#: Control registers of PCI Express, all 16 bits: of every device, and with version 2 of the capability. Those of slot
+#: and root exist in ports only.
+_CONTROL, _CONTROL2 = (PCI_EXP_DEVCTL, PCI_EXP_LNKCTL), (PCI_EXP_DEVCTL2, PCI_EXP_LNKCTL2)
+_ROOT_PORT = PCI_EXP_TYPE_ROOT_PORT << 4
 
 
 def _kept(device: PciDevice) -> list[tuple[int, int]]:
@@ -32,15 +44,15 @@ def _kept(device: PciDevice) -> list[tuple[int, int]]:
     if at := device.capability(PCI_CAP_ID_EXP):
         flags = device.obj.pcie_flags_reg
         offsets = list(_CONTROL)
-        if flags & _SLOT_IMPLEMENTED:
-            offsets.append(_SLOT)
-        if flags & _TYPE == _ROOT_PORT:
-            offsets.append(_ROOT)
-        if flags & _VERSION > 1:
-            offsets += [*_CONTROL2, *([_SLOT2] if flags & _SLOT_IMPLEMENTED else [])]
+        if flags & PCI_EXP_FLAGS_SLOT:
+            offsets.append(PCI_EXP_SLTCTL)
+        if flags & PCI_EXP_FLAGS_TYPE == _ROOT_PORT:
+            offsets.append(PCI_EXP_RTCTL)
+        if flags & PCI_EXP_FLAGS_VERS > 1:
+            offsets += [*_CONTROL2, *([PCI_EXP_SLTCTL2] if flags & PCI_EXP_FLAGS_SLOT else [])]
         registers += [(at + offset, 2) for offset in offsets]
     if at := device.capability(PCI_CAP_ID_PCIX):
-        registers.append((at + _PCIX_COMMAND, 2))
+        registers.append((at + PCI_X_CMD, 2))
     return registers + [(offset, 4) for offset in reversed(range(PCI_COMMAND, HEADER, 4))]
 
 
@@ -60,9 +72,8 @@ def pci_restore_state(linux: Linux, dev: Obj) -> None:
         return
     device = pci_device(linux, dev)
     for (offset, size), value in device.saved.items():
-        if (
-            device.read(offset, size) != value
-        ):  # the status register's bits are cleared by writing ones: not here
+        if device.read(offset, size) != value:
+            # The upper half of it is the status register, whose bits are cleared by writing ones.
             device.write(offset, size, value & 0xFFFF if offset == PCI_COMMAND else value)
     if dev.msi_enabled or dev.msix_enabled:
         linux.call("pci_restore_msi_state", dev, owner=lib.vmk_owner())

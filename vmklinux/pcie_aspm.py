@@ -7,13 +7,11 @@ from typing import TYPE_CHECKING
 
 from vmklinux.api import linux_api
 from vmklinux.pci import pci_device
+from vmklinux.pci_regs import PCI_EXP_LNKCTL, PCI_EXP_LNKCTL_ASPMC
 
 if TYPE_CHECKING:
     from vmklinux.kobject import Obj
     from vmklinux.linux import Linux
-
-#: PCI Express Base 3.0, 7.8.7: Link Control, its bits ASPM L0s and L1; Linux's PCIE_LINK_STATE_L0S and _L1 are the same.
-LINK_CONTROL, ASPM = 0x10, 3
 
 
 @linux_api(
@@ -26,6 +24,7 @@ def pci_disable_link_state(linux: Linux, pdev: Obj, state: int) -> int:
         return -errno.EINVAL
     for end in (pdev, bridge):
         device = pci_device(linux, end)
-        at = end.pcie_cap + LINK_CONTROL
-        device.write(at, 2, device.read(at, 2) & ~(state & ASPM))
+        at = end.pcie_cap + PCI_EXP_LNKCTL
+        # PCIE_LINK_STATE_L0S and _L1 are the bits of the register.
+        device.write(at, 2, device.read(at, 2) & ~(state & PCI_EXP_LNKCTL_ASPMC))
     return 0

@@ -17,7 +17,8 @@ from vmkernel_core.platform.qemu import QemuPlatform
 from vmklinux.kernels import Kernel
 from vmklinux.kobject import Obj, addressof
 from vmklinux.linux import Linux
-from vmklinux.pci import PCI_COMMAND, PCI_COMMAND_MASTER, PciCore, PciDevice
+from vmklinux.pci import PciCore, PciDevice
+from vmklinux.pci_regs import PCI_COMMAND, PCI_COMMAND_MASTER
 
 DEVICES = [
     "pcie-root-port,id=port0,chassis=1,addr=3",
