@@ -59,6 +59,7 @@ def alloc_netdev_mqs(
     dev._tx, dev._rx = tx, rx
     dev.num_tx_queues = dev.real_num_tx_queues = txqs
     dev.num_rx_queues = dev.real_num_rx_queues = rxqs
+    dev.nd_net.net = linux.symbols["init_net"]
     dev.gso_max_size, dev.gso_max_segs = GSO_MAX_SIZE, GSO_MAX_SEGS
     for number in range(rxqs):
         Obj(types, "netdev_rx_queue", rx + number * rx_size).dev = dev

@@ -25,6 +25,15 @@ def _call(linux: Linux, function: str, *arguments: int | Obj) -> int:
     return linux.call_int(function, *arguments, owner=lib.vmk_owner())
 
 
+def _reset_secondary(linux: Linux, bridge: Obj) -> int:
+    """Reset the bus behind a bridge; 6.12 warns of a reset while others may ask for the bridge's registers."""
+    _call(linux, "pci_cfg_access_lock", bridge)
+    try:
+        return _call(linux, "pci_bridge_secondary_bus_reset", bridge)
+    finally:
+        _call(linux, "pci_cfg_access_unlock", bridge)
+
+
 @linux_api()
 def __pci_reset_function_locked(linux: Linux, dev: Obj) -> int:
     """Reset one function: by FLR, by D3hot and back, or by its bus where it is alone there. -ENOTTY: by none."""
@@ -36,7 +45,7 @@ def __pci_reset_function_locked(linux: Linux, dev: Obj) -> int:
             _call(linux, "pci_set_power_state", dev, state)
         return 0
     if dev.bus.self and len(_beside(linux, dev)) == 1:
-        return _call(linux, "pci_bridge_secondary_bus_reset", dev.bus.self)
+        return _reset_secondary(linux, dev.bus.self)
     return -errno.ENOTTY
 
 
@@ -81,7 +90,7 @@ def pci_reset_bus(linux: Linux, pdev: Obj) -> int:
     devices = _beside(linux, pdev)
     for dev in devices:
         _prepare(linux, dev)
-    error = _call(linux, "pci_bridge_secondary_bus_reset", pdev.bus.self)
+    error = _reset_secondary(linux, pdev.bus.self)
     for dev in devices:
         _finish(linux, dev)
     return error

@@ -127,7 +127,7 @@ def boot(kernel: Kernel, card: Card) -> Callable[..., VMkernel]:
 
     def make(**options: object) -> VMkernel:
         chosen = {"modules": card.modules, "settings": card.settings} | options
-        return VMkernel(card.make(), kernel=kernel.release, **chosen)  # type: ignore[arg-type]
+        return VMkernel(card.make(), kernel=kernel.release, **chosen)  # type: ignore[arg-type]  # VMkernel's own
 
     return make
 

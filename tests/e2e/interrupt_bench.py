@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import time
-
-from tests.e2e.conftest import LIMIT
 from tests.e2e.machine_code import COUNT_ARG2, IRQ_HANDLED, IRQ_NONE, Code, returns
+from tests.vmkernel_core.hardware import until
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.bus import Space
 from vmkernel_core.memory import load
@@ -66,7 +64,9 @@ class Bench:
 
 def counts_to(counter: int, value: int) -> None:
     """Wait until a handler has counted so far."""
-    deadline = time.monotonic() + LIMIT
-    while load(counter, 4) != value:
-        assert time.monotonic() < deadline, f"{load(counter, 4)} interrupts arrived instead of {value}"
-        time.sleep(0.001)
+    until(f"{value} interrupts", lambda: load(counter, 4) == value)
+
+
+def counts_to_at_least(counter: int, value: int) -> None:
+    """Wait until a handler has counted so far or further."""
+    until(f"{value} interrupts", lambda: load(counter, 4) >= value)

@@ -6,12 +6,16 @@ import struct
 from dataclasses import dataclass
 from functools import cached_property
 
+from vmkernel_core.net.uplink import Frame
+
 PEER = bytes.fromhex("020000000001")
 TEST_TYPE = 0x88B5
 """IEEE's EtherType for local experiments."""
 VLAN_TYPE = b"\x81\x00"
 IPV4, IPV6 = 0x0800, 0x86DD
 TCP, UDP = 6, 17
+#: As a test's id tells them.
+NAMES = {IPV4: "IPv4", IPV6: "IPv6", TCP: "TCP", UDP: "UDP"}
 CHECKSUM_OFFSET = {TCP: 16, UDP: 6}
 FIN, PSH, ACK = 0x01, 0x08, 0x10
 _ADDRESSES = {
@@ -87,6 +91,12 @@ def unfinished(
     else:
         header = struct.pack(">HHHH", 40000, 53, length, seed)
     return ethernet(to, _ip(kind, protocol, length, identification) + header + payload, kind=kind)
+
+
+def unsummed(payload: bytes, kind: int, protocol: int, vlan: int | None = None) -> Frame:
+    """A frame to PEER whose TCP or UDP checksum, and VLAN tag, the device shall put in."""
+    data = unfinished(PEER, payload, kind=kind, protocol=protocol)
+    return Frame(data, checksum=(Datagram(data).start, CHECKSUM_OFFSET[protocol]), vlan=vlan)
 
 
 @dataclass(frozen=True)

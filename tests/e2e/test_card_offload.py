@@ -13,9 +13,9 @@ from tests.e2e.cards import MAC
 from tests.e2e.conftest import Peer
 from tests.e2e.packets import (
     ACK,
-    CHECKSUM_OFFSET,
     IPV4,
     IPV6,
+    NAMES,
     PEER,
     PSH,
     TCP,
@@ -26,10 +26,10 @@ from tests.e2e.packets import (
     sized,
     tagged,
     unfinished,
+    unsummed,
 )
 from vmkernel_core.net.uplink import Frame, Uplink
 
-NAMES = {IPV4: "IPv4", IPV6: "IPv6", TCP: "TCP", UDP: "UDP"}
 PAYLOADS = (0, 1, 5, 26, 27, 100, 999, 1440)
 IP = slice(14, 34)
 
@@ -40,15 +40,10 @@ def platform_name(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-def partial(payload: bytes, kind: int, protocol: int, vlan: int | None = None) -> Frame:
-    data = unfinished(PEER, payload, kind=kind, protocol=protocol)
-    return Frame(data, checksum=(Datagram(data).start, CHECKSUM_OFFSET[protocol]), vlan=vlan)
-
-
 @pytest.mark.parametrize("protocol", [TCP, UDP], ids=NAMES.get)
 @pytest.mark.parametrize("kind", [IPV4, IPV6], ids=NAMES.get)
 def test_checksum(nic: Uplink, wire: Peer, kind: int, protocol: int) -> None:
-    frames = [partial(pattern(length, length), kind, protocol) for length in PAYLOADS]
+    frames = [unsummed(pattern(length, length), kind, protocol) for length in PAYLOADS]
     arrived = wire.sent_by(nic, frames)
     for frame, seen in zip(frames, map(Datagram, arrived), strict=True):
         assert not Datagram(frame.data).checksum_is_good, "the test gave the checksum away"
@@ -57,7 +52,7 @@ def test_checksum(nic: Uplink, wire: Peer, kind: int, protocol: int) -> None:
 
 
 def test_frames_that_ask_for_nothing_are_left_alone(nic: Uplink, wire: Peer) -> None:
-    wanted = partial(b"summed by the card", IPV4, TCP)
+    wanted = unsummed(b"summed by the card", IPV4, TCP)
     frames: list[bytes | Frame] = [wanted, wanted.data, wanted, wanted.data]
     arrived = [Datagram(frame) for frame in wire.sent_by(nic, frames)]
     assert [seen.checksum_is_good for seen in arrived] == [True, False, True, False]
@@ -71,7 +66,7 @@ def test_tags(nic: Uplink, wire: Peer) -> None:
         assert wire.sent_by(nic, [Frame(frame, vlan=0x6123) for frame in plain]) == [
             tagged(frame, 0x6123) for frame in plain
         ]
-        (arrived,) = wire.sent_by(nic, [partial(b"tagged and summed", IPV4, TCP, vlan=0x123)])
+        (arrived,) = wire.sent_by(nic, [unsummed(b"tagged and summed", IPV4, TCP, vlan=0x123)])
         assert arrived[12:16] == bytes.fromhex("81000123")
         assert Datagram(arrived[:12] + arrived[16:]).checksum_is_good
         wire.listens(nic)

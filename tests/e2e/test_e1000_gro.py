@@ -18,6 +18,7 @@ from tests.e2e.packets import (
     FIN,
     IPV4,
     IPV6,
+    NAMES,
     PEER,
     PSH,
     Datagram,
@@ -69,7 +70,7 @@ def merging(nic: Uplink) -> Iterator[Uplink]:
     nic.set_feature("gro", False)
 
 
-@pytest.mark.parametrize("kind", [IPV4, IPV6], ids=["IPv4", "IPv6"])
+@pytest.mark.parametrize("kind", [IPV4, IPV6], ids=NAMES.get)
 def test_segments_become_one_frame_and_the_payload_stays(merging: Uplink, wire: Peer, kind: int) -> None:
     payload = pattern(40 * SIZE + 77, 5)
     before = merging.stats

@@ -14,10 +14,10 @@ from tests.e2e.cards import MAC
 from tests.e2e.conftest import Peer
 from tests.e2e.packets import (
     ACK,
-    CHECKSUM_OFFSET,
     FIN,
     IPV4,
     IPV6,
+    NAMES,
     PEER,
     PSH,
     TCP,
@@ -28,12 +28,12 @@ from tests.e2e.packets import (
     sized,
     tagged,
     unfinished,
+    unsummed,
 )
 from vmkernel_core.errors import UsageError
 from vmkernel_core.net.uplink import Frame, Uplink
 
 ME = raw_address(MAC)
-NAMES = {IPV4: "IPv4", IPV6: "IPv6", TCP: "TCP", UDP: "UDP"}
 #: Payload lengths around the padding to 60 bytes, odd ones, and the most that fits a frame with any header.
 PAYLOADS = (0, 1, 5, 6, 7, 26, 27, 100, 999, 1440)
 VLAN = 0x0123
@@ -41,15 +41,10 @@ VLAN = 0x0123
 SEGMENTATIONS = [(1448, 1449), (1448, 2896), (536, 10_000), (1460, 65_481)]
 
 
-def partial(payload: bytes, kind: int, protocol: int, vlan: int | None = None) -> Frame:
-    data = unfinished(PEER, payload, kind=kind, protocol=protocol)
-    return Frame(data, checksum=(Datagram(data).start, CHECKSUM_OFFSET[protocol]), vlan=vlan)
-
-
 @pytest.mark.parametrize("protocol", [TCP, UDP], ids=NAMES.get)
 @pytest.mark.parametrize("kind", [IPV4, IPV6], ids=NAMES.get)
 def test_checksum(nic: Uplink, wire: Peer, kind: int, protocol: int) -> None:
-    frames = [partial(pattern(length, length), kind, protocol) for length in PAYLOADS]
+    frames = [unsummed(pattern(length, length), kind, protocol) for length in PAYLOADS]
     arrived = wire.sent_by(nic, frames)
     for frame, seen in zip(frames, map(Datagram, arrived), strict=True):
         assert not Datagram(frame.data).checksum_is_good, "the test gave the checksum away"
@@ -61,7 +56,7 @@ def test_checksum(nic: Uplink, wire: Peer, kind: int, protocol: int) -> None:
 
 def test_frames_that_ask_for_nothing_are_left_alone(nic: Uplink, wire: Peer) -> None:
     """A checksum context of the frame before must not leak into the next one."""
-    wanted = partial(b"summed by the card", IPV4, TCP)
+    wanted = unsummed(b"summed by the card", IPV4, TCP)
     frames: list[bytes | Frame] = [wanted, wanted.data, wanted, wanted.data]
     arrived = [Datagram(frame) for frame in wire.sent_by(nic, frames)]
     assert [seen.checksum_is_good for seen in arrived] == [True, False, True, False]
@@ -117,7 +112,7 @@ def test_a_tag_that_the_card_inserts(nic: Uplink, wire: Peer) -> None:
 
 
 def test_a_tag_and_a_checksum(nic: Uplink, wire: Peer) -> None:
-    frame = partial(b"tagged and summed", IPV4, TCP, vlan=VLAN)
+    frame = unsummed(b"tagged and summed", IPV4, TCP, vlan=VLAN)
     (arrived,) = wire.sent_by(nic, [frame])
     assert arrived[12:16] == bytes.fromhex("8100") + VLAN.to_bytes(2, "big")
     seen = Datagram(arrived[:12] + arrived[16:])

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.e2e.conftest import LIMIT, exchange
-from tests.e2e.interrupt_bench import EDU_ACKNOWLEDGE, EDU_RAISE, Bench, counts_to
+from tests.e2e.conftest import exchange
+from tests.e2e.interrupt_bench import EDU_ACKNOWLEDGE, EDU_RAISE, Bench, counts_to, counts_to_at_least
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.memory import load
 from vmkernel_core.platform.qemu import QemuPlatform
@@ -69,10 +69,3 @@ def test_a_handler_that_does_not_silence_its_device(bench: Bench, edu: PciDevice
     exchange(bench.host)
     counts_to(counter, seen)
     bench.unlisten(irq, counter)
-
-
-def counts_to_at_least(counter: int, value: int) -> None:
-    deadline = time.monotonic() + LIMIT
-    while load(counter, 4) < value:
-        assert time.monotonic() < deadline, f"{load(counter, 4)} interrupts"
-        time.sleep(0.001)

@@ -6,7 +6,6 @@ Independent: both sides, Debian's drivers and QEMU's device; frames are judged a
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -15,6 +14,7 @@ from tests.e2e.cards import MAC
 from tests.e2e.conftest import LIMIT, Peer
 from tests.e2e.packets import PEER, raw_address, sized
 from tests.e2e.virtio import adapter_of, boot_with
+from tests.vmkernel_core.hardware import until
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.net.uplink import Uplink
 from vmklinux.irq import Interrupts
@@ -64,13 +64,6 @@ def to_peer(length: int, seed: int) -> bytes:
 
 def to_me(length: int, seed: int) -> bytes:
     return sized(ME, length, seed)
-
-
-def eventually(true: Callable[[], bool], what: str) -> None:
-    """6.12 sets a card's filters in a work item, so they come into force a moment after they were asked for."""
-    deadline = time.monotonic() + LIMIT
-    while not true():
-        assert time.monotonic() < deadline, what
 
 
 def test_probe(host: VMkernel, nic: Uplink, device: str, kernel: Kernel) -> None:
@@ -136,15 +129,16 @@ def test_promiscuous_and_multicast(nic: Uplink, wire: Peer) -> None:
     def hears(*frames: bytes) -> Callable[[], bool]:
         return lambda: wire.received_by(nic, asked) == list(frames)
 
-    eventually(hears(mine), "it hears what is not for it")
+    # 6.12 sets the filters in a work item: they come into force a moment after they were asked for.
+    until("what is for it, and nothing else", hears(mine))
     nic.set_multicast([GROUP])
-    eventually(hears(group, mine), "it does not hear its group, or others too")
+    until("its group, and no other", hears(group, mine))
     nic.set_multicast([])
-    eventually(hears(mine), "it still hears a group")
+    until("no group any more", hears(mine))
     nic.set_promiscuous(True)
-    eventually(hears(*asked), "it does not hear everything")
+    until("everything", hears(*asked))
     nic.set_promiscuous(False)
-    eventually(hears(mine), "it still hears everything")
+    until("not everything any more", hears(mine))
 
 
 def test_statistics(nic: Uplink, wire: Peer) -> None:

@@ -1,4 +1,4 @@
-"""What these tests ask of the hardware below: the level of an interrupt line, and what comes with time."""
+"""What tests ask of the hardware and of kernel code: the level of an interrupt line, and what comes with time."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ def level(line: int) -> int:
     return int(stats.level)
 
 
-def until(what: str, condition: Callable[[], object]) -> None:
-    """Wait for a condition that no descriptor tells of, and name it when it does not come."""
-    deadline = time.monotonic() + LIMIT
+def until(what: str, condition: Callable[[], object], limit: float = LIMIT) -> None:
+    """Wait for a condition that no descriptor tells of, at most ``limit`` seconds, and name it when it does not come."""
+    deadline = time.monotonic() + limit
     while not condition():
-        assert time.monotonic() < deadline, f"no {what} in {LIMIT} s"
+        assert time.monotonic() < deadline, f"{what}: not within {limit} s"
         time.sleep(0.001)

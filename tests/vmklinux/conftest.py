@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import threading
-import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,13 +13,11 @@ from vmklinux.linux import Linux
 from vmklinux.workqueue import Workqueues
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from vmklinux.kernels import Kernel
 
 CODE = 0x7F10_0000
-#: Seconds until what was to happen has failed to happen.
-LIMIT = 10.0
 
 
 @pytest.fixture(scope="module", params=["6.1", "6.12"])
@@ -51,11 +47,3 @@ def code(*parts: bytes) -> int:
     """A function of machine code below 2 GiB."""
     store_bytes(CODE, b"".join(parts) + b"\xc3")
     return CODE
-
-
-def eventually(true: Callable[[], object], what: str) -> None:
-    """Wait until ``true()`` holds, at most LIMIT seconds."""
-    deadline = time.monotonic() + LIMIT
-    while not true():
-        assert time.monotonic() < deadline, what
-        threading.Event().wait(0.002)

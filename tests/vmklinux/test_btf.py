@@ -29,6 +29,7 @@ from vmklinux.btf import (
     NoSuchField,
     NoSuchType,
     PointerType,
+    Prototype,
     StructType,
     VoidType,
 )
@@ -134,7 +135,8 @@ def test_prototypes(types: Btf) -> None:
     assert types.function("nonesuch") is None
     probe = types.struct("pci_driver").field("probe").type
     assert isinstance(probe, PointerType)
-    assert [parameter.type.size for parameter in probe.target.parameters] == [8, 8]  # type: ignore[union-attr]
+    assert isinstance(probe.target, Prototype)
+    assert [parameter.type.size for parameter in probe.target.parameters] == [8, 8]
 
 
 def test_a_module_adds_to_its_kernel(types: Btf, module_types: Btf) -> None:

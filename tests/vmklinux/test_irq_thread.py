@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vmklinux.conftest import CODE, eventually
+from tests.vmkernel_core.hardware import until
+from tests.vmklinux.conftest import CODE
 from vmkernel_core._core import lib
 from vmkernel_core.memory import load, store, store_bytes
 from vmklinux.irq import IRQF_NO_AUTOEN, IRQF_ONESHOT, IRQF_SHARED, Interrupts
@@ -67,9 +68,9 @@ def irq(linux: Linux) -> Iterator[Irq]:
 def test_the_thread_runs_after_its_handler(irq: Irq) -> None:
     assert irq.request(PIN, irq.asking, irq.counting) == 0
     lib.vmk_irq_pulse(PIN)
-    eventually(lambda: irq.count == 1, "the thread function runs")
+    until("the thread function runs", lambda: irq.count == 1)
     irq.call("irq_wake_thread", PIN, irq.counter)
-    eventually(lambda: irq.count == 2, "the thread function runs")
+    until("the thread function runs", lambda: irq.count == 2)
     free_irq = irq.linux.entry("free_irq")
     assert irq.linux.call(free_irq, PIN, irq.counter) == irq.name, "free_irq returns the name"
 
@@ -79,7 +80,7 @@ def test_without_handler_a_level_must_be_masked(irq: Irq) -> None:
     assert irq.request(PIN, 0, 0) == -errno.EINVAL
     assert irq.request(PIN, 0, irq.counting, IRQF_ONESHOT) == 0
     lib.vmk_irq_set_level(PIN, 1)
-    eventually(lambda: irq.count > 10, "the thread function runs as long as the level is up")
+    until("the thread function runs as long as the level is up", lambda: irq.count > 10)
     lib.vmk_irq_set_level(PIN, 0)
     irq.call("free_irq", PIN, irq.counter)
 
@@ -90,7 +91,7 @@ def test_a_line_is_shared_by_those_who_agree(irq: Irq) -> None:
     assert irq.request(PIN, 0, irq.counting, IRQF_SHARED | IRQF_ONESHOT, 8) == -errno.EBUSY
     assert irq.request(PIN, irq.counting, 0, IRQF_SHARED, irq.counter + 8) == 0
     lib.vmk_irq_pulse(PIN)
-    eventually(lambda: irq.count == 1 and load(irq.counter + 8, 4) == 1, "both run")
+    until("both run", lambda: irq.count == 1 and load(irq.counter + 8, 4) == 1)
     irq.call("free_irq", PIN, irq.counter)
     irq.call("free_irq", PIN, irq.counter + 8)
 
@@ -99,7 +100,7 @@ def test_a_line_is_shared_by_those_who_agree(irq: Irq) -> None:
 def test_who_waits_for_a_line_waits_for_its_thread(irq: Irq, wait: str) -> None:
     assert irq.request(PIN, irq.asking, irq.sleeping) == 0
     lib.vmk_irq_pulse(PIN)
-    eventually(lambda: irq.count == 1, "the thread function sleeps")
+    until("the thread function sleeps", lambda: irq.count == 1)
     irq.call(wait, PIN, irq.counter)
     assert irq.count == 2
     if wait != "free_irq":
@@ -111,11 +112,11 @@ def test_a_line_may_begin_disabled(irq: Irq) -> None:
     lib.vmk_irq_pulse(PIN)
     assert irq.request(OTHER, irq.counting, 0, 0, irq.counter + 8) == 0
     lib.vmk_irq_pulse(OTHER)
-    eventually(lambda: load(irq.counter + 8, 4) == 1, "the other line is served")
+    until("the other line is served", lambda: load(irq.counter + 8, 4) == 1)
     assert irq.count == 0
     assert [line.disabled for line in irq.linux.state(Interrupts).lines()] == [True, False]
     irq.call("enable_irq", PIN)
-    eventually(lambda: irq.count == 1, "what waited comes")
+    until("what waited comes", lambda: irq.count == 1)
     irq.call("free_irq", PIN, irq.counter)
     irq.call("free_irq", OTHER, irq.counter + 8)
 
@@ -127,7 +128,7 @@ def test_a_thread_is_cut_where_it_sleeps(irq: Irq) -> None:
     assert load(irq.sleeping + 3, 1) == 0xBF, "the sleep's argument was patched"
     assert irq.request(PIN, irq.asking, irq.sleeping) == 0
     lib.vmk_irq_pulse(PIN)
-    eventually(lambda: irq.count == 1, "the thread function sleeps")
+    until("the thread function sleeps", lambda: irq.count == 1)
     interrupts, began = irq.linux.state(Interrupts), time.monotonic()
     (action,) = interrupts.owned(CODE, CODE + 4096)
     interrupts.remove(action, cut=True)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vmklinux.conftest import CODE, LIMIT, eventually
+from tests.vmkernel_core.hardware import LIMIT, until
+from tests.vmklinux.conftest import CODE
 from vmkernel_core._core import lib
 from vmkernel_core.memory import load, store_bytes
 from vmklinux.kobject import Obj
@@ -76,7 +77,7 @@ def test_a_thread_runs_from_its_first_waking_to_its_stop(
     assert thread.comm.text() == "counter/3"
     assert load(counter, 4) == 0
     assert linux.call_int(linux.entry("wake_up_process"), task) == 1
-    eventually(lambda: load(counter, 4) > 3, "the thread runs")
+    until("the thread runs", lambda: load(counter, 4) > 3)
     assert linux.call_int(linux.entry("kthread_stop"), task) == RESULT
 
 
@@ -95,7 +96,7 @@ def test_a_thread_that_ended_by_itself_still_answers(
     task = create(CODE, counter)
     linux.call(linux.entry("wake_up_process"), task)
     threads = linux.state(KThreads)
-    eventually(lambda: threads.all[0].ended, "the thread ends")
+    until("the thread ends", lambda: threads.all[0].ended)
     assert linux.call_int(linux.entry("kthread_stop"), task) == RESULT
 
 
@@ -109,7 +110,7 @@ def test_a_thread_sleeps_in_schedule_until_it_is_woken(
         linux.call(linux.entry("wake_up_process"), task)
         while load(counter, 4) == 0:
             lib.vmk_world_sleep(1_000_000)
-    eventually(lambda: load(counter, 4) == 2, "schedule returns at once to a task that runs")
+    until("schedule returns at once to a task that runs", lambda: load(counter, 4) == 2)
     assert getattr(thread, "__state") == 0
     linux.call(linux.entry("kthread_stop"), task)
 
@@ -131,7 +132,7 @@ def test_a_thread_is_ended_where_it_sleeps(
     store_bytes(CODE, b"\xff\x07" + enter + call(linux.entry(where), argument) + b"\x5f\xff\x07\xc3")
     task = create(CODE, counter)
     linux.call(linux.entry("wake_up_process"), task)
-    eventually(lambda: load(counter, 4) == 1, "the thread begins")
+    until("the thread begins", lambda: load(counter, 4) == 1)
     threads = linux.state(KThreads)
     (thread,) = threads.owned(CODE, CODE + 4096)
     threads.end(thread)

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vmklinux.conftest import CODE, LIMIT, code, eventually
+from tests.vmkernel_core.hardware import LIMIT, until
+from tests.vmklinux.conftest import CODE, code
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.memory import load, load_bytes, load_string, store, store_bytes
 from vmklinux import kernels
@@ -91,7 +92,7 @@ def test_bug_stops_and_warn_goes_on(linux: Linux, caplog: pytest.LogCaptureFixtu
     try:
         function = code(ud2, b"\xb8\x07\x00\x00\x00")  # WARN; mov $7,%eax
         assert linux.call(function) == 7
-        eventually(lambda: "WARNING at" in caplog.text, "the WARN was not reported")
+        until("the WARN was not reported", lambda: "WARNING at" in caplog.text)
         lib.vmk_bugs_remove(CODE, CODE + 1)
         lib.vmk_bugs_add(ffi.new("struct vmk_bug[]", [(CODE, 0)]), 1)
         with pytest.raises(DriverStopped) as stopped:
@@ -184,7 +185,7 @@ def test_a_timer_fires_once_and_not_before_its_time(linux: Linux) -> None:
     linux.call(linux.entry("init_timer_key"), timer, function, 0, 0, 0)
     assert linux.call(linux.entry("mod_timer"), timer, lib.linux_jiffies() + linux.hz // 10) == 0
     assert linux.state(Timers).owned(CODE, CODE + 1) == [int(timer)]
-    eventually(lambda: load(flag, 8) != before, "the timer did not fire")
+    until("the timer did not fire", lambda: load(flag, 8) != before)
     assert time.monotonic() - began >= 0.09
     assert load(flag, 8) == before + 1
     assert linux.state(Timers).owned(CODE, CODE + 1) == []

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vmklinux.conftest import LIMIT, code
+from tests.vmkernel_core.hardware import LIMIT
+from tests.vmklinux.conftest import code
 from vmkernel_core.memory import load
 
 if TYPE_CHECKING:

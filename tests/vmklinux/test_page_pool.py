@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vmklinux.conftest import eventually
+from tests.vmkernel_core.hardware import until
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.memory import load, store
 from vmklinux.btf import BtfError
@@ -107,7 +107,7 @@ def test_an_array_by_index_is_a_dict(linux: Linux) -> None:
     assert {index: linux.call("xa_load", array, index) for index in expected} == expected
     linux.call("xa_destroy", array)
     linux.free(array)
-    eventually(lambda: allocations() == before, "nodes are left")
+    until("nodes are left", lambda: allocations() == before)
 
 
 def ida_flags(linux: Linux) -> int:
@@ -131,4 +131,4 @@ def test_numbers_are_given_from_the_lowest_free(linux: Linux, count: int) -> Non
     assert linux.call_int("ida_alloc_range", ida, 5, 0x7FFFFFFF, GFP_KERNEL) == 6
     linux.call("ida_destroy", ida)
     linux.free(ida)
-    eventually(lambda: allocations() == before, "nodes are left")
+    until("nodes are left", lambda: allocations() == before)

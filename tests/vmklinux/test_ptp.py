@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.vmklinux.conftest import code, eventually
+from tests.vmkernel_core.hardware import until
+from tests.vmklinux.conftest import code
 from vmkernel_core.memory import load
 from vmklinux.kobject import Obj
 from vmklinux.linux import Linux
@@ -60,7 +61,7 @@ def test_the_work_runs_as_long_as_it_asks_for_it(linux: Linux, info: Obj, scratc
         b"\x48\xc7\xc0\xff\xff\xff\xff", b"\xb9\x01\x00\x00\x00", b"\x48\x0f\x42\xc1",
     )  # fmt: skip
     assert linux.call(linux.entry("ptp_schedule_worker"), clock, 0) == 0
-    eventually(lambda: load(scratch, 8) == 3, "the work did not run three times")
+    until("the work did not run three times", lambda: load(scratch, 8) == 3)
     linux.call(linux.entry("msleep"), 30)
     assert load(scratch, 8) == 3
     assert linux.call(linux.entry("ptp_schedule_worker"), clock, 1000 * linux.hz) == 0

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vmklinux.conftest import LIMIT, code, eventually
+from tests.vmkernel_core.hardware import LIMIT, until
+from tests.vmklinux.conftest import code
 from vmkernel_core._core import lib
 from vmkernel_core.memory import load
 from vmklinux.errors import DriverStopped
@@ -55,7 +56,7 @@ def test_a_callback_runs_once_and_not_before_the_reader_has_left(linux: Linux) -
     assert reader.inside.wait(LIMIT)
     linux.call(linux.entry("call_rcu"), head, function)
     assert reader.left or load(counter, 8) == 0
-    eventually(lambda: load(counter, 8), "the callback did not run")
+    until("the callback did not run", lambda: load(counter, 8))
     assert reader.left
     linux.call(linux.entry("rcu_barrier"))
     assert load(counter, 8) == 1

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vmklinux.conftest import CODE, eventually
+from tests.vmkernel_core.hardware import until
+from tests.vmklinux.conftest import CODE
 from vmkernel_core._core import lib
 from vmkernel_core.memory import load, store_bytes
 from vmklinux.kobject import Obj
@@ -60,7 +61,7 @@ def tasklet(linux: Linux) -> Iterator[Tasklet]:
 def test_a_tasklet_runs_once_for_each_scheduling(tasklet: Tasklet, name: str) -> None:
     for count in range(1, 50):
         tasklet.schedule(name)
-        eventually(lambda: tasklet.count == count, "the tasklet runs")  # noqa: B023 - called at once
+        until("the tasklet runs", lambda: tasklet.count == count)  # noqa: B023 - called at once
     assert tasklet.obj.state == 0
 
 
@@ -70,7 +71,7 @@ def test_a_tasklet_gets_itself(linux: Linux, tasklet: Tasklet) -> None:
     offset = linux.types.offsetof("tasklet_struct", "data")
     store_bytes(CODE, b"\xff\x87" + number(offset) + b"\xc3")  # incl offset(%rdi)
     tasklet.schedule()
-    eventually(lambda: tasklet.obj.data == 1, "the tasklet runs")
+    until("the tasklet runs", lambda: tasklet.obj.data == 1)
 
 
 def test_a_disabled_tasklet_waits(tasklet: Tasklet, linux: Linux) -> None:
@@ -81,7 +82,7 @@ def test_a_disabled_tasklet_waits(tasklet: Tasklet, linux: Linux) -> None:
     linux.call(linux.entry("tasklet_init"), other, CODE, counter)
     other.state = _SCHED
     linux.call(linux.entry("__tasklet_schedule"), other)
-    eventually(lambda: load(counter, 4) == 1, "the other one runs")
+    until("the other one runs", lambda: load(counter, 4) == 1)
     assert tasklet.count == 0
     assert tasklet.obj.state == _SCHED
     with linux.baton():  # as a driver does that enables it and sleeps: nothing else wakes the idle loop
@@ -139,7 +140,7 @@ def counted(linux: Linux, poll: Obj) -> int:
 def test_a_poll_goes_on_until_it_is_complete(linux: Linux, poll: Obj) -> None:
     for rounds in range(1, 5):
         linux.call(linux.entry("irq_poll_sched"), poll)
-        eventually(lambda: counted(linux, poll) == 4 * rounds, "the poll completes")  # noqa: B023 - called at once
+        until("the poll completes", lambda: counted(linux, poll) == 4 * rounds)  # noqa: B023 - called at once
         assert poll.state == 0
 
 
@@ -154,4 +155,4 @@ def test_a_disabled_poll_is_not_scheduled(linux: Linux, poll: Obj) -> None:
     assert counted(linux, poll) == seen
     linux.call(linux.entry("irq_poll_enable"), poll)
     linux.call(linux.entry("irq_poll_sched"), poll)
-    eventually(lambda: counted(linux, poll) % 4 == 0 and poll.state == 0, "the poll completes")
+    until("the poll completes", lambda: counted(linux, poll) % 4 == 0 and poll.state == 0)

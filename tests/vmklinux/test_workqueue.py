@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.vmklinux.conftest import code, eventually
+from tests.vmkernel_core.hardware import until
+from tests.vmklinux.conftest import code
 from vmkernel_core._core import lib
 from vmkernel_core.memory import load
 from vmklinux.workqueue import Workqueues
@@ -45,7 +46,7 @@ def test_of_a_queues_items_no_more_run_at_once_than_it_allows(linux: Linux, most
             seen.add(load(counter, 8))
             return not any(linux.call(linux.entry("work_busy"), work) for work in works)
 
-    eventually(done, "the items did not run")
+    until("the items did not run", done)
     assert max(seen) == together
     linux.call(linux.entry("destroy_workqueue"), queue)
     assert lib.vmk_alloc_size(queue) == 0
