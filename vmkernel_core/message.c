@@ -28,7 +28,6 @@ static void no_write(struct vmk_bus *bus, int space, uint64_t address, unsigned 
     (void)bus, (void)space, (void)address, (void)size, (void)value;
 }
 
-
 static int service(struct vmk_bus *bus)
 {
     struct messages *messages = (struct messages *)bus;

@@ -5,14 +5,10 @@
  * the TCP checksum holds the pseudo header's sum only. Such a frame can be transmitted again by an uplink with TSO. */
 #include <string.h>
 
+#include "vmklinux/inet.h"
 #include "vmklinux/linux.h"
 
-#define ETH_HLEN 14u
-#define TCP_HLEN 20u
-#define IPPROTO_TCP 6
 #define MOST 65535u /* what the IP header can tell */
-enum { TCP_PSH = 0x08, TCP_ACK = 0x10 };
-enum { TCP_SEQUENCE = 4, TCP_ACKNOWLEDGED = 8, TCP_OFFSET = 12, TCP_FLAGS = 13, TCP_CHECKSUM = 16 };
 enum { NET_RX_SUCCESS = 0, NET_RX_DROP = 1, GRO_NORMAL = 3, GRO_CONSUMED = 4 };
 
 /* A TCP segment in an skb: its headers, all of them in the linear part. */
@@ -22,19 +18,10 @@ struct segment {
     bool v6;
 };
 
-static uint16_t load16(const uint8_t *at) { return (uint16_t)(at[0] << 8 | at[1]); }
-static uint32_t load32(const uint8_t *at) { return (uint32_t)load16(at) << 16 | load16(at + 2); }
-static void store16(uint8_t *at, uint32_t value)
-{
-    at[0] = (uint8_t)(value >> 8);
-    at[1] = (uint8_t)value;
-}
-
 static uint8_t *mac_header(void *skb)
 {
     return FIELD(skb, sk_buff, head, uint8_t *) + FIELD(skb, sk_buff, mac_header, uint16_t);
 }
-static void *info_of(void *skb) { return FIELD(skb, sk_buff, head, uint8_t *) + FIELD(skb, sk_buff, end, uint32_t); }
 static uint32_t linear_of(void *skb)
 {
     return FIELD(skb, sk_buff, len, uint32_t) - FIELD(skb, sk_buff, data_len, uint32_t);
@@ -86,10 +73,10 @@ static bool find_headers(void *skb, struct segment *s)
     if (s->ip + 40 > end)
         return false;
     uint16_t type = load16(s->frame + 12);
-    s->v6 = type == 0x86dd;
-    if (s->v6 ? s->ip[6] != IPPROTO_TCP : type != 0x0800 || s->ip[0] != 0x45 || s->ip[9] != IPPROTO_TCP)
+    s->v6 = type == ETH_P_IPV6;
+    if (s->v6 ? s->ip[6] != IPPROTO_TCP : type != ETH_P_IP || s->ip[0] != 0x45 || s->ip[9] != IPPROTO_TCP)
         return false;
-    s->tcp = s->ip + (s->v6 ? 40 : 20);
+    s->tcp = s->ip + (s->v6 ? IPV6_HLEN : IPV4_HLEN);
     if (s->tcp + TCP_HLEN > end)
         return false;
     uint8_t *payload = s->tcp + (s->tcp[TCP_OFFSET] >> 4) * 4;
@@ -101,32 +88,8 @@ static bool find_headers(void *skb, struct segment *s)
     return true;
 }
 
-/* RFC 1071's sum, not folded. An odd last byte counts as the high half of a word. */
-static uint64_t sum(const uint8_t *at, size_t length)
-{
-    uint64_t total = 0;
-    for (; length >= 4; at += 4, length -= 4) {
-        uint32_t word;
-        memcpy(&word, at, 4);
-        total += __builtin_bswap32(word);
-    }
-    if (length >= 2)
-        total += load16(at);
-    return total + (length & 1 ? (uint32_t)at[length - 1] << 8 : 0);
-}
-static uint16_t fold(uint64_t total)
-{
-    while (total >> 16)
-        total = (total & 0xffff) + (total >> 16);
-    return (uint16_t)total;
-}
-
-/* What TCP's checksum covers besides the segment. */
-static uint64_t pseudo_header(const struct segment *s)
-{
-    unsigned addresses = s->v6 ? 32 : 8;
-    return sum(s->tcp - addresses, addresses) + IPPROTO_TCP + s->payload + (uint32_t)(s->headers - (s->tcp - s->frame));
-}
+/* Bytes of the TCP segment, its header among them. */
+static uint32_t tcp_length(const struct segment *s) { return s->payload + (uint32_t)(s->frame + s->headers - s->tcp); }
 
 /* Whether the TCP checksum is right: by what the device found, else counted, if the frame is in one piece. */
 static bool checksum_good(void *skb, const struct segment *s)
@@ -135,8 +98,8 @@ static bool checksum_good(void *skb, const struct segment *s)
         return true;
     if (FIELD(skb, sk_buff, data_len, uint32_t))
         return false;
-    size_t length = (size_t)(s->frame + s->headers + s->payload - s->tcp);
-    return fold(pseudo_header(s) + sum(s->tcp, length)) == 0xffff;
+    uint32_t length = tcp_length(s);
+    return inet_fold(tcp_pseudo_sum(s->ip, s->v6, length) + inet_sum(s->tcp, length)) == 0xffff;
 }
 
 /* Whether the frame is a TCP segment that may be merged: with payload, the checksum right, no tag, no padding, not
@@ -144,11 +107,11 @@ static bool checksum_good(void *skb, const struct segment *s)
 static bool read_segment(void *skb, struct segment *s)
 {
     if (is_tagged(skb) || !find_headers(skb, s) ||
-        FIELD(info_of(skb), skb_shared_info, frag_list, void *))
+        FIELD(linux_skb_info(skb), skb_shared_info, frag_list, void *))
         return false;
-    uint32_t packet = s->v6 ? 40u + load16(s->ip + 4) : load16(s->ip + 2);
-    /* With DF set nobody puts fragments together, so the identification means nothing (RFC 6864, 4.1). */
-    /* The most costly comes last. */
+    uint32_t packet = s->v6 ? IPV6_HLEN + (uint32_t)load16(s->ip + 4) : load16(s->ip + 2);
+    /* With DF set nobody puts fragments together, so the identification means nothing (RFC 6864, 4.1). The most costly
+     * comes last. */
     return s->payload && packet + ETH_HLEN == (uint32_t)s->headers + s->payload &&
            (s->v6 || load16(s->ip + 6) == 0x4000) && (s->tcp[TCP_FLAGS] & ~TCP_PSH) == TCP_ACK &&
            checksum_good(skb, s);
@@ -176,16 +139,16 @@ static void hand_up(struct linux_gro_flow *flow)
     struct segment s;
     flow->skb = NULL;
     if (flow->count > 1 && find_headers(skb, &s)) {
-        uint32_t tcp = s.payload + (uint32_t)(s.headers - (s.tcp - s.frame));
-        store16(s.ip + (s.v6 ? 4 : 2), s.v6 ? tcp : tcp + 20);
+        uint32_t tcp = tcp_length(&s);
+        store16(s.ip + (s.v6 ? 4 : 2), s.v6 ? tcp : tcp + IPV4_HLEN);
         if (!s.v6) {
             store16(s.ip + 10, 0);
-            store16(s.ip + 10, (uint16_t)~fold(sum(s.ip, 20)));
+            store16(s.ip + 10, (uint16_t)~inet_fold(inet_sum(s.ip, IPV4_HLEN)));
         }
-        store16(s.tcp + TCP_CHECKSUM, fold(pseudo_header(&s)));
+        store16(s.tcp + TCP_CHECKSUM, inet_fold(tcp_pseudo_sum(s.ip, s.v6, tcp)));
         BITS_SET(skb, sk_buff, ip_summed, CHECKSUM_PARTIAL);
-        FIELD(info_of(skb), skb_shared_info, gso_size, uint16_t) = flow->segment;
-        FIELD(info_of(skb), skb_shared_info, gso_segs, uint16_t) = flow->count;
+        FIELD(linux_skb_info(skb), skb_shared_info, gso_size, uint16_t) = flow->segment;
+        FIELD(linux_skb_info(skb), skb_shared_info, gso_segs, uint16_t) = flow->count;
     }
     deliver_up(skb);
 }
@@ -218,7 +181,7 @@ static void append(struct linux_port *port, struct linux_gro_flow *flow, void *s
     if (flow->last)
         *(void **)flow->last = skb;
     else
-        FIELD(info_of(flow->skb), skb_shared_info, frag_list, void *) = skb;
+        FIELD(linux_skb_info(flow->skb), skb_shared_info, frag_list, void *) = skb;
     flow->last = skb;
     flow->next_sequence += length;
     flow->count++;
@@ -292,7 +255,7 @@ static void napi_gro_flush(uint64_t napi) { linux_gro_flush(FIELD(napi, napi_str
 /* Copies an skb from `start`, in its linear part, to its end. Where the copy ends. */
 static char *copy_from(void *skb, const uint8_t *start, char *to)
 {
-    void *info = info_of(skb);
+    void *info = linux_skb_info(skb);
     size_t linear = (size_t)(FIELD(skb, sk_buff, tail, uint32_t) + FIELD(skb, sk_buff, head, uint8_t *) - start);
     memcpy(to, start, linear);
     to += linear;
@@ -336,7 +299,7 @@ static struct linux_frame describe(void *skb, uint32_t length)
     if (summed == CHECKSUM_PARTIAL && find_headers(skb, &s))
         frame = (struct linux_frame){
             length, 0, LINUX_FRAME_NEEDS_CSUM, s.v6 ? LINUX_GSO_TCPV6 : LINUX_GSO_TCPV4, s.headers,
-            FIELD(info_of(skb), skb_shared_info, gso_size, uint16_t), (uint16_t)(s.tcp - s.frame), TCP_CHECKSUM};
+            FIELD(linux_skb_info(skb), skb_shared_info, gso_size, uint16_t), (uint16_t)(s.tcp - s.frame), TCP_CHECKSUM};
     return frame;
 }
 

@@ -11,7 +11,6 @@
 
 static uint32_t info_size(void) { return (SIZE(skb_shared_info) + CACHE_LINE - 1) & ~(CACHE_LINE - 1); }
 static uint8_t *head_of(void *skb) { return FIELD(skb, sk_buff, head, uint8_t *); }
-static void *info_of(void *skb) { return head_of(skb) + FIELD(skb, sk_buff, end, uint32_t); }
 
 /* Lays an skb over `size` bytes at `head`, of which the last are the shared info. */
 static void *skb_over(uint8_t *head, uint32_t size, bool fragment, uint32_t site)
@@ -108,7 +107,7 @@ const char *linux_frag_data(const void *frag, uint32_t *size)
 
 static void release_data(void *skb)
 {
-    void *info = info_of(skb);
+    void *info = linux_skb_info(skb);
     int32_t *references = &FIELD(info, skb_shared_info, dataref, int32_t);
     int32_t ours = BITS_GET(skb, sk_buff, nohdr) ? (1 << DATAREF_SHIFT) + 1 : 1;
     if (BITS_GET(skb, sk_buff, cloned) && __sync_sub_and_fetch(references, ours))

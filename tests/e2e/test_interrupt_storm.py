@@ -47,10 +47,13 @@ def test_a_line_that_nobody_serves(bench: Bench, edu: PciDevice, caplog: pytest.
             assert time.monotonic() < deadline, f"{load(counter, 4)} interrupts"
             for _ in range(1000):
                 nic.receive()
-    assert load(counter, 4) == 100_000
+    calls = load(counter, 4)
+    # Linux judges each 100,000, and a pause of a tenth of a second, as on a busy machine, begins the count anew.
+    assert calls >= 100_000
+    assert calls % 100_000 == 0
     assert f"irq {irq}: nobody cared" in caplog.text
     exchange(bench.host)
-    assert bench.lines()[irq].count == 100_000
+    assert (load(counter, 4), bench.lines()[irq].count) == (calls, calls), "it is called no more"
     bench.unlisten(irq, counter)
 
 

@@ -204,10 +204,14 @@ def test_a_line_that_nobody_serves_is_disabled_and_others_work(lines: Lines) -> 
         lib.vmk_irq_set_level(OTHER_PIN, 1)
         until("the other line", lambda: load(served, 4) > before)  # noqa: B023 - called at once
         lib.vmk_irq_set_level(OTHER_PIN, 0)
-    assert load(unserved, 4) == 100_000, "Linux's rule: judged each 100,000 interrupts"
+    calls = load(unserved, 4)
+    assert calls >= 100_000
+    assert calls % 100_000 == 0, (
+        "Linux's rule: judged each 100,000; a pause of a tenth of a second begins anew"
+    )
     assert lines.stats(PIN).depth == 1
     lib.vmk_call(nothing(), arguments, 0, result)
-    assert load(unserved, 4) == 100_000
+    assert load(unserved, 4) == calls
     with lines.baton():
         lib.vmk_irq_remove(PIN, unserved)
     again = lines.handler(PIN, NONE)
