@@ -106,7 +106,7 @@ class VMkernel:
         self._release = kernel
         self._size = memory
         self._overrides = dict(modules or {})
-        self._settings = {_module_key(name): tuple(given) for name, given in (settings or {}).items()}
+        self._settings = {kernels.module_name(name): tuple(given) for name, given in (settings or {}).items()}
         self._policy = policy
         self._allow_unresolved = allow_unresolved
         self._core = core
@@ -255,8 +255,8 @@ class VMkernel:
 
     def _bind_to(self, adapter: Adapter, name: str) -> None:
         if self.kernel.builds_in(name):
-            self.loader.start(_module_key(name), self.settings(name))
-        elif _module_key(name) not in self.loader.modules:
+            self.loader.start(kernels.module_name(name), self.settings(name))
+        elif kernels.module_name(name) not in self.loader.modules:
             with self._timed("load"):
                 settings = self.settings(name) or self._settings.get(str(adapter.function.address), ())
                 self.loader.load(name, settings, allow_unresolved=self._allow_unresolved)
@@ -268,7 +268,7 @@ class VMkernel:
         device = core.at(adapter.function.address)
         if device is None:
             raise UsageError(f"no device at {adapter.function.address}", remedy="plug it in again")
-        low, high = self.loader.range(_module_key(name))
+        low, high = self.loader.range(kernels.module_name(name))
         # Another module that is loaded may know the device too: only this one's drivers are asked.
         for driver in [one for one in core.drivers if low <= int(one) < high]:
             if entry := core.match(driver, device):
@@ -288,7 +288,7 @@ class VMkernel:
         Raises ModuleNotFound, UsageError when it is loaded, and what loading raises; a probe that fails is reported in
         the Adapter's error.
         """
-        if _module_key(name) in (*self.loader.modules, *self.loader.builtins.started):
+        if kernels.module_name(name) in (*self.loader.modules, *self.loader.builtins.started):
             raise UsageError(f"module {name} is loaded already", remedy="unload it first")
         if not (mine := self.adapters_of(name)):
             self.loader.load(name, self.settings(name), allow_unresolved=self._allow_unresolved)
@@ -298,7 +298,7 @@ class VMkernel:
                 adapter.error = None
             except VmkError as error:
                 adapter.error = error
-                if _module_key(name) not in self.loader.modules:
+                if kernels.module_name(name) not in self.loader.modules:
                     raise
                 log.error("%s: %s", adapter.function, error)
 
@@ -307,7 +307,7 @@ class VMkernel:
         return [
             a
             for a in self.adapters
-            if a.verdict.module and _module_key(a.verdict.module) == _module_key(name)
+            if a.verdict.module and kernels.module_name(a.verdict.module) == kernels.module_name(name)
         ]
 
     def module_file(self, name: str) -> tuple[Path, ModuleFile]:
@@ -321,20 +321,20 @@ class VMkernel:
 
     def settings(self, name: str) -> tuple[str, ...]:
         """The settings (``name=value``) with which the module is loaded the next time."""
-        return self._settings.get(_module_key(name), ())
+        return self._settings.get(kernels.module_name(name), ())
 
     def set_parameters(self, name: str, settings: Sequence[str]) -> None:
         """Replace them; BadParameter when the module would not take one of them."""
         known = self.parameters(name)
         for setting in settings:
             parse_setting(name, known, setting)
-        self._settings[_module_key(name)] = tuple(settings)
+        self._settings[kernels.module_name(name)] = tuple(settings)
 
     def unload(self, name: str, *, forced: bool = False) -> list[Leak]:
         """Unload one module; what it left behind. Its devices are unbound. ``forced``: see Loader.unload."""
-        for adapter in self.adapters:
-            if adapter.verdict.module == name:
-                self._wake(adapter)
+        name = kernels.module_name(name)
+        for adapter in self.adapters_of(name):
+            self._wake(adapter)
         leaks: list[Leak] = []
         with self.hotplug.changes:
             try:
@@ -508,11 +508,6 @@ class _Devices:
         log.info("%s %s%s", event.address, event.kind, " by surprise" if event.surprise else "")
         for watcher in self._host._device_watchers:
             watcher(event)
-
-
-def _module_key(name: str) -> str:
-    """The name as the kernel has it, which writes no dashes."""
-    return name.replace("-", "_")
 
 
 class _Timed:

@@ -21,7 +21,7 @@ from vmklinux.errors import DriverRefused
 from vmklinux.image import bug_entries
 from vmklinux.ioremap import Windows
 from vmklinux.irq import Interrupts
-from vmklinux.kernels import ModuleNotFound
+from vmklinux.kernels import ModuleNotFound, module_name
 from vmklinux.kobject import Obj
 from vmklinux.kthread import KThreads
 from vmklinux.linux import IMAGE, MODULES, MODULES_END
@@ -242,7 +242,7 @@ class Loader:
         """
         loaded = []
         for alias in self.linux.kernel.aliases.matching(modalias):
-            name = alias.module.replace("-", "_")
+            name = module_name(alias.module)
             if alias.builtin or name in self.modules:
                 continue
             try:
@@ -344,9 +344,9 @@ class Loader:
         except ModuleNotFound:
             matching = self.linux.kernel.aliases.matching(name)
             self.request(name)
-            there = any(a.builtin or a.module.replace("-", "_") in self.modules for a in matching)
+            there = any(a.builtin or module_name(a.module) in self.modules for a in matching)
             return 0 if there else errno.ENOENT
-        if name.replace("-", "_") in self.modules:
+        if module_name(name) in self.modules:
             return 0
         try:
             self.load(path)

@@ -12,7 +12,7 @@ import pytest
 from tests.vmklinux.conftest import CODE
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.memory import load, store_bytes
-from vmklinux.dd import device_name
+from vmklinux.dd import Binder, device_name
 from vmklinux.device import Devices
 from vmklinux.kobject import Obj
 
@@ -137,6 +137,18 @@ def test_a_device_that_waits_for_another_is_probed_again(machine: Machine) -> No
     for device in (other, machine.device):
         machine.api("device_unregister", device)
     machine.linux.free(other)
+    machine.api("driver_unregister", machine.driver)
+
+
+def test_a_device_whose_module_dies_waits_no_more(machine: Machine) -> None:
+    machine.returns("probe", -517)
+    assert machine.api("driver_register", machine.driver) == 0
+    machine.add_device()
+    assert machine.linux.state(Binder).deferred == [machine.device]
+    machine.linux.state(Devices).abandon(CODE, CODE + 4096)
+    assert machine.linux.state(Binder).deferred == []
+    for _ in range(2):  # device_initialize's reference and device_add's
+        machine.api("put_device", machine.device)
     machine.api("driver_unregister", machine.driver)
 
 

@@ -29,7 +29,8 @@ _BTF_OPTION = b"\nCONFIG_DEBUG_INFO_BTF=y\n"
 _MODULE_FILE = re.compile(r"(?P<name>.+)\.ko(\.(xz|gz|zst))?")
 
 
-def _module_name(name: str) -> str:
+def module_name(name: str) -> str:
+    """A module's name as the kernel has it, which writes ``_`` for ``-``; files and people may write either."""
     return name.replace("-", "_")
 
 
@@ -60,14 +61,14 @@ class Kernel:
             found = own if directory.startswith(f"{self.modules}/kernel") else added
             for file in files:
                 if match := _MODULE_FILE.fullmatch(file):
-                    found[_module_name(match["name"])] = f"{directory}/{file}"
+                    found[module_name(match["name"])] = f"{directory}/{file}"
         # What the host's owner added (updates/, extra/) wins over the kernel's own, as with depmod.
         return own | added
 
     def find_module(self, name: str) -> Path:
         """The file of the module ``name``, ``-`` and ``_`` being equal; raises ModuleNotFound."""
         try:
-            return Path(self._modules_by_name[_module_name(name)])
+            return Path(self._modules_by_name[module_name(name)])
         except KeyError:
             raise self._module_not_found(name) from None
 
@@ -86,7 +87,7 @@ class Kernel:
                 where=str(self.modules / "modules.builtin"),
                 remedy="no module needs to be loaded for it",
             )
-        close = difflib.get_close_matches(_module_name(name), self._modules_by_name, n=3)
+        close = difflib.get_close_matches(module_name(name), self._modules_by_name, n=3)
         return ModuleNotFound(
             f"kernel {self.release} has no module {name}",
             where=str(self.modules),
@@ -95,14 +96,14 @@ class Kernel:
 
     def builds_in(self, name: str) -> bool:
         """Whether the module is part of the kernel image, so that it has no file of its own."""
-        return _module_name(name) in self._builtin_modules()
+        return module_name(name) in self._builtin_modules()
 
     def _builtin_modules(self) -> set[str]:
         try:
             lines = (self.modules / "modules.builtin").read_text().splitlines()
         except FileNotFoundError:
             return set()
-        return {_module_name(Path(line).stem) for line in lines}
+        return {module_name(Path(line).stem) for line in lines}
 
     def modules_under(self, directory: str) -> list[Path]:
         """The module files below e.g. ``drivers/net/ethernet``, sorted; none when that is no directory."""
