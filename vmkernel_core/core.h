@@ -101,7 +101,7 @@ void vmk_port_bus(struct vmk_bus *bus);
 uint64_t vmk_io_read(uint64_t virt, unsigned size);
 void vmk_io_write(uint64_t virt, unsigned size, uint64_t value);
 
-/* The same for I/O ports, on the bus of vmk_port_bus, where such writes are all waited for. */
+/* The same for I/O ports, on the bus of vmk_port_bus. */
 uint64_t vmk_port_read(uint16_t port, unsigned size);
 void vmk_port_write(uint16_t port, unsigned size, uint64_t value);
 

@@ -59,6 +59,7 @@ static const int ucontext_reg[16] = {REG_RAX, REG_RCX, REG_RDX, REG_RBX, REG_RSP
 static struct window windows[MAX_WINDOWS];
 static pthread_mutex_t windows_lock = PTHREAD_MUTEX_INITIALIZER;
 static struct vmk_bus *ports;
+static uint64_t ports_read[65536 / 64]; /* a bit for each port that was ever read */
 static struct vmk_trap_stats stats;
 static struct vmk_bug *bugs;
 static uint64_t bug_count;
@@ -207,6 +208,7 @@ void vmk_io_write(uint64_t virt, unsigned size, uint64_t value)
 uint64_t vmk_port_read(uint16_t port, unsigned size)
 {
     stats.ports++;
+    ports_read[port / 64] |= 1ull << port % 64;
     return ports ? vmk_bus_read(ports, VMK_SPACE_IO, port, size) : vmk_all_ones(size);
 }
 
@@ -216,7 +218,7 @@ void vmk_port_write(uint16_t port, unsigned size, uint64_t value)
     if (!ports)
         return;
     vmk_bus_write(ports, VMK_SPACE_IO, port, size, value);
-    if (vmk_delivering)
+    if (vmk_delivering && ports_read[port / 64] >> port % 64 & 1)
         vmk_bus_flush(ports);
 }
 
