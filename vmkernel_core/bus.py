@@ -79,10 +79,6 @@ class QtestBus(Bus):
         """Take over the connection; the socket object is detached from it."""
         super().__init__(lib.vmk_bus_qtest(connection.detach()))
 
-    def prompt(self) -> None:
-        """Let no write stay posted from now on: each waits until QEMU has done it."""
-        lib.vmk_qtest_prompt(self.handle)
-
     def command(self, line: str, timeout: float = 10.0) -> str:
         """Send one qtest command, wait ``timeout`` seconds at most, return what stands behind its "OK".
 

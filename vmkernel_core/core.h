@@ -77,8 +77,11 @@ struct vmk_bus *vmk_bus_qtest(int fd);
 /* Sends one line (no newline) and waits for its reply, IRQ lines aside, at most timeout_ns.
  * Copies the reply into out. Its length, -ENODEV, -ETIMEDOUT or -ENOSPC. */
 int vmk_qtest_command(struct vmk_bus *bus, const char *line, char *out, unsigned size, uint64_t timeout_ns);
-/* From now on no write to this bus stays posted: each waits until QEMU has done it. */
-void vmk_qtest_prompt(struct vmk_bus *bus);
+/* The 64 KiB image that QEMU's processor runs, and from then on its help: accesses go through a mailbox in the machine memory
+ * mapped at `memory` while the processor is awake. `spin`: how often it looks before it halts; 0: leave it asleep, which is
+ * better where it shares its only core with us. */
+const char *vmk_firmware(void);
+void vmk_qtest_processor(struct vmk_bus *bus, uint64_t memory, unsigned spin);
 /* A bus that calls Python: vmk_python_bus_read/_write with this handle. */
 struct vmk_bus *vmk_bus_python(void *handle);
 
@@ -95,9 +98,9 @@ void vmk_window_commands(uint64_t virt);
 void vmk_windows_dead(struct vmk_bus *bus, uint64_t address, uint64_t length, uint64_t limit_ns);
 /* Where `in` and `out` of kernel code go. NULL: nowhere (all ones). */
 void vmk_port_bus(struct vmk_bus *bus);
-/* Explicit accesses, for ioread32 and the like: a window, or plain memory. In an interrupt
- * handler or softirq, a write to a register that was ever read is waited for: an acknowledgement has to reach the device
- * before the driver looks for what came after. */
+/* Explicit accesses, for ioread32 and the like: a window, or plain memory. A write to a
+ * register that was ever read is waited for: an acknowledgement has to reach the device before the driver looks for what
+ * came after, and a command before the driver adds to what it is about. */
 uint64_t vmk_io_read(uint64_t virt, unsigned size);
 void vmk_io_write(uint64_t virt, unsigned size, uint64_t value);
 
@@ -243,8 +246,8 @@ bool vmk_deliver(void);
 /* The same for a program that keeps a device busy: unless somebody waits, only when the last delivery was a while ago, so
  * that interrupts come together. Whether work is left that somebody else has to be told of. */
 bool vmk_deliver_lazily(void);
-/* Waits without the baton, for a program: until a watched bus has news, this world's event was posted, or deadline_ns. Then
- * takes in the news and delivers. While somebody waits here, and a little longer, the idle loop leaves the buses alone. */
+/* Waits without the baton, for a program: until a watched bus has news, this world's event was posted, or deadline_ns (0: it
+ * does not wait). Then takes in the news and delivers. While somebody waits here, and a little longer, the idle loop leaves the buses alone. */
 void vmk_attend(uint64_t deadline_ns);
 /* This world's event, for vmk_event_post from any thread; it stays posted until the world attends. */
 int vmk_world_event(void);
@@ -276,6 +279,21 @@ struct vmk_bus {
     int fd;
     int gone;
 };
+
+/* mailbox.c */
+struct vmk_mailbox;
+struct vmk_mailbox *vmk_mailbox_at(void *memory);
+void vmk_mailbox_spin(struct vmk_mailbox *box, unsigned spin);
+bool vmk_mailbox_asleep(struct vmk_mailbox *box);
+/* How often it has woken up. */
+uint32_t vmk_mailbox_naps(struct vmk_mailbox *box);
+bool vmk_mailbox_takes(int space, uint64_t address, unsigned size);
+/* Waits a little until at most `left` accesses are still to be done. 0, or -EAGAIN. */
+int vmk_mailbox_wait(struct vmk_mailbox *box, unsigned left);
+/* Asks for an access; there must be room. */
+void vmk_mailbox_ask(struct vmk_mailbox *box, int write, int space, uint64_t address, unsigned size, uint32_t value);
+/* What the last access that was asked for, a read that is done, gave. */
+uint32_t vmk_mailbox_value(struct vmk_mailbox *box);
 
 static inline uint64_t vmk_all_ones(unsigned size) { return size == 8 ? ~0ull : (1ull << (size * 8)) - 1; }
 

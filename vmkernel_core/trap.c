@@ -198,7 +198,7 @@ void vmk_io_write(uint64_t virt, unsigned size, uint64_t value)
         if (is_dead(window))
             return;
         vmk_bus_write(window->bus, VMK_SPACE_MEMORY, window->address + offset, size, value);
-        if (window->commands || (vmk_delivering && window->read[offset / 256] >> offset / 4 % 64 & 1))
+        if (window->commands || window->read[offset / 256] >> offset / 4 % 64 & 1)
             vmk_bus_flush(window->bus);
     } else {
         memcpy((void *)virt, &value, size);
@@ -218,7 +218,7 @@ void vmk_port_write(uint16_t port, unsigned size, uint64_t value)
     if (!ports)
         return;
     vmk_bus_write(ports, VMK_SPACE_IO, port, size, value);
-    if (vmk_delivering && ports_read[port / 64] >> port % 64 & 1)
+    if (ports_read[port / 64] >> port % 64 & 1)
         vmk_bus_flush(ports);
 }
 

@@ -533,10 +533,11 @@ void vmk_event_post(int event)
 
 void vmk_attend(uint64_t deadline_ns)
 {
-    struct pollfd fds[MAX_BUSES + 1] = {{.fd = vmk_world_event(), .events = POLLIN}};
-    nfds_t count = add_buses(fds, 1);
     atomic_fetch_add(&attending, 1);
-    wait_for(fds, count, deadline_ns, vmk_irq_waiting() ? LEVEL_NS : UINT64_MAX);
+    if (deadline_ns) {
+        struct pollfd fds[MAX_BUSES + 1] = {{.fd = vmk_world_event(), .events = POLLIN}};
+        wait_for(fds, add_buses(fds, 1), deadline_ns, vmk_irq_waiting() ? LEVEL_NS : UINT64_MAX);
+    }
     vmk_baton_take();
     vmk_service();
     if (vmk_deliver())

@@ -270,13 +270,14 @@ static char *copy_from(void *skb, const uint8_t *start, char *to)
     return to;
 }
 
-/* Copies the whole frame of an skb from its MAC header on, with its tag put back; its length, 0 when it does not fit. */
+/* Copies the whole frame of an skb from its MAC header on, with its tag put back; its length, 0 when it does not fit or is
+ * none: QEMU's eepro100 says that a frame is there before it says how long it is, and a driver may look in between. */
 static uint32_t copy_out(void *skb, char *to, uint64_t room)
 {
     uint8_t *start = mac_header(skb);
     uint32_t length = FIELD(skb, sk_buff, len, uint32_t) + (uint32_t)(FIELD(skb, sk_buff, data, uint8_t *) - start);
     uint32_t tag = is_tagged(skb) ? 4 : 0;
-    if (length + tag > room)
+    if (length < ETH_HLEN || length + tag > room)
         return 0;
     if (tag) {
         uint16_t parts[2] = {FIELD(skb, sk_buff, vlan_proto, uint16_t),
@@ -315,8 +316,14 @@ int linux_port_receive(struct linux_port *port, char *data, uint64_t size, uint3
     while (count < max && port->head != port->tail) {
         void *skb = port->ring[port->tail % LINUX_PORT_RING];
         uint32_t length = copy_out(skb, data, size);
-        if (!length)
-            break;
+        if (!length && count)
+            break; /* there is room for it the next time */
+        if (!length) {
+            port->tail++;
+            port->stats.rx_dropped++;
+            kfree_skb_now(skb);
+            continue;
+        }
         if (frames)
             frames[count] = describe(skb, length);
         data += length;

@@ -529,7 +529,9 @@ int linux_port_wait(struct linux_port *port, int events, uint64_t timeout_ns)
     me.next = port->waiters;
     port->waiters = &me;
     pthread_mutex_unlock(&port->lock);
-    int have;
+    int have = ready(port) & events;
+    if (!have)
+        vmk_attend(0); /* what came in already, and was put off, comes first */
     while (!(have = ready(port) & events) && vmk_now() < deadline)
         vmk_attend(deadline);
     pthread_mutex_lock(&port->lock);

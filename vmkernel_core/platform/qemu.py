@@ -14,6 +14,7 @@ import socket
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
+from vmkernel_core._core import ffi, lib
 from vmkernel_core.bus import QtestBus, Space
 from vmkernel_core.errors import DeviceGone, TimedOut, UsageError
 from vmkernel_core.platform.base import WIRE_BUFFER, Apertures, PciAddress, Wire
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 START_LIMIT = 10.0
 #: q35 puts RAM beyond this size above 4 GiB, where a DMA address would no longer be an offset into it.
 MOST_MEMORY = 0xB000_0000
-#: The firmware: at the reset vector (16 bytes before its end) cli; hlt; jmp to the hlt.
-FIRMWARE = b"\xf4" * 0xFFF0 + b"\xfa\xf4\xeb\xfd" + b"\xf4" * 12
+#: Bytes of the firmware (firmware.c), and how often its processor looks for work before it halts: some 0.5 ms.
+FIRMWARE_SIZE = 1 << 16
+SPIN = 100_000
 
 # The 3 series host bridge's PCIEXBAR (Intel 3 Series datasheet 316966, 5.1.14): base | enable, 256 MiB.
 _PCIEXBAR = 0x60
@@ -43,9 +45,6 @@ _CONFIG_ADDRESS, _CONFIG_DATA = 0xCF8, 0xCFC
 _APERTURES = Apertures(memory=(0xC000_0000, 0x3000_0000), io=(0x1000, 0xF000))
 
 
-#: QEMU's 8255x cards. Told to resume, they go on behind the last command that they did, where the real ones look at that
-#: command again: a doorbell that comes late, when the driver has chained another command, sends them astray.
-_NOT_POSTED = ("i8255", "i82562", "i82801")
 
 
 class QemuPlatform:
@@ -100,7 +99,7 @@ class QemuPlatform:
                 self.bus = QtestBus(registers)
                 firmware = os.memfd_create("firmware", os.MFD_CLOEXEC)
                 theirs.callback(os.close, firmware)
-                os.write(firmware, FIRMWARE)
+                os.write(firmware, bytes(ffi.buffer(lib.vmk_firmware(), FIRMWARE_SIZE)))
                 ram = f"memory-backend-file,id=ram,size={memory.size},share=on,mem-path={_path(memory.fd)}"
                 arguments = [
                     *("-nodefaults", "-no-user-config", "-display", "none", "-vga", "none"),
@@ -128,7 +127,7 @@ class QemuPlatform:
                 self.bus.command("irq_intercept_in ioapic", START_LIMIT)
                 self.bus.write(Space.IO, _CONFIG_ADDRESS, 4, 1 << 31 | _PCIEXBAR)
                 self.bus.write(Space.IO, _CONFIG_DATA, 4, _CONFIG_BASE | 1)
-                self._heed(*self._devices)
+                lib.vmk_qtest_processor(self.bus.handle, memory.base, SPIN)
                 self.messages = doorbell.connect(self.bus, _config_address(DOORBELL, 0))
             except (DeviceGone, TimedOut) as error:
                 raise self._process.failure("starting it") from error
@@ -207,14 +206,8 @@ class QemuPlatform:
                 self._plug_wire(name)
         driver, *settings = device.split(",")
         arguments = dict(setting.partition("=")[::2] for setting in settings)
-        self._heed(device)
         self.monitor("device_add", driver=driver, **arguments)
         return self._address(arguments["id"])
-
-    def _heed(self, *devices: str) -> None:
-        """Post no writes to a machine that has one of the cards which cannot bear it."""
-        if any(device.startswith(_NOT_POSTED) for device in devices):
-            self.bus.prompt()
 
     def _plug_wire(self, name: str) -> None:
         with contextlib.ExitStack() as theirs:
