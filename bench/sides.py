@@ -66,7 +66,9 @@ class Sample:
 
 
 class _Side:
-    """What both sides share: a QEMU with one e1000, the peer at its wire, the clock."""
+    """What both sides share: a QEMU with one card, the peer at its wire, the clock."""
+
+    memory: MachineMemory
 
     def __init__(self, native: Path, device: str = DEVICE) -> None:
         self.ffi, self.lib = load(native)
@@ -83,6 +85,7 @@ class _Side:
         """Time from the first frame offered until the last has arrived; TimedOut when some do not."""
         place(os.getpid(), pinned)
         place(self.platform.pid, pinned)
+        self.platform.use_processor(self.memory, not pinned)
         done: list[int] = []
 
         def run() -> None:
@@ -183,6 +186,7 @@ class UplinkSide(_Side):
     def __enter__(self) -> UplinkSide:
         """Boot, open the uplink, wait until frames arrive."""
         self.host = self._stack.enter_context(VMkernel(self.platform, kernel=self._release))
+        self.memory = self.host.memory
         self.uplink = self._stack.enter_context(self.host.uplinks["vmnic0"])
         self.uplink.wait_link()
         self._address: PciAddress = next(
@@ -211,6 +215,7 @@ class UplinkSide(_Side):
         """ns for a register access: read or (posted) write, as trapped ``mov`` or as a call of the bus."""
         place(os.getpid(), pinned)
         place(self.platform.pid, pinned)
+        self.platform.use_processor(self.memory, not pinned)
         bar = next(a for a in self.host.adapters if a.uplink is self.uplink).function.bar(0)
         assert bar is not None
         bus, registers = (

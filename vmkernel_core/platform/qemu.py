@@ -45,8 +45,6 @@ _CONFIG_ADDRESS, _CONFIG_DATA = 0xCF8, 0xCFC
 _APERTURES = Apertures(memory=(0xC000_0000, 0x3000_0000), io=(0x1000, 0xF000))
 
 
-
-
 class QemuPlatform:
     """QEMU's device models as hardware. ``devices`` are what QEMU's ``-device`` takes, such as
     ``"e1000,netdev=wire0"``: each ``netdev=NAME`` becomes a Wire, in this order in ``wires`` after ``start``.
@@ -127,7 +125,7 @@ class QemuPlatform:
                 self.bus.command("irq_intercept_in ioapic", START_LIMIT)
                 self.bus.write(Space.IO, _CONFIG_ADDRESS, 4, 1 << 31 | _PCIEXBAR)
                 self.bus.write(Space.IO, _CONFIG_DATA, 4, _CONFIG_BASE | 1)
-                lib.vmk_qtest_processor(self.bus.handle, memory.base, SPIN)
+                self.use_processor(memory, len(os.sched_getaffinity(0)) > 1)
                 self.messages = doorbell.connect(self.bus, _config_address(DOORBELL, 0))
             except (DeviceGone, TimedOut) as error:
                 raise self._process.failure("starting it") from error
@@ -208,6 +206,10 @@ class QemuPlatform:
         arguments = dict(setting.partition("=")[::2] for setting in settings)
         self.monitor("device_add", driver=driver, **arguments)
         return self._address(arguments["id"])
+
+    def use_processor(self, memory: MachineMemory, on: bool) -> None:
+        """Whether QEMU's processor may do register accesses that come in bursts: not where it shares our only core."""
+        lib.vmk_qtest_processor(self.bus.handle, memory.base, SPIN if on else 0)
 
     def _plug_wire(self, name: str) -> None:
         with contextlib.ExitStack() as theirs:
