@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 # To build the core, to run devices, to name them, and what the tests compare with.
 PACKAGES := gcc python3-dev python3-venv qemu-system-x86 pci.ids binutils xz-utils zstd kmod \
-	iproute2 iputils-ping
+	iproute2 iputils-ping busybox-static
 # The Debian kernels whose drivers the tests run.
 KERNELS := 6.1 6.12
 
@@ -33,6 +33,7 @@ demo: $(VENV)/installed
 bench: $(VENV)/installed
 	$(BIN)/vmk kernel fetch
 	$(BIN)/python -m bench
+	$(BIN)/python -m bench.nics
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info vmkernel_core/_core.*
