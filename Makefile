@@ -23,8 +23,9 @@ check: $(VENV)/installed
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
+# Tests wait for links and timers more than they compute, so more of them run at a time than there are cores.
 test: check setup
-	$(BIN)/pytest
+	$(BIN)/pytest -n 4 --dist loadgroup
 
 demo: $(VENV)/installed
 	$(BIN)/vmk kernel fetch

@@ -15,6 +15,18 @@ if TYPE_CHECKING:
     from vmklinux.btf import Btf
 
 
+#: Parameters of fixtures that boot something: tests that share one stay together where tests run in parallel.
+_BOOTED = ("kernel", "linux", "platform_name", "device")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Group tests for pytest-xdist by file and by what they boot, so that no host is booted twice for them."""
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        booted = [str(parameters.params.get(name, "")) for name in _BOOTED] if parameters else []
+        item.add_marker(pytest.mark.xdist_group("-".join([item.path.name, *booted])))
+
+
 def _kernel(series: str) -> Kernel:
     try:
         return find(series)
