@@ -36,7 +36,7 @@ def test_it_finds_what_objdump_shows(kernel: Kernel, name: str, tmp_path: Path) 
     assert found == _ports_by_objdump(plain)
     assert found
     strings = {f for f in findings if re.match(r"(rep )?(ins|outs)", f.instruction)}
-    assert {f.treatment for f in strings} <= {Treatment.STOPS}
+    assert {f.treatment for f in strings} <= {Treatment.PORT_IO}
     assert {f.treatment for f in findings if f not in strings} == {Treatment.PORT_IO}
 
 
@@ -51,7 +51,7 @@ def test_e1000_has_one_port_write(e1000: ModuleFile) -> None:
     [
         ("ec", "in al, dx", Treatment.PORT_IO),
         ("e670", "out 0x70, al", Treatment.PORT_IO),
-        ("f36d", "rep insd dword ptr [rdi], dx", Treatment.STOPS),
+        ("f36d", "rep insd dword ptr [rdi], dx", Treatment.PORT_IO),
         ("fa", "cli", Treatment.INTERRUPT_FLAG),
         ("fb", "sti", Treatment.INTERRUPT_FLAG),
         ("f4", "hlt", Treatment.IDLE),
