@@ -32,9 +32,9 @@ if TYPE_CHECKING:
 START_LIMIT = 10.0
 #: q35 puts RAM beyond this size above 4 GiB, where a DMA address would no longer be an offset into it.
 MOST_MEMORY = 0xB000_0000
-#: Bytes of the firmware (firmware.c), and how often its processor looks for work before it halts: some 0.5 ms.
+#: Bytes of the firmware (firmware.c), and how often its processor looks for work before it halts: some 0.15 ms.
 FIRMWARE_SIZE = 1 << 16
-SPIN = 100_000
+SPIN = 30_000
 
 # The 3 series host bridge's PCIEXBAR (Intel 3 Series datasheet 316966, 5.1.14): base | enable, 256 MiB.
 _PCIEXBAR = 0x60
