@@ -7,6 +7,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "vmklinux/inet.h"
 #include "vmklinux/linux.h"
 
 #define PORTS 64
@@ -16,15 +17,8 @@
 #define SOFTIRQ_OFFSET 0x100u
 #define SOFTIRQ_DISABLE_OFFSET 0x200u
 #define PREEMPT_SOFTIRQ_AND_IRQ 0x00ffff00u
-#define ETH_HLEN 14u
-#define VLAN_HLEN 4u
 #define GSO_MAX_SIZE 65535u
 #define GSO_MIN_SIZE 64u /* below, e1000 cuts so finely that a full frame needs more descriptors than its ring has */
-#define ETH_P_IP 0x0800u /* include/uapi/linux/if_ether.h, in.h */
-#define ETH_P_8021Q 0x8100u
-#define ETH_P_IPV6 0x86ddu
-#define IPPROTO_TCP 6
-#define IPPROTO_UDP 17
 /* Where the device gathers, a frame longer than LINEAR has LINEAR_PART bytes, room for all headers, in its skb and the
  * rest in pages: a 64 KiB frame needs no contiguous 64 KiB then. */
 #define LINEAR 3072u

@@ -151,7 +151,7 @@ def test_unknown_symbols(unharmed: VMkernel, kernel: Kernel, tmp_path: Path) -> 
 def test_a_symbol_of_the_image_that_was_not_reviewed(
     unharmed: VMkernel, kernel: Kernel, tmp_path: Path
 ) -> None:
-    code = "extern int kthread_should_park(void), kernel_restart(char *); int init_module(void) { return kernel_restart(0); }"
+    code = "extern int kernel_restart(char *); int init_module(void) { return kernel_restart(0); }"
     assert "kernel_restart" in unharmed.linux.symbols
     with pytest.raises(UnknownSymbols, match="kernel_restart"):
         unharmed.loader.load(handmade(kernel, tmp_path, code))
