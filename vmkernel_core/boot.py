@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Literal
 import hcl
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.cores import one_core
-from vmkernel_core.errors import UsageError, VmkError
+from vmkernel_core.errors import TimedOut, UsageError, VmkError
 from vmkernel_core.hotplug import DeviceEvent, Hotplug
 from vmkernel_core.idle import IdleLoop
 from vmkernel_core.memory import MachineMemory
@@ -34,6 +34,7 @@ from vmklinux.module.errors import ModuleError
 from vmklinux.module.param import parameters, parse_setting
 from vmklinux.netdevice import NetDevice, NetDevices
 from vmklinux.pci import PciCore, PciDevice
+from vmklinux.sd import Inventory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -43,12 +44,18 @@ if TYPE_CHECKING:
     from vmkernel_core.net.uplink import UplinkEvent
     from vmkernel_core.pci import PciFunction
     from vmkernel_core.platform.base import PciAddress, Platform
+    from vmkernel_core.storage.adapter import StorageAdapter
+    from vmkernel_core.storage.device import StorageDevice
     from vmklinux.kernels import Kernel
     from vmklinux.kobject import Obj
     from vmklinux.module.param import Parameter
 
 log = logging.getLogger(__name__)
 
+
+#: Seconds that a driver may wait in its remove function for a device that has gone by itself; and when nothing is left
+#: of the platform.
+WAIT_GONE, LAST_WAIT = 30.0, 5.0
 
 #: What becomes of devices that the HCL does not name.
 Policy = Literal["default", "strict"]
@@ -162,6 +169,7 @@ class VMkernel:
             self.idle.start()
             self.linux.state(NetDevices).on_register = self._new_uplink
             self.linux.state(Binder).on_failed = self._on_refused
+            self._inventory = Inventory(self.linux)
             self.seconds.update(load=0.0, probe=0.0)
             self.hotplug = Hotplug(self.platform, _Devices(self))
             self._take_in(scan(self.platform))
@@ -209,6 +217,28 @@ class VMkernel:
         except VmkError as error:
             adapter.error = error
             log.error("%s: %s", function, error)
+
+    @property
+    def storage(self) -> Mapping[str, StorageDevice]:
+        """The storage devices by name (``naa.…``, or ``vmhba0:C0:T1:L0``)."""
+        return self._inventory.devices
+
+    def wait_storage(self, devices: int = 1, *, timeout: float = 30.0) -> None:
+        """Wait until there are so many storage devices: some adapters find theirs after their driver has started.
+
+        Raises TimedOut after so many seconds.
+        """
+        changed = self._inventory.changed
+        with changed:
+            if not changed.wait_for(lambda: len(self.storage) >= devices, timeout):
+                raise TimedOut(
+                    f"{len(self.storage)} of {devices} storage devices appeared in {timeout:.0f} s"
+                )
+
+    @property
+    def storage_adapters(self) -> Mapping[str, StorageAdapter]:
+        """The storage adapters by name (``vmhba0``)."""
+        return self._inventory.adapters
 
     # ---- modules ----
 
@@ -453,6 +483,7 @@ class VMkernel:
     def _on_gone(self) -> None:
         for uplink in list(self.uplinks.values()):
             uplink.removed()
+        self._inventory.gone()
         self.hotplug.look()
 
 
@@ -481,6 +512,7 @@ class _Devices:
         for adapter in self._adapters(functions):
             if (device := core.at(adapter.function.address)) is not None:
                 core.disconnect(device)
+                self._host._inventory.gone(device.obj.dev)
             if adapter.uplink is not None:
                 adapter.uplink.removed()
 
@@ -490,12 +522,19 @@ class _Devices:
             address, device = adapter.function.address, core.at(adapter.function.address)
             if adapter.device is not None:
                 try:
-                    core.unbind(adapter.device)
+                    if surprise:
+                        core.unbind_gone(adapter.device, LAST_WAIT if host.platform.bus.gone else WAIT_GONE)
+                    else:
+                        core.unbind(adapter.device)
                 except DriverStopped as error:
                     if not surprise:
                         raise
                     log.error("%s: %s", adapter.function, error)
-                host.leaks += host._let_go(adapter.device, str(adapter.verdict.module))
+                    host._let_go(
+                        adapter.device, str(adapter.verdict.module)
+                    )  # no leak: it could not give it back
+                else:
+                    host.leaks += host._let_go(adapter.device, str(adapter.verdict.module))
             host.adapters.remove(adapter)
             host.uplinks = {
                 name: uplink for name, uplink in host.uplinks.items() if uplink is not adapter.uplink

@@ -144,6 +144,8 @@ def device_initialize(linux: Linux, dev: Obj) -> None:
 @linux_api()
 def device_add(linux: Linux, dev: Obj) -> int:
     """Make a device known, and let a driver of its bus probe it."""
+    if not dev:  # a transport class without class devices (transport_add_class_device)
+        return -errno.EINVAL
     if dev.init_name:
         set_name(linux, dev, linux.string(dev.init_name))
         dev.init_name = 0

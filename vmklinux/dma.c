@@ -4,6 +4,7 @@
 #include "vmklinux/linux.h"
 
 #define DEVICES 64
+#define SG_CHAIN 1u /* include/linux/scatterlist.h: in page_link, the list goes on elsewhere */
 #define DMA_MAPPING_ERROR UINT64_MAX /* include/linux/dma-mapping.h */
 
 static struct { uint64_t device; int64_t open; } mappings[DEVICES];
@@ -46,6 +47,29 @@ static uint64_t dma_map_page_attrs(uint64_t device, uint64_t page, uint64_t offs
 
 static void dma_unmap_page_attrs(uint64_t device) { linux_dma_count(device, -1); }
 
+void linux_sg_addresses(uint64_t sg, uint32_t count)
+{
+    for (uint64_t entry = sg; count--; entry += SIZE(scatterlist)) {
+        uint64_t link = FIELD(entry, scatterlist, page_link, uint64_t);
+        if (link & SG_CHAIN)
+            entry = link & ~3ull;
+        uint64_t page = FIELD(entry, scatterlist, page_link, uint64_t) & ~3ull;
+        FIELD(entry, scatterlist, dma_address, uint64_t) =
+            (page - *(uint64_t *)SYMBOL(vmemmap_base)) / SIZE(page) * 4096 + FIELD(entry, scatterlist, offset, uint32_t);
+        FIELD(entry, scatterlist, dma_length, uint32_t) = FIELD(entry, scatterlist, length, uint32_t);
+    }
+}
+
+static uint32_t dma_map_sg_attrs(uint64_t device, uint64_t sg, int count)
+{
+    if (!linux_dma_count(device, 1))
+        return 0;
+    linux_sg_addresses(sg, (uint32_t)count);
+    return (uint32_t)count;
+}
+
+static void dma_unmap_sg_attrs(uint64_t device) { linux_dma_count(device, -1); }
+
 static void *dma_alloc_attrs(uint64_t device, uint64_t size, uint64_t *handle)
 {
     uint64_t address = vmk_run_alloc(size, SITE());
@@ -77,6 +101,8 @@ static uint64_t any_size(void) { return UINT64_MAX; }
 const struct linux_api dma_api[] = {
     API(dma_map_page_attrs, "done", "Gives the DMA address of a page; counted per device until unmapped.", NULL),
     API(dma_unmap_page_attrs, "done", "Ends a mapping.", NULL),
+    API(dma_map_sg_attrs, "done", "Gives a scatter list its DMA addresses; nothing is merged.", NULL),
+    API(dma_unmap_sg_attrs, "done", "Ends such a mapping.", NULL),
     API(dma_alloc_attrs, "done", "Allocates cleared memory that the device shares.", NULL),
     API(dma_free_attrs, "done", "Frees what dma_alloc_attrs gave.", NULL),
     API_AS("dma_sync_single_for_cpu", sync_nothing, "no-op", "Hands a buffer back to the driver.", COHERENT),

@@ -38,6 +38,12 @@ def dma_set_coherent_mask(linux: Linux, dev: Obj, mask: int) -> int:
 
 
 @linux_api()
+def dma_get_required_mask(linux: Linux, dev: Obj) -> int:
+    """The smallest mask that reaches all of machine memory."""
+    return (1 << (linux.memory.size - 1).bit_length()) - 1
+
+
+@linux_api()
 def dmam_alloc_attrs(linux: Linux, dev: Obj, size: int, dma_handle: int, gfp: int, attrs: int) -> int:
     """Allocate memory that the device shares, until the driver lets go of it."""
     vaddr = linux.call(linux.entry("dma_alloc_attrs"), dev, size, dma_handle, gfp, attrs)

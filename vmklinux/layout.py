@@ -36,8 +36,11 @@ def _bits(types: Btf, path: str) -> tuple[int, int]:
     return field.offset_bits, field.bitfield_size
 
 
-def fill(image: Image, types: Btf) -> None:
-    """Fill every table; KernelTooStrange names what this kernel does not have."""
+def fill(image: Image, types: Btf, module: str = "") -> None:
+    """Fill every table with what the kernel, or one of its modules, defines.
+
+    The names of a module's own begin with ``module:``. KernelTooStrange names what this kernel does not have.
+    """
 
     def look_up(what: str, find: Callable[[str], int], name: str) -> int:
         try:
@@ -53,18 +56,24 @@ def fill(image: Image, types: Btf) -> None:
         struct, _, member = path.partition(".")
         return types.offsetof(struct, member)
 
-    for index, name in _names(lib.linux_field_name):
+    def mine(name_at: Callable[[int], object]) -> Iterator[tuple[int, str]]:
+        for index, name in _names(name_at):
+            of_module, _, rest = name.rpartition(":")
+            if of_module == module:
+                yield index, rest
+
+    for index, name in mine(lib.linux_field_name):
         lib.linux_field_set(index, look_up("field", offset, name))
-    for index, name in _names(lib.linux_bits_name):
+    for index, name in mine(lib.linux_bits_name):
         try:
             lib.linux_bits_set(index, *_bits(types, name.removeprefix("?")))
         except BtfError:
             lib.linux_bits_set(index, look_up("bit field", offset, name), 0)
-    for index, name in _names(lib.linux_size_name):
+    for index, name in mine(lib.linux_size_name):
         lib.linux_size_set(index, look_up("struct", types.sizeof, name))
-    for index, name in _names(lib.linux_enum_name):
+    for index, name in mine(lib.linux_enum_name):
         lib.linux_enum_set(index, look_up("enumerator", types.enumerator, name))
-    for index, name in _names(lib.linux_symbol_name):
+    for index, name in mine(lib.linux_symbol_name):
         lib.linux_symbol_set(index, look_up("symbol", image.symbols.__getitem__, name))
 
 

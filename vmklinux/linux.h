@@ -98,6 +98,66 @@ void linux_port_end(struct linux_port *port);
 struct linux_port_stats { uint64_t tx_frames, tx_bytes, tx_busy, rx_frames, rx_bytes, rx_dropped, rx_merged; };
 void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
 
+/* scsi_lib.c: a host is a Scsi_Host with its tags, a device a scsi_device with its queue. */
+struct linux_scsi_host;
+struct linux_scsi_device;
+/* PRIVILEGED: it may go to a device that is quiesced, and a unit attention ends it (the scan's own commands). AT_HEAD: before
+ * those that wait. */
+enum { LINUX_SCSI_PRIVILEGED = 1, LINUX_SCSI_AT_HEAD = 2 };
+/* A command: data lies in machine memory; direction is 1 to the device, 2 from it, 3 without data; retries may follow the
+ * first try; underflow: fewer bytes than this are an error to the driver. */
+struct linux_scsi_io {
+    uint64_t cookie, data;
+    uint32_t length, timeout_ms, underflow;
+    uint8_t direction, cdb_length, retries, flags;
+    uint8_t cdb[32];
+};
+/* What became of it: result as scsi_cmnd has it (host byte << 16 | status byte), residual bytes that were not transferred. */
+struct linux_scsi_done {
+    uint64_t cookie;
+    int32_t result;
+    uint32_t residual, retries, sense_length;
+    uint8_t sense[96];
+};
+struct linux_scsi_stats {
+    uint64_t commands, bytes_read, bytes_written, errors, retries, timeouts, busy, queue_full, unit_attentions, in_flight,
+        in_flight_most;
+};
+/* hctx: the blk_mq_hw_ctx that requests carry. NULL: no memory, or too many hosts. */
+struct linux_scsi_host *linux_scsi_host_create(uint64_t shost, uint32_t owner, uint64_t hctx);
+/* The world of the error handler is woken when commands failed, or came back to it. */
+void linux_scsi_host_watch(struct linux_scsi_host *host, uint64_t task);
+/* The hardware or its driver is dead: every command ends now, with DID_NO_CONNECT. */
+void linux_scsi_host_end(struct linux_scsi_host *host);
+void linux_scsi_host_free(struct linux_scsi_host *host);
+/* How many commands the driver has, and how many of them wait for the error handler. */
+void linux_scsi_host_load(struct linux_scsi_host *host, uint32_t *busy, uint32_t *failed);
+/* Sends what waits and may go. */
+void linux_scsi_run(struct linux_scsi_host *host);
+struct linux_scsi_device *linux_scsi_device_create(struct linux_scsi_host *host, uint64_t sdev);
+/* The device leaves its host: its commands end. The memory goes when nobody can be inside a call with it any more. */
+void linux_scsi_device_end(struct linux_scsi_device *device);
+void linux_scsi_device_free(struct linux_scsi_device *device);
+/* How many commands were taken, in their order, or -ENODEV. */
+int linux_scsi_submit(struct linux_scsi_device *device, const struct linux_scsi_io *ios, unsigned count);
+/* Fetches what ended. How many. */
+int linux_scsi_reap(struct linux_scsi_device *device, struct linux_scsi_done *out, unsigned max);
+/* Waits, for a program, until there is something to reap, or the device ended. Whether there is. */
+int linux_scsi_wait(struct linux_scsi_device *device, uint64_t timeout_ns);
+/* Sends one command and waits for its end, also inside kernel code. 0, -ENODEV or -EINTR. */
+int linux_scsi_execute(struct linux_scsi_device *device, const struct linux_scsi_io *io, struct linux_scsi_done *out);
+void linux_scsi_stats(struct linux_scsi_device *device, struct linux_scsi_stats *out);
+/* Error handling, with the baton held; commands by the address of their scsi_cmnd. Those whose time is up; give one its time
+ * again; take one away from the driver (0: it came back meanwhile); hand it to the error handler; those that it has; let one go
+ * on, to be sent again if it may be and retry is set, else to end as its result says; whether one that it sent came back. */
+int linux_scsi_expired(struct linux_scsi_host *host, uint64_t *cmnds, unsigned max);
+void linux_scsi_prolong(uint64_t cmnd);
+int linux_scsi_expire(uint64_t cmnd);
+void linux_scsi_fail(uint64_t cmnd);
+int linux_scsi_failed(struct linux_scsi_host *host, uint64_t *cmnds, unsigned max);
+void linux_scsi_release(uint64_t cmnd, int retry);
+int linux_scsi_eh_back(uint64_t cmnd);
+
 /* ---- END CDEF ---- */
 
 #define LINUX_ABSENT UINT32_MAX
@@ -194,7 +254,65 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(irq_poll, list, "irq_poll.list")                                                                              \
     F(irq_poll, state, "irq_poll.state")                                                                            \
     F(irq_poll, weight, "irq_poll.weight")                                                                          \
-    F(irq_poll, poll, "irq_poll.poll")
+    F(irq_poll, poll, "irq_poll.poll") \
+    F(Scsi_Host, tag_set, "scsi_mod:Scsi_Host.tag_set")                                                             \
+    F(Scsi_Host, hostt, "scsi_mod:Scsi_Host.hostt")                                                                 \
+    F(Scsi_Host, can_queue, "scsi_mod:Scsi_Host.can_queue")                                                         \
+    F(Scsi_Host, sg_tablesize, "scsi_mod:Scsi_Host.sg_tablesize")                                                   \
+    F(Scsi_Host, max_segment_size, "scsi_mod:Scsi_Host.max_segment_size")                                           \
+    F(Scsi_Host, dma_boundary, "scsi_mod:Scsi_Host.dma_boundary")                                                   \
+    F(Scsi_Host, shost_state, "scsi_mod:Scsi_Host.shost_state")                                                     \
+    F(Scsi_Host, dma_dev, "scsi_mod:Scsi_Host.dma_dev")                                                             \
+    F(scsi_host_template, cmd_size, "scsi_mod:scsi_host_template.cmd_size")                                         \
+    F(scsi_host_template, queuecommand, "scsi_mod:scsi_host_template.queuecommand")                                 \
+    F(scsi_host_template, init_cmd_priv, "scsi_mod:scsi_host_template.init_cmd_priv")                               \
+    F(scsi_host_template, exit_cmd_priv, "scsi_mod:scsi_host_template.exit_cmd_priv")                               \
+    F(scsi_device, host, "scsi_mod:scsi_device.host")                                                               \
+    F(scsi_device, request_queue, "scsi_mod:scsi_device.request_queue")                                             \
+    F(scsi_device, sdev_state, "scsi_mod:scsi_device.sdev_state")                                                   \
+    F(scsi_device, queue_depth, "scsi_mod:scsi_device.queue_depth")                                                 \
+    F(scsi_device, lun, "scsi_mod:scsi_device.lun")                                                                 \
+    F(scsi_device, sector_size, "scsi_mod:scsi_device.sector_size")                                                 \
+    F(scsi_device, iorequest_cnt, "scsi_mod:scsi_device.iorequest_cnt")                                             \
+    F(scsi_device, iodone_cnt, "scsi_mod:scsi_device.iodone_cnt")                                                   \
+    F(scsi_device, iotmo_cnt, "scsi_mod:scsi_device.iotmo_cnt")                                                     \
+    F(scsi_cmnd, device, "scsi_mod:scsi_cmnd.device")                                                               \
+    F(scsi_cmnd, jiffies_at_alloc, "scsi_mod:scsi_cmnd.jiffies_at_alloc")                                           \
+    F(scsi_cmnd, retries, "scsi_mod:scsi_cmnd.retries")                                                             \
+    F(scsi_cmnd, allowed, "scsi_mod:scsi_cmnd.allowed")                                                             \
+    F(scsi_cmnd, submitter, "scsi_mod:scsi_cmnd.submitter")                                                         \
+    F(scsi_cmnd, cmd_len, "scsi_mod:scsi_cmnd.cmd_len")                                                             \
+    F(scsi_cmnd, cmnd, "scsi_mod:scsi_cmnd.cmnd")                                                                   \
+    F(scsi_cmnd, sdb, "scsi_mod:scsi_cmnd.sdb")                                                                     \
+    F(scsi_cmnd, underflow, "scsi_mod:scsi_cmnd.underflow")                                                         \
+    F(scsi_cmnd, transfersize, "scsi_mod:scsi_cmnd.transfersize")                                                   \
+    F(scsi_cmnd, resid_len, "scsi_mod:scsi_cmnd.resid_len")                                                         \
+    F(scsi_cmnd, sense_buffer, "scsi_mod:scsi_cmnd.sense_buffer")                                                   \
+    F(scsi_cmnd, flags, "scsi_mod:scsi_cmnd.flags")                                                                 \
+    F(scsi_cmnd, state, "scsi_mod:scsi_cmnd.state")                                                                 \
+    F(scsi_cmnd, result, "scsi_mod:scsi_cmnd.result")                                                               \
+    F(scsi_cmnd, direction, "scsi_mod:scsi_cmnd.sc_data_direction")                                                 \
+    F(scsi_data_buffer, length, "scsi_mod:scsi_data_buffer.length")                                                 \
+    F(request, q, "request.q")                                                                                      \
+    F(request, mq_hctx, "request.mq_hctx")                                                                          \
+    F(request, cmd_flags, "request.cmd_flags")                                                                      \
+    F(request, tag, "request.tag")                                                                                  \
+    F(request, internal_tag, "request.internal_tag")                                                                \
+    F(request, timeout, "request.timeout")                                                                          \
+    F(request, nr_phys_segments, "request.nr_phys_segments")                                                        \
+    F(request, state, "request.state")                                                                              \
+    F(request, ref, "request.ref")                                                                                  \
+    F(request, data_len, "request.__data_len")                                                                      \
+    F(request, sector, "request.__sector")                                                                          \
+    F(blk_mq_hw_ctx, queue_num, "blk_mq_hw_ctx.queue_num")                                                          \
+    F(sg_table, sgl, "sg_table.sgl")                                                                                \
+    F(sg_table, nents, "sg_table.nents")                                                                            \
+    F(sg_table, orig_nents, "sg_table.orig_nents")                                                                  \
+    F(scatterlist, page_link, "scatterlist.page_link")                                                              \
+    F(scatterlist, offset, "scatterlist.offset")                                                                    \
+    F(scatterlist, length, "scatterlist.length")                                                                    \
+    F(scatterlist, dma_address, "scatterlist.dma_address")                                                          \
+    F(scatterlist, dma_length, "scatterlist.dma_length")
 
 #define LINUX_BITS(F)                                                                                               \
     F(sk_buff, cloned, "sk_buff.cloned")                                                                            \
@@ -202,7 +320,13 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(sk_buff, head_frag, "sk_buff.head_frag")                                                                      \
     F(sk_buff, pp_recycle, "sk_buff.pp_recycle")                                                                    \
     F(sk_buff, ip_summed, "sk_buff.ip_summed")                                                                      \
-    F(sk_buff, vlan_present, "?sk_buff.vlan_present")
+    F(sk_buff, vlan_present, "?sk_buff.vlan_present") \
+    F(scsi_device, simple_tags, "scsi_mod:scsi_device.simple_tags")                                                 \
+    F(scsi_device, lun_in_cdb, "scsi_mod:scsi_device.lun_in_cdb")                                                   \
+    F(scsi_device, expecting_cc_ua, "scsi_mod:scsi_device.expecting_cc_ua")                                         \
+    F(scsi_device, retry_hwerror, "scsi_mod:scsi_device.retry_hwerror")                                             \
+    F(Scsi_Host, host_self_blocked, "scsi_mod:Scsi_Host.host_self_blocked")                                         \
+    F(Scsi_Host, tmf_in_progress, "scsi_mod:Scsi_Host.tmf_in_progress")
 
 #define LINUX_SIZES(F)                                                                                              \
     F(sk_buff, "sk_buff")                                                                                           \
@@ -217,7 +341,10 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(system_time_snapshot, "system_time_snapshot")                                                                 \
     F(netdev_queue, "netdev_queue")                                                                                 \
     F(task_struct, "task_struct")                                                                                   \
-    F(kmem_cache, "kmem_cache")
+    F(kmem_cache, "kmem_cache") \
+    F(request, "request")                                                                                           \
+    F(scatterlist, "scatterlist")                                                                                   \
+    F(scsi_cmnd, "scsi_mod:scsi_cmnd")
 
 #define LINUX_ENUMS(F)                                                                                              \
     F(NAPI_STATE_SCHED, "NAPI_STATE_SCHED")                                                                         \
@@ -245,7 +372,20 @@ void linux_port_stats(struct linux_port *port, struct linux_port_stats *out);
     F(TASKLET_STATE_SCHED, "TASKLET_STATE_SCHED")                                                                   \
     F(TASKLET_STATE_RUN, "TASKLET_STATE_RUN")                                                                       \
     F(IRQ_POLL_F_SCHED, "IRQ_POLL_F_SCHED")                                                                         \
-    F(IRQ_POLL_F_DISABLE, "IRQ_POLL_F_DISABLE")
+    F(IRQ_POLL_F_DISABLE, "IRQ_POLL_F_DISABLE") \
+    F(MQ_RQ_IDLE, "MQ_RQ_IDLE")                                                                                     \
+    F(MQ_RQ_IN_FLIGHT, "MQ_RQ_IN_FLIGHT")                                                                           \
+    F(SHOST_RUNNING, "scsi_mod:SHOST_RUNNING")                                                                      \
+    F(SHOST_RECOVERY, "scsi_mod:SHOST_RECOVERY")                                                                    \
+    F(SHOST_CANCEL_RECOVERY, "scsi_mod:SHOST_CANCEL_RECOVERY")                                                      \
+    F(SHOST_DEL_RECOVERY, "scsi_mod:SHOST_DEL_RECOVERY")                                                            \
+    F(SDEV_DEL, "scsi_mod:SDEV_DEL")                                                                                \
+    F(SDEV_QUIESCE, "scsi_mod:SDEV_QUIESCE")                                                                        \
+    F(SDEV_OFFLINE, "scsi_mod:SDEV_OFFLINE")                                                                        \
+    F(SDEV_TRANSPORT_OFFLINE, "scsi_mod:SDEV_TRANSPORT_OFFLINE")                                                    \
+    F(SDEV_BLOCK, "scsi_mod:SDEV_BLOCK")                                                                            \
+    F(SDEV_CREATED_BLOCK, "scsi_mod:SDEV_CREATED_BLOCK")                                                            \
+    F(SUBMITTED_BY_SCSI_ERROR_HANDLER, "scsi_mod:SUBMITTED_BY_SCSI_ERROR_HANDLER")
 
 #define LINUX_SYMBOLS(F)                                                                                            \
     F(jiffies, "jiffies")                                                                                           \
@@ -376,15 +516,23 @@ uint32_t linux_frag_size(void);
 void linux_napi_start(void);
 bool linux_softirq_run(void); /* netdevice.c: NET_RX; whether work is left */
 void linux_softirq_start(void);
+/* scsi_lib.c: BLOCK, the softirq in which commands that came back are judged. */
+void linux_scsi_softirq(void);
+bool linux_scsi_waiting(void);
+/* dma.c: fills in the DMA addresses of a scatter list. */
+void linux_sg_addresses(uint64_t sg, uint32_t count);
+
 /* dma.c: one mapping of a device's more, or less. */
 bool linux_dma_count(uint64_t device, int change);
 /* jiffies.c */
+/* Ticks a second. */
+unsigned linux_hz(void);
 void linux_jiffies_start(unsigned hz);
 void linux_jiffies_stop(void);
 
 #define LINUX_TABLES(T)                                                                                             \
     T(mm) T(sched) T(softirq) T(timekeeping) T(skbuff) T(skb_copy) T(gso) T(gro) T(netdevice) T(page_pool) T(dma) T(dmapool) T(io) \
-    T(flow_dissector)
+    T(flow_dissector) T(scsi_lib)
 #define LINUX_TABLE(name) extern const struct linux_api name##_api[];
 LINUX_TABLES(LINUX_TABLE)
 #undef LINUX_TABLE

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from vmkernel_core.idle import IdleLoop
     from vmkernel_core.memory import MachineMemory
-    from vmklinux.btf import Prototype, Type
+    from vmklinux.btf import Btf, Prototype, Type
     from vmklinux.kernels import Kernel
 
 log = logging.getLogger(__name__)
@@ -100,6 +100,7 @@ class Linux:
         self.cpus = cpus
         self.image = prepare(kernel, cache)
         self.types = self.image.btf
+        self.more_types: list[Btf] = []  # of modules that vmklinux stands in for
         self.symbols = self.image.symbols
         self.on_stopped: Callable[[DriverStopped], None] = lambda _error: None
         self.request_module: Callable[[str], int] = lambda _name: errno.ENOENT
@@ -431,9 +432,10 @@ class Linux:
 
     def _prototype(self, emulation: Emulated) -> Prototype:
         # One name is often an inline wrapper of the other, and which one changes between kernels.
-        for other in self._api.values():
-            if other.handler is emulation.handler and (prototype := self.types.function(other.name)):
-                return prototype
+        for types in (self.types, *self.more_types):
+            for other in self._api.values():
+                if other.handler is emulation.handler and (prototype := types.function(other.name)):
+                    return prototype
         raise VmkError(
             f"BTF has no prototype of {emulation.name}",
             where=f"kernel {self.image.release}, {emulation.where}",

@@ -36,6 +36,8 @@ from vmklinux.rcu import GracePeriods
 from vmklinux.resolve import resolve
 from vmklinux.resource import Resources
 from vmklinux.rtnl import Rtnl
+from vmklinux.scsi import Scsi
+from vmklinux.stand_in import STAND_INS, StandIns
 from vmklinux.timer import Timers
 from vmklinux.workqueue import Workqueues
 
@@ -109,6 +111,7 @@ def silence(linux: Linux, low: int, high: int) -> None:
     linux.state(HotplugStates).abandon(low, high)
     linux.state(PciCore).abandon(low, high)
     linux.state(NetDevices).abandon(low, high)
+    linux.state(Scsi).abandon(low, high)
     linux.state(Rtnl).abandon(low, high)
     lib.linux_napi_forget(low, high)
     lib.linux_softirq_forget(low, high)
@@ -208,7 +211,9 @@ class Loader:
             raise UsageError(f"module {file.name} is loaded already")
         check_vermagic(file, kernel.release)
         for needed in file.info.depends:
-            if needed.replace("-", "_") not in self.modules:
+            if needed in STAND_INS:
+                self.linux.state(StandIns).types(needed)
+            elif needed.replace("-", "_") not in self.modules:
                 self.load(needed, allow_unresolved=allow_unresolved)
         check_versions(file, self._crc_of)
         self._scan(file)
@@ -362,7 +367,8 @@ class Loader:
         for module in self.modules.values():
             if (export := module.file.exports.get(symbol)) is not None:
                 return export.crc
-        return self.linux.image.crcs.get(symbol)
+        crc = self.linux.state(StandIns).crc_of(symbol)
+        return self.linux.image.crcs.get(symbol) if crc is None else crc
 
     @staticmethod
     def _scan(file: ModuleFile) -> None:

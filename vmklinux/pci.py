@@ -7,6 +7,7 @@ pci_reset, pci_rom, pcie_aspm. Much of drivers/pci only reads and writes configu
 from __future__ import annotations
 
 import logging
+import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ from vmkernel_core.pci import BarKind
 from vmklinux.api import linux_api
 from vmklinux.device import ancestors
 from vmklinux.devres import Devres
+from vmklinux.errors import DriverStopped, WorldEnded
 from vmklinux.kobject import Obj, addressof
 from vmklinux.list import list_del
 from vmklinux.pci_probe import Buses, setup_device
@@ -55,6 +57,7 @@ class PciDevice:
     platform: Platform
     name: int
     driver: Obj | None = None
+    going: bool = False  # its driver's remove function runs
     regions: dict[int, Obj] = field(default_factory=dict)
     saved: dict[tuple[int, int], int] = field(default_factory=dict)
     table: int = 0
@@ -162,12 +165,54 @@ class PciCore:
 
     def unbind(self, device: PciDevice) -> None:
         """Remove: the driver lets go of the device."""
-        driver = device.driver
+        driver, going = device.driver, device.going
+        if going:  # another world is at it: a driver's own, that found the device dead
+            return
+        device.going = True
         try:
             if driver is not None and driver.remove:
                 self.linux.call(driver.remove, device.obj)
         finally:
+            device.going = False
             self._let_go(device)
+
+    def unbind_gone(self, device: PciDevice, limit: float) -> None:
+        """The same for a device that has gone. A driver that still waits for it after ``limit`` seconds is stopped.
+
+        Raises DriverStopped then, too.
+        """
+        driver, failed = device.driver, list[DriverStopped]()
+        task, ready = [0], threading.Event()
+
+        def remove() -> None:
+            with self.linux.baton():  # it makes this thread a world
+                task[0] = lib.vmk_world_task()
+            ready.set()
+            try:
+                self.unbind(device)
+            except DriverStopped as error:
+                failed.append(error)
+            except WorldEnded:
+                log.debug("%s: its removal was ended", device.function)
+
+        thread = threading.Thread(target=remove, name=f"remove-{device.function.address}", daemon=True)
+        thread.start()
+        ready.wait()
+        thread.join(limit)
+        if thread.is_alive():
+            lib.vmk_world_end(task[0])
+            thread.join(limit)
+            module = self.linux.module_at(int(driver or 0)) or "the kernel image"
+            error = DriverStopped(
+                module,
+                f"it waited for its device, which has gone, for {limit:.0f} s",
+                reason="gone",
+                site="remove",
+            )
+            self.linux.on_stopped(error)
+            raise error
+        if failed:
+            raise failed[0]
 
     def _let_go(self, device: PciDevice) -> None:
         self.linux.state(Devres).release_all(device.obj.dev)

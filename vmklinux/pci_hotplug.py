@@ -2,7 +2,23 @@
 
 from __future__ import annotations
 
-from vmklinux.api import no_op
+from typing import TYPE_CHECKING
+
+from vmklinux.api import linux_api, no_op
+from vmklinux.pci import PciCore
+
+if TYPE_CHECKING:
+    from vmklinux.kobject import Obj
+    from vmklinux.linux import Linux
+
+
+@linux_api(partial="The device stays known, without a driver: the hypervisor's own hot-plug removes it.")
+def pci_stop_and_remove_bus_device_locked(linux: Linux, dev: Obj) -> None:
+    """Take a device that is dead away from its driver."""
+    core = linux.state(PciCore)
+    if (device := core.of(dev.dev)) is not None and device.driver is not None:
+        core.unbind(device)
+
 
 no_op(
     "pci_hotplug.py",

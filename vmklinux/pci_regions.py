@@ -68,6 +68,12 @@ def pci_release_regions(linux: Linux, pdev: Obj) -> None:
     pci_release_selected_regions(linux, pdev, ALL_BARS)
 
 
+@linux_api()
+def pcibios_resource_to_bus(linux: Linux, bus: Obj, region: Obj, res: Obj) -> None:
+    """What a device sees as the addresses of a resource: the same ones."""
+    region.start, region.end = res.start, res.end
+
+
 @linux_api("pcim_request_region", note="Whatever a driver reserved ends with its binding to the device.")
 def pci_request_region(linux: Linux, pdev: Obj, bar: int, name: int) -> int:
     """Reserve one BAR."""

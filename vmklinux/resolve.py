@@ -11,6 +11,7 @@ from vmklinux.api import emulated
 from vmklinux.module.elf import ModuleFile
 from vmklinux.module.modinfo import check_vermagic, check_versions
 from vmklinux.safe import image_safe
+from vmklinux.stand_in import STAND_INS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -53,12 +54,15 @@ def resolve(module: ModuleFile, image: Image, others: Mapping[str, ModuleFile]) 
 
 
 def dependencies(module: ModuleFile, kernel: Kernel) -> dict[str, ModuleFile]:
-    """The modules that it needs, by name, each after those that it needs itself (.modinfo depends)."""
+    """The modules that it needs, by name, each after those that it needs itself (.modinfo depends).
+
+    Those that vmklinux stands in for are not among them.
+    """
     found: dict[str, ModuleFile] = {}
 
     def visit(needed: ModuleFile) -> None:
         for name in needed.info.depends:
-            if name not in found:
+            if name not in found and name not in STAND_INS:
                 other = ModuleFile.read(kernel.find_module(name))
                 visit(other)
                 found[name] = other

@@ -1,4 +1,5 @@
-/* Softirqs: tasklets (Linux kernel/softirq.c) and irq_poll (lib/irq_poll.c); NET_RX, between them, is netdevice.c's.
+/* Softirqs: tasklets (Linux kernel/softirq.c) and irq_poll (lib/irq_poll.c); NET_RX, between them, is netdevice.c's,
+ * BLOCK scsi_lib.c's.
  *
  * They run at delivery points, in the order of Linux's softirq numbers. Who schedules one elsewhere kicks the idle loop. */
 #include "vmklinux/linux.h"
@@ -232,12 +233,13 @@ static void run_polls(void)
 
 /* ---- all of them ---- */
 
-static bool waiting(void) { return one_is_enabled(&high_tasklets) || one_is_enabled(&tasklets) || polls.next != &polls; }
+static bool waiting(void) { return one_is_enabled(&high_tasklets) || one_is_enabled(&tasklets) || polls.next != &polls || linux_scsi_waiting(); }
 
 static bool run(void)
 {
     run_tasklets(&high_tasklets);
     bool more = linux_softirq_run();
+    linux_scsi_softirq();
     run_polls();
     run_tasklets(&tasklets);
     return more || waiting();

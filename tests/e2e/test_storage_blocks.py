@@ -1,0 +1,187 @@
+"""Blocks through Debian's own SCSI and RAID drivers, on QEMU's controllers.
+
+Independent of us: QEMU's controllers and disks, Debian's megaraid_sas, mptsas, sym53c8xx and vmw_pvscsi; what is on the
+disk in the end is read from the image file, and compared by qemu-img.
+"""
+
+from __future__ import annotations
+
+import struct
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.e2e.storage import CONTROLLERS, NAA, SIZE, Controller, blank, only_disk, raw_drive
+from vmkernel_core.boot import VMkernel
+from vmkernel_core.errors import UsageError
+from vmkernel_core.storage.command import Command, Direction
+from vmkernel_core.storage.device import StorageDevice
+from vmkernel_core.storage.errors import IllegalRequest
+from vmklinux.kernels import Kernel
+
+
+@pytest.fixture(scope="module", params=CONTROLLERS)
+def controller(request: pytest.FixtureRequest) -> Controller:
+    """Each of QEMU's controllers for which there is a module."""
+    return CONTROLLERS[request.param]
+
+
+@pytest.fixture(scope="module")
+def image(controller: Controller, kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The file behind its disk."""
+    return blank(tmp_path_factory.mktemp("disk") / "disk.raw")
+
+
+@pytest.fixture(scope="module")
+def host(controller: Controller, kernel: Kernel, image: Path) -> Iterator[VMkernel]:
+    """A host with that controller and a disk; at its end nothing may have leaked."""
+    with VMkernel(controller.platform("hd", *raw_drive(image)), kernel=kernel.release) as host:
+        assert [adapter.error for adapter in host.adapters if adapter.error] == []
+        yield host
+    assert host.leaks == []
+
+
+@pytest.fixture(scope="module")
+def disk(host: VMkernel) -> StorageDevice:
+    """Its disk."""
+    return only_disk(host)
+
+
+def test_the_device_says_what_it_is(host: VMkernel, disk: StorageDevice, controller: Controller) -> None:
+    adapter = host.storage_adapters["vmhba0"]
+    assert (adapter.driver, adapter.state) == (controller.driver, "online")
+    assert adapter.model
+    assert adapter.devices == [disk]
+    assert (disk.vendor, disk.model, disk.revision) == ("QEMU", "QEMU HARDDISK", "2.5+")
+    assert (disk.capacity, disk.block_size, disk.blocks) == (SIZE, 512, SIZE // 512)
+    assert disk.path == controller.path
+    if controller.wwn:
+        assert disk.name == NAA
+    assert disk.write_cache
+    assert not disk.read_only
+
+
+def test_blocks_are_read_as_the_file_has_them(disk: StorageDevice, image: Path) -> None:
+    content = image.read_bytes()
+    assert disk.read(0, 1) == content[:512]
+    assert disk.read(disk.blocks - 1, 1) == content[-512:]
+    assert disk.read(0, disk.blocks) == content  # more than one command can carry
+
+
+def test_what_was_written_is_in_the_file(disk: StorageDevice, image: Path, tmp_path: Path) -> None:
+    """Random places and sizes, from one block to several commands' worth, then qemu-img's opinion."""
+    chance, expected = Random(4711), bytearray(image.read_bytes())
+    for _ in range(40):
+        count = chance.choice([1, 2, 7, 8, 64, 255, 256, 257, 1024])
+        lba = chance.randrange(disk.blocks - count)
+        data = chance.randbytes(count * 512)
+        disk.write(lba, data)
+        expected[lba * 512 : (lba + count) * 512] = data
+        at = chance.randrange(disk.blocks - 300)
+        assert disk.read(at, 300) == bytes(expected[at * 512 : (at + 300) * 512])
+    disk.flush()
+    judge = tmp_path / "expected.raw"
+    judge.write_bytes(expected)
+    subprocess.run(["qemu-img", "compare", "-U", "-f", "raw", "-F", "raw", judge, image], check=True)
+
+
+def _write_10(lba: int, count: int) -> bytes:
+    return struct.pack(">BBIBHB", 0x2A, 0, lba, 0, count, 0)
+
+
+def test_many_commands_are_in_flight(disk: StorageDevice, image: Path) -> None:
+    """32 at a time, each with a pattern of its own; they end in any order, and each in its place."""
+    chance, size = Random(32), 16
+    parts = [chance.randbytes(size * 512) for _ in range(32)]
+    before = disk.stats().commands
+    buffer = disk.buffer(32 * size * 512)
+    buffer.view[:] = b"".join(parts)
+    requests = disk.start(
+        [
+            Command(_write_10(n * size, size), Direction.TO_DEVICE, buffer, n * size * 512, size * 512)
+            for n in range(32)
+        ]
+    )
+    assert [request.result().good for request in requests] == [True] * 32
+    assert disk.stats().in_flight_most >= min(32, disk.queue_depth)
+    reads = [request for n in range(32) for request in disk.start_read(n * size, size)]
+    for request, part in zip(reads, parts, strict=True):
+        request.result()
+        assert request.buffer is not None
+        assert bytes(request.buffer.view) == part
+    disk.flush()
+    assert disk.in_flight == 0
+    assert disk.stats().commands == before + 65
+    assert image.read_bytes()[: 32 * size * 512] == b"".join(parts)
+
+
+def test_a_buffer_is_the_device_own_memory(disk: StorageDevice) -> None:
+    with disk.buffer(4096) as buffer:
+        buffer.view[:] = b"zero copy".ljust(4096, b"!")
+        disk.write(100, buffer)
+        buffer.view[:] = bytes(4096)
+        disk.read_into(100, buffer)
+        assert bytes(buffer.view[:9]) == b"zero copy"
+        disk.read_into(100, buffer, 2)
+
+
+def test_blocks_that_were_given_back_read_as_zeros(disk: StorageDevice) -> None:
+    assert disk.limits.discard
+    disk.write(2048, b"\xff" * 128 * 512)
+    disk.discard(2048, 128)
+    disk.flush()
+    assert disk.read(2048, 128) == bytes(128 * 512)
+
+
+def test_a_command_of_ones_own(disk: StorageDevice) -> None:
+    request = disk.submit(bytes([0x12, 0, 0, 0, 36, 0]), Direction.FROM_DEVICE, 36)
+    assert request.result().good
+    assert request.buffer is not None
+    assert bytes(request.buffer.view[8:12]) == b"QEMU"
+
+
+def test_what_the_device_refuses_is_an_error_in_words(disk: StorageDevice) -> None:
+    request = disk.submit(bytes([0x28, 0, 0xFF, 0xFF, 0xFF, 0, 0, 0, 1, 0]), Direction.FROM_DEVICE, 512)
+    with pytest.raises(IllegalRequest, match="logical block address out of range") as told:
+        request.result()
+    assert told.value.sense is not None
+    assert (told.value.sense.key, told.value.sense.asc) == (5, 0x21)
+    assert disk.read(0, 1)
+
+
+def test_what_cannot_be_is_refused_on_this_side(disk: StorageDevice) -> None:
+    for wrong in (
+        lambda: disk.read(disk.blocks, 1),
+        lambda: disk.read(-1, 1),
+        lambda: disk.read(0, 0),
+        lambda: disk.write(0, b"no block"),
+        lambda: disk.write(disk.blocks - 1, bytes(1024)),
+        lambda: disk.submit(b"short"),
+        lambda: disk.buffer(0),
+    ):
+        with pytest.raises(UsageError):
+            wrong()
+
+
+def test_the_adapter_resets_under_load(host: VMkernel, disk: StorageDevice, controller: Controller) -> None:
+    """Commands in flight at a reset by the driver's own handler are sent again, and none is lost."""
+    requests = [request for n in range(16) for request in disk.start_write(4096 + n, bytes([n]) * 512)]
+    host.storage_adapters["vmhba0"].reset()
+    for request in requests:
+        request.result()
+    disk.flush()
+    assert disk.read(4096, 16) == b"".join(bytes([n]) * 512 for n in range(16))
+    assert host.storage_adapters["vmhba0"].state == "online"
+
+
+def test_the_module_comes_back(host: VMkernel, controller: Controller, image: Path) -> None:
+    """Unloaded, it leaves nothing; loaded again, it serves the same disk. The last test: the old disk is dead then."""
+    disk = only_disk(host)
+    assert host.unload(controller.driver) == []
+    assert (dict(host.storage), dict(host.storage_adapters)) == ({}, {})
+    assert disk.error is not None
+    host.load(controller.driver)
+    assert only_disk(host).read(0, 8) == image.read_bytes()[:4096]

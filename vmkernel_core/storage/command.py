@@ -1,0 +1,99 @@
+"""SCSI commands on their way to a device, and what comes back of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from enum import IntEnum
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from vmkernel_core.storage.buffer import Buffer
+
+#: Seconds that a device has for a command, and how often it is sent again; what Linux's disk driver uses.
+TIMEOUT, RETRIES = 30.0, 5
+
+
+class Direction(IntEnum):
+    """Which way data goes."""
+
+    TO_DEVICE = 1
+    FROM_DEVICE = 2
+    NONE = 3
+
+
+class HostStatus(IntEnum):
+    """How the adapter's driver saw a command end; Linux and ESX have the same numbers."""
+
+    OK = 0
+    NO_CONNECT = 1
+    BUS_BUSY = 2
+    TIME_OUT = 3
+    BAD_TARGET = 4
+    ABORT = 5
+    PARITY = 6
+    ERROR = 7
+    RESET = 8
+    BAD_INTERRUPT = 9
+    PASSTHROUGH = 10
+    SOFT_ERROR = 11
+    IMMEDIATE_RETRY = 12
+    REQUEUE = 13
+    TRANSPORT_DISRUPTED = 14
+    TRANSPORT_FAILFAST = 15
+    TARGET_FAILURE = 16
+    NEXUS_FAILURE = 17
+    ALLOCATION_FAILURE = 18
+    MEDIUM_ERROR = 19
+    TRANSPORT_MARGINAL = 20
+
+
+class Status(IntEnum):
+    """What the device itself answered (SAM-5, 5.3)."""
+
+    GOOD = 0x00
+    CHECK_CONDITION = 0x02
+    CONDITION_MET = 0x04
+    BUSY = 0x08
+    RESERVATION_CONFLICT = 0x18
+    TASK_SET_FULL = 0x28
+    ACA_ACTIVE = 0x30
+    TASK_ABORTED = 0x40
+
+
+@dataclass(frozen=True, slots=True)
+class Command:
+    """A command: its CDB of at most 32 bytes, and the part of a buffer that its data lies in.
+
+    ``timeout`` in seconds, ``retries`` after the first try. ``privileged``: a unit attention ends it, and a device
+    that is being configured takes it.
+    """
+
+    cdb: bytes
+    direction: Direction = Direction.NONE
+    buffer: Buffer | None = None
+    offset: int = 0
+    length: int = 0
+    timeout: float = TIMEOUT
+    retries: int = RETRIES
+    privileged: bool = False
+
+    @property
+    def address(self) -> int:
+        """Where its data begins in this process; 0 without data."""
+        return self.buffer.address + self.offset if self.buffer else 0
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """The end of a command; ``residual`` bytes of its data were not transferred, ``retries`` were needed."""
+
+    host: int
+    status: int
+    residual: int = 0
+    retries: int = 0
+    sense: bytes = field(default=b"", repr=False)
+
+    @property
+    def good(self) -> bool:
+        """Whether it did what it was to do; with sense data of a recovered error too."""
+        return self.host == HostStatus.OK and self.status in (Status.GOOD, Status.CONDITION_MET)

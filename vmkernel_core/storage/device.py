@@ -1,0 +1,463 @@
+"""A storage device: a logical unit that serves blocks, as the hypervisor sees it (SBC-3, SPC-4)."""
+
+from __future__ import annotations
+
+import logging
+import struct
+import threading
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from vmkernel_core.errors import NotSupported, TimedOut, UsageError, VmkError
+from vmkernel_core.storage.buffer import Buffer
+from vmkernel_core.storage.command import RETRIES, TIMEOUT, Command, Completion, Direction
+from vmkernel_core.storage.errors import IllegalRequest, ScsiError, error_for
+from vmkernel_core.storage.naming import device_name
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import TracebackType
+
+    from vmkernel_core.memory import MachineMemory
+    from vmkernel_core.storage.adapter import StorageAdapter, StorageStats
+
+log = logging.getLogger(__name__)
+
+#: Operation codes (SPC-4, SBC-3).
+INQUIRY, MODE_SENSE_6, READ_CAPACITY_10, UNMAP = 0x12, 0x1A, 0x25, 0x42
+READ_10, WRITE_10, SYNCHRONIZE_CACHE_10 = 0x28, 0x2A, 0x35
+READ_16, WRITE_16, SYNCHRONIZE_CACHE_16, WRITE_SAME_16, SERVICE_ACTION_IN_16 = 0x88, 0x8A, 0x91, 0x93, 0x9E
+READ_CAPACITY_16 = 0x10  # the service action
+CACHING_PAGE = 0x08
+#: Seconds for a flush: a cache may be large, its disks slow.
+FLUSH_TIMEOUT = 60.0
+#: Blocks that one UNMAP or WRITE SAME names when the device sets no limit.
+DISCARD_MOST = 1 << 22
+
+
+class DeviceDriver(Protocol):
+    """What stands behind a device; vmklinux makes it of a scsi_device."""
+
+    memory: MachineMemory
+    #: Bytes that one command may transfer, and blocks of 512 bytes.
+    max_transfer: int
+
+    def inquiry(self) -> bytes:
+        """Its standard INQUIRY data."""
+
+    def vpd(self, page: int) -> bytes:
+        """A page of vital product data, with its header; b"" when it has none."""
+
+    def address(self) -> tuple[int, int, int]:
+        """Channel, target and LUN on its adapter."""
+
+    def queue_depth(self) -> int:
+        """Commands that it takes at once."""
+
+    def set_queue_depth(self, depth: int) -> int:
+        """Ask for another depth; the one it has then."""
+
+    def configured(self, block_size: int) -> None:
+        """The device's block size is known."""
+
+    def execute(self, command: Command) -> Completion:
+        """Send one command and wait for its end, wherever this is called. DeviceGone."""
+
+    def submit(self, commands: Sequence[tuple[int, Command]]) -> int:
+        """Send commands, each with a number of the caller's; how many were taken, in their order. DeviceGone."""
+
+    def reap(self, most: int) -> list[tuple[int, Completion]]:
+        """Fetch the numbers of commands that ended, and their ends."""
+
+    def wait(self, timeout: float) -> bool:
+        """Wait, in seconds, until there is something to reap; whether there is. Ends when the device goes."""
+
+    def stats(self) -> StorageStats:
+        """Counters."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one command may do: bytes it transfers, and how blocks are given back (``discard``).
+
+    ``discard`` is the operation code that does it, 0 when none; ``discard_most`` the blocks that one may name.
+    """
+
+    transfer: int
+    discard: int = 0
+    discard_most: int = 0
+
+
+class Request:
+    """A command that was submitted. ``result`` waits for it; ``buffer`` holds what was read."""
+
+    __slots__ = ("_device", "buffer", "command", "completion", "what")
+
+    def __init__(self, device: StorageDevice, command: Command, what: str) -> None:
+        self._device = device
+        self.command = command
+        self.buffer = command.buffer
+        self.what = what
+        self.completion: Completion | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether it has ended, well or not."""
+        return self.completion is not None
+
+    def wait(self, timeout: float | None = None) -> Completion:
+        """Wait for its end, whatever that is; TimedOut when it has none yet after ``timeout`` seconds.
+
+        Without a timeout: as long as the device may take, error handling included. It stays in flight then.
+        """
+        return self._device._await(self, timeout)
+
+    def result(self, timeout: float | None = None) -> Completion:
+        """Wait for its end and raise the ScsiError that it ended with, if it did."""
+        completion = self.wait(timeout)
+        if not completion.good:
+            raise error_for(completion, self.what, self._device.name)
+        return completion
+
+
+class StorageDevice:
+    """A disk, or a disk that a RAID controller makes of several.
+
+    ``name`` is what it calls itself by (``naa.…``, ``eui.…``, ``t10.…``), else ``path``, its place
+    (``vmhba0:C0:T1:L0``). ``blocks`` of ``block_size`` bytes each. Its methods may be called from several threads.
+    ``write_cache``: whether it may hold what was written in memory that forgets: only ``flush`` makes sure.
+    """
+
+    def __init__(self, adapter: StorageAdapter, driver: DeviceDriver) -> None:
+        """Ask the device what it is; ScsiError when it does not say."""
+        self.adapter = adapter
+        self._driver = driver
+        self._lock = threading.Lock()
+        self._pending: dict[int, Request] = {}
+        self._serial = 0
+        self.error: VmkError | None = None
+        channel, target, lun = driver.address()
+        self.path = f"{adapter.name}:C{channel}:T{target}:L{lun}"
+        self.name = device_name(driver.vpd(0x83), driver.vpd(0x80), driver.inquiry()) or self.path
+        inquiry = driver.inquiry()
+        self.vendor, self.model, self.revision = (
+            inquiry[start:end].decode("ascii", "replace").strip(" \0")
+            for start, end in ((8, 16), (16, 32), (32, 36))
+        )
+        self.removable = bool(inquiry[1] & 0x80)
+        self.blocks = 0
+        self.block_size = 512
+        self._thin = False
+        self._measure(inquiry[2])
+        self.write_cache, self.read_only = self._mode()
+        self.limits = self._limits()
+        driver.configured(self.block_size)
+
+    # ---- what it is ----
+
+    @property
+    def capacity(self) -> int:
+        """Its size in bytes."""
+        return self.blocks * self.block_size
+
+    @property
+    def queue_depth(self) -> int:
+        """Commands that it takes at once; more that are submitted wait on this side."""
+        return self._driver.queue_depth()
+
+    @queue_depth.setter
+    def queue_depth(self, depth: int) -> None:
+        if depth < 1:
+            raise UsageError(f"a queue depth of {depth}", where=self.name)
+        self._driver.set_queue_depth(depth)
+
+    def _measure(self, version: int) -> None:
+        """READ CAPACITY: the long form first where the device is new enough to have it (SPC-3), as Linux does."""
+        long = version >= 5
+        if not long or not self._measure_long():
+            answer = self._ask(bytes([READ_CAPACITY_10, *bytes(9)]), 8, "READ CAPACITY(10)")
+            last, self.block_size = struct.unpack(">II", answer)
+            self.blocks = last + 1
+            if last == 0xFFFF_FFFF:
+                self._measure_long()
+
+    def _measure_long(self) -> bool:
+        cdb = struct.pack(">BBQIBB", SERVICE_ACTION_IN_16, READ_CAPACITY_16, 0, 32, 0, 0)
+        try:
+            answer = self._ask(cdb, 32, "READ CAPACITY(16)")
+        except IllegalRequest:
+            return False
+        last, self.block_size = struct.unpack_from(">QI", answer)
+        self.blocks = last + 1
+        self._thin = bool(answer[14] & 0x80)
+        return True
+
+    def _mode(self) -> tuple[bool, bool]:
+        """Write cache on, and write protected, as MODE SENSE says; a device without it has neither."""
+        try:
+            page = self._ask(bytes([MODE_SENSE_6, 0, CACHING_PAGE, 0, 192, 0]), 192, "MODE SENSE")
+        except ScsiError as error:
+            log.debug("%s: %s", self.path, error)
+            return False, False
+        at = 4 + page[3]
+        cached = len(page) > at + 2 and page[at] & 0x3F == CACHING_PAGE and bool(page[at + 2] & 4)
+        return cached, bool(page[2] & 0x80)
+
+    def _limits(self) -> Limits:
+        transfer, most = self._driver.max_transfer, DISCARD_MOST
+        block_limits, provisioning = self._driver.vpd(0xB0), self._driver.vpd(0xB2)
+        if len(block_limits) >= 12 and (blocks := int.from_bytes(block_limits[8:12], "big")):
+            transfer = min(transfer, blocks * self.block_size)
+        if len(block_limits) >= 24 and (blocks := int.from_bytes(block_limits[20:24], "big")):
+            most = min(most, blocks)
+        transfer = max(transfer // self.block_size, 1) * self.block_size
+        how = provisioning[5] if len(provisioning) >= 6 else 0
+        discard = UNMAP if how & 0x80 else WRITE_SAME_16 if how & 0x40 else 0
+        return Limits(transfer, discard if self._thin else 0, most)
+
+    def _ask(self, cdb: bytes, length: int, what: str) -> bytes:
+        """Send a command that fetches data, while the device is set up; its data."""
+        with Buffer(self._driver.memory, length) as buffer:
+            buffer.view[:] = bytes(length)
+            # A device that was just reset says so (unit attention) before it answers.
+            for _ in range(RETRIES):
+                command = Command(cdb, Direction.FROM_DEVICE, buffer, 0, length, privileged=True)
+                completion = self._driver.execute(command)
+                if completion.good:
+                    return bytes(buffer.view[: length - completion.residual]).ljust(length, b"\0")
+                error = error_for(completion, what, self.path)
+                if error.sense is None or error.sense.key != 6:
+                    break
+            raise error
+
+    # ---- commands ----
+
+    def submit(
+        self,
+        cdb: bytes,
+        direction: Direction = Direction.NONE,
+        data: bytes | int | Buffer = 0,
+        *,
+        timeout: float = TIMEOUT,
+        retries: int = RETRIES,
+    ) -> Request:
+        """Send a SCSI command of the caller's own; a Request to wait for.
+
+        ``data``: the bytes to send, how many bytes to fetch, or a Buffer for either. UsageError, DeviceGone.
+        """
+        if not 6 <= len(cdb) <= 32:
+            raise UsageError(f"a CDB of {len(cdb)} bytes", remedy="6 to 32")
+        buffer = self._buffer_for(data)
+        length = buffer.length if buffer else 0
+        command = Command(cdb, direction, buffer, 0, length, timeout=timeout, retries=retries)
+        return self._send([Request(self, command, f"command {cdb[0]:#04x}")])[0]
+
+    def _buffer_for(self, data: bytes | int | Buffer) -> Buffer | None:
+        if isinstance(data, Buffer):
+            return data
+        if not data:
+            return None
+        buffer = Buffer(self._driver.memory, data if isinstance(data, int) else len(data))
+        if not isinstance(data, int):
+            buffer.view[:] = data
+        return buffer
+
+    def buffer(self, length: int) -> Buffer:
+        """A buffer of so many bytes in machine memory, which a device reads and writes without a copy."""
+        return Buffer(self._driver.memory, length)
+
+    def start_read(self, lba: int, count: int, buffer: Buffer | None = None) -> list[Request]:
+        """Begin to read ``count`` blocks from ``lba`` on into a buffer; one Request for each command that it takes."""
+        buffer = self._fitting(lba, count, buffer)
+        return self._send(self._transfers(READ_16, Direction.FROM_DEVICE, lba, count, buffer))
+
+    def start_write(self, lba: int, data: bytes | Buffer) -> list[Request]:
+        """Begin to write; one Request for each command that it takes. A Buffer must not change before they end."""
+        length = data.length if isinstance(data, Buffer) else len(data)
+        count = self._whole(length)
+        self._inside(lba, count)
+        buffer = self._buffer_for(data)
+        assert buffer is not None
+        return self._send(self._transfers(WRITE_16, Direction.TO_DEVICE, lba, count, buffer))
+
+    def read(self, lba: int, count: int) -> bytes:
+        """Read ``count`` blocks from block ``lba`` on. UsageError out of range, ScsiError, DeviceGone, TimedOut."""
+        self._inside(lba, count)
+        buffer = self.buffer(count * self.block_size)
+        self.read_into(lba, buffer, count)
+        data = bytes(buffer.view)
+        buffer.close()  # not where that failed: what is still in flight holds it
+        return data
+
+    def read_into(self, lba: int, buffer: Buffer, count: int = 0) -> None:
+        """Read blocks into a buffer, which they fill unless ``count`` is given. Raises what ``read`` does."""
+        _all(self.start_read(lba, count or self._whole(buffer.length), buffer))
+
+    def write(self, lba: int, data: bytes | Buffer) -> None:
+        """Write whole blocks from block ``lba`` on; it returns when the device has taken all of them.
+
+        Any that failed is reported: ScsiError. Those of a device with a ``write_cache`` are safe after ``flush``.
+        """
+        _all(self.start_write(lba, data))
+
+    def flush(self) -> None:
+        """Have everything that was written reach the medium (SYNCHRONIZE CACHE); ScsiError when it did not."""
+        cdb = bytes([SYNCHRONIZE_CACHE_10, *bytes(9)])
+        if self.blocks > 1 << 32:
+            cdb = bytes([SYNCHRONIZE_CACHE_16, *bytes(15)])
+        try:
+            self._send([Request(self, Command(cdb, timeout=FLUSH_TIMEOUT), "flush")])[0].result()
+        except IllegalRequest:
+            if self.write_cache:
+                raise
+            # A device without a cache need not know the command.
+
+    def discard(self, lba: int, count: int) -> None:
+        """Give ``count`` blocks from ``lba`` on back: what is read there afterwards is not defined.
+
+        NotSupported when the device cannot, UsageError out of range, ScsiError.
+        """
+        self._inside(lba, count)
+        if not self.limits.discard:
+            raise NotSupported(f"{self.name} does not give blocks back", remedy="limits.discard tells")
+        requests = []
+        while count:
+            part = min(count, self.limits.discard_most)
+            if self.limits.discard == UNMAP:
+                cdb, data = (
+                    struct.pack(">BBIBHB", UNMAP, 0, 0, 0, 24, 0),
+                    struct.pack(">HHIQII", 22, 16, 0, lba, part, 0),
+                )
+            else:
+                cdb = struct.pack(">BBQIBB", WRITE_SAME_16, 8, lba, part, 0, 0)
+                data = bytes(self.block_size)
+            requests.append(self.submit(cdb, Direction.TO_DEVICE, data))
+            lba, count = lba + part, count - part
+        _all(requests)
+
+    def _whole(self, length: int) -> int:
+        if not length or length % self.block_size:
+            raise UsageError(
+                f"{length} bytes are not whole blocks",
+                where=self.name,
+                remedy=f"multiples of {self.block_size}",
+            )
+        return length // self.block_size
+
+    def _inside(self, lba: int, count: int) -> None:
+        if lba < 0 or count < 1 or lba + count > self.blocks:
+            raise UsageError(
+                f"{count} blocks from {lba} on are not inside the device",
+                where=self.name,
+                remedy=f"it has {self.blocks} blocks",
+            )
+
+    def _fitting(self, lba: int, count: int, buffer: Buffer | None) -> Buffer:
+        self._inside(lba, count)
+        size = count * self.block_size
+        if buffer is None:
+            return self.buffer(size)
+        if size > buffer.length:
+            raise UsageError(f"a buffer of {buffer.length} bytes for {size}", where=self.name)
+        return buffer
+
+    def _transfers(self, code: int, way: Direction, lba: int, count: int, buffer: Buffer) -> list[Request]:
+        most = self.limits.transfer // self.block_size
+        word = "read" if way is Direction.FROM_DEVICE else "write"
+        requests = []
+        for at in range(0, count, most):
+            part = min(most, count - at)
+            where, size = lba + at, part * self.block_size
+            if where + part <= 1 << 32 and part < 1 << 16:
+                cdb = struct.pack(">BBIBHB", READ_10 if code == READ_16 else WRITE_10, 0, where, 0, part, 0)
+            else:
+                cdb = struct.pack(">BBQIBB", code, 0, where, part, 0, 0)
+            command = Command(cdb, way, buffer, at * self.block_size, size)
+            requests.append(Request(self, command, f"{word} of {part} blocks at {where}"))
+        return requests
+
+    def start(self, requests: Sequence[Command]) -> list[Request]:
+        """Send several commands at once. DeviceGone."""
+        return self._send([Request(self, command, f"command {command.cdb[0]:#04x}") for command in requests])
+
+    def _send(self, requests: list[Request]) -> list[Request]:
+        if self.error:
+            raise self.error
+        with self._lock:
+            first = self._serial + 1
+            self._serial += len(requests)
+            numbered = dict(enumerate(requests, first))
+            self._pending.update(numbered)
+        waiting = [(number, request.command) for number, request in numbered.items()]
+        try:
+            while waiting:
+                taken = self._driver.submit(waiting)
+                waiting = waiting[taken:]
+                if waiting:  # more than this side keeps: some have to end first
+                    self._driver.wait(TIMEOUT)
+                    self._reap()
+        except BaseException:
+            with self._lock:
+                for number, _ in waiting:
+                    del self._pending[number]
+            raise
+        return requests
+
+    def _reap(self) -> None:
+        with self._lock:
+            for number, completion in self._driver.reap(len(self._pending)):
+                self._pending.pop(number).completion = completion
+
+    def _await(self, request: Request, timeout: float | None) -> Completion:
+        command = request.command
+        allowed = command.timeout * (command.retries + 2) + FLUSH_TIMEOUT if timeout is None else timeout
+        deadline = time.monotonic() + allowed
+        self._reap()
+        while (completion := request.completion) is None:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                raise TimedOut(f"{request.what} has not ended after {allowed:.0f} s", where=self.name)
+            # Another thread may fetch its end: nobody waits for long without looking.
+            self._driver.wait(min(left, 0.1))
+            self._reap()
+        return completion
+
+    @property
+    def in_flight(self) -> int:
+        """Commands that were submitted and have not ended."""
+        self._reap()
+        with self._lock:
+            return len(self._pending)
+
+    def stats(self) -> StorageStats:
+        """Counters since the device appeared."""
+        return self._driver.stats()
+
+    def removed(self, error: VmkError) -> None:
+        """The way to it has gone: what is in flight ends with PathLost, what comes later raises ``error``."""
+        if self.error is None:
+            self.error = error
+
+    def __repr__(self) -> str:
+        """Name, size and what it is."""
+        return f"<StorageDevice {self.name}: {self.vendor} {self.model}, {self.blocks} blocks of {self.block_size}>"
+
+    def __enter__(self) -> StorageDevice:
+        """Use it as a context manager that flushes it at the end."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Flush, unless the way to it has gone."""
+        if self.error is None:
+            self.flush()
+
+
+def _all(requests: Sequence[Request]) -> None:
+    """Wait for all of them, then raise the error of the first that failed: none is left behind in flight."""
+    for request in requests:
+        request.wait()
+    for request in requests:
+        request.result()

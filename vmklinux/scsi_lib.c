@@ -1,0 +1,1094 @@
+/* SCSI commands, the part that runs per command (Linux drivers/scsi/scsi_lib.c, and of scsi_error.c the judgement of
+ * what a command came back with). Tags, requests and their iteration stand for what block/blk-mq.c does below it.
+ *
+ * A command waits in its device's queue until the device, the host and a tag have room; it then occupies a slot, which
+ * is a struct request with its scsi_cmnd, as blk-mq lays them out. What is done waits for linux_scsi_reap. */
+#include <errno.h>
+#include <pthread.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "vmklinux/linux.h"
+
+#define SENSE_SIZE 96u /* SCSI_SENSE_BUFFERSIZE, include/scsi/scsi_cmnd.h */
+#define QUEUE_MOST 8192u /* commands of one device that may wait */
+#define PAGE 4096u
+#define SG_END 2u /* include/linux/scatterlist.h: in page_link of the last entry */
+#define SCMD_TAGGED 1 /* include/scsi/scsi_cmnd.h */
+#define SCMD_STATE_COMPLETE 0
+#define SOFTIRQ_OFFSET 0x100u
+#define SOFTIRQ_DISABLE_OFFSET 0x200u
+/* Milliseconds after which a queue that a driver called busy is tried again (BLK_MQ_RESOURCE_DELAY, SCSI_QUEUE_DELAY). */
+#define BUSY_DELAY_NS 3000000ull
+#define HOSTS 32
+
+enum { DMA_TO_DEVICE = 1, DMA_FROM_DEVICE = 2 };
+enum { REQ_OP_DRV_IN = 34, REQ_OP_DRV_OUT = 35 }; /* include/linux/blk_types.h */
+/* include/scsi/scsi_status.h */
+enum {
+    DID_OK = 0, DID_NO_CONNECT = 1, DID_BUS_BUSY = 2, DID_TIME_OUT = 3, DID_BAD_TARGET = 4, DID_ABORT = 5, DID_PARITY = 6,
+    DID_ERROR = 7, DID_RESET = 8, DID_PASSTHROUGH = 10, DID_SOFT_ERROR = 11, DID_IMM_RETRY = 12, DID_REQUEUE = 13,
+    DID_TRANSPORT_DISRUPTED = 14, DID_TRANSPORT_FAILFAST = 15, DID_TRANSPORT_MARGINAL = 20,
+};
+enum {
+    STATUS_GOOD = 0, STATUS_CHECK_CONDITION = 2, STATUS_BUSY = 8, STATUS_RESERVATION_CONFLICT = 0x18, STATUS_TASK_SET_FULL = 0x28,
+    STATUS_TASK_ABORTED = 0x40,
+};
+/* include/scsi/scsi_proto.h */
+enum {
+    KEY_NOT_READY = 2, KEY_MEDIUM_ERROR = 3, KEY_HARDWARE_ERROR = 4, KEY_UNIT_ATTENTION = 6, KEY_ABORTED_COMMAND = 11,
+};
+enum { TEST_UNIT_READY = 0, INQUIRY = 0x12 };
+
+enum verdict { FINISH, RETRY, REQUEUE, FAIL };
+
+/* A command from submission to reaping. */
+struct command {
+    struct linux_scsi_io io;
+    struct linux_scsi_device *device;
+    struct command *next;
+    struct slot *slot;
+    int retries;
+    uint64_t give_up; /* all tries together end then (scsi_cmd_runtime_exceeced) */
+    bool done;
+    uint64_t task; /* a world that waits for just this one, or 0 */
+    struct linux_scsi_done answer;
+};
+
+enum slot_state {
+    SLOT_FREE, SLOT_IN_FLIGHT, /* the driver has it */
+    SLOT_COMPLETED, /* scsi_done was called; the softirq has not looked yet */
+    SLOT_FAILED, /* error handling has it */
+    SLOT_LOST /* its command ended when the device went; the driver still has it */
+};
+struct slot {
+    uint64_t request, cmnd, sense, sg;
+    int tag;
+    enum slot_state state;
+    bool expired; /* its time was up: the timeout side has it */
+    bool eh_done; /* a command of the error handler's came back */
+    uint64_t deadline;
+    struct command *command;
+    struct slot *next; /* in the list of the completed */
+};
+
+struct linux_scsi_host {
+    uint64_t shost;
+    uint32_t owner;
+    unsigned tags, busy, failed;
+    bool ended;
+    uint64_t hctx; /* struct blk_mq_hw_ctx, one per hardware queue */
+    uint64_t eh_task;
+    struct slot *slots;
+    struct linux_scsi_device *devices;
+};
+
+struct waiter { int event; struct waiter *next; };
+struct list { struct command *first, *last; };
+struct linux_scsi_device {
+    struct linux_scsi_host *host;
+    uint32_t owner;
+    uint64_t sdev;
+    struct linux_scsi_device *next;
+    struct list waiting, done;
+    unsigned queued, busy;
+    uint64_t not_before; /* the driver called it busy: when to try again */
+    bool ended;
+    struct waiter *waiters;
+    pthread_mutex_t lock; /* of waiters */
+    struct linux_scsi_stats stats;
+};
+
+static struct linux_scsi_host *hosts[HOSTS];
+static struct slot *completed, *completed_last;
+
+static uint32_t *preempt_count(void) { return (uint32_t *)vmk_cpu.preempt_slot; }
+static uint64_t physical(uint64_t address) { return address - *(uint64_t *)SYMBOL(page_offset_base); }
+
+static struct linux_scsi_host *host_of(uint64_t shost)
+{
+    for (int i = 0; i < HOSTS; i++)
+        if (hosts[i] && hosts[i]->shost == shost)
+            return hosts[i];
+    return NULL;
+}
+
+static void append(struct list *list, struct command *command)
+{
+    command->next = NULL;
+    if (list->first)
+        list->last->next = command;
+    else
+        list->first = command;
+    list->last = command;
+}
+
+static void prepend(struct list *list, struct command *command)
+{
+    command->next = list->first;
+    if (!list->first)
+        list->last = command;
+    list->first = command;
+}
+
+static struct command *take_first(struct list *list)
+{
+    struct command *command = list->first;
+    if (command)
+        list->first = command->next;
+    return command;
+}
+
+/* ---- slots ---- */
+
+static uint64_t sg_size(struct linux_scsi_host *host)
+{
+    uint32_t most = FIELD(host->shost, Scsi_Host, sg_tablesize, uint16_t);
+    return (most ? most : 1) * (uint64_t)SIZE(scatterlist);
+}
+
+static void slot_free(struct linux_scsi_host *host, struct slot *slot)
+{
+    uint64_t exit = FIELD(FIELD(host->shost, Scsi_Host, hostt, uint64_t), scsi_host_template, exit_cmd_priv, uint64_t);
+    if (!slot->request)
+        return;
+    if (exit && !host->ended)
+        ((int (*)(uint64_t, uint64_t))exit)(host->shost, slot->cmnd);
+    vmk_free(slot->request);
+    vmk_free(slot->sense);
+    vmk_free(slot->sg);
+    slot->request = 0;
+}
+
+static bool slot_make(struct linux_scsi_host *host, struct slot *slot)
+{
+    uint64_t hostt = FIELD(host->shost, Scsi_Host, hostt, uint64_t);
+    uint64_t init = FIELD(hostt, scsi_host_template, init_cmd_priv, uint64_t);
+    uint64_t size = SIZE(request) + SIZE(scsi_cmnd) + FIELD(hostt, scsi_host_template, cmd_size, uint32_t);
+    slot->request = vmk_alloc(size, 0);
+    slot->sense = vmk_alloc(SENSE_SIZE, 0);
+    slot->sg = vmk_alloc(sg_size(host), 0);
+    if (!slot->request || !slot->sense || !slot->sg) {
+        vmk_free(slot->request);
+        vmk_free(slot->sense);
+        vmk_free(slot->sg);
+        slot->request = 0;
+        return false;
+    }
+    memset((void *)slot->request, 0, size);
+    slot->cmnd = slot->request + SIZE(request);
+    slot->tag = (int)(slot - host->slots);
+    if (init)
+        ((int (*)(uint64_t, uint64_t))init)(host->shost, slot->cmnd);
+    return true;
+}
+
+static struct slot *slot_take(struct linux_scsi_host *host)
+{
+    for (unsigned i = 0; i < host->tags; i++) {
+        struct slot *slot = &host->slots[i];
+        if (slot->state != SLOT_FREE)
+            continue;
+        return slot->request || slot_make(host, slot) ? slot : NULL;
+    }
+    return NULL;
+}
+
+/* The slot that a scsi_cmnd is in, and its host; the scsi_device that it names may be gone. */
+static struct slot *slot_at(uint64_t cmnd, struct linux_scsi_host **host)
+{
+    int tag = FIELD(cmnd - SIZE(request), request, tag, int);
+    for (int i = 0; i < HOSTS; i++) {
+        *host = hosts[i];
+        if (*host && tag >= 0 && (unsigned)tag < (*host)->tags && (*host)->slots[tag].cmnd == cmnd)
+            return &(*host)->slots[tag];
+    }
+    *host = NULL;
+    return NULL;
+}
+
+static struct slot *slot_of(uint64_t cmnd)
+{
+    struct linux_scsi_host *host;
+    return slot_at(cmnd, &host);
+}
+
+/* ---- dispatch ---- */
+
+/* Cuts the data into entries that the host can take; how many, 0 when it needs more than there is room for. */
+static uint32_t fill_sg(struct linux_scsi_host *host, struct slot *slot, uint64_t data, uint32_t length)
+{
+    uint32_t most = FIELD(host->shost, Scsi_Host, max_segment_size, uint32_t), count = 0;
+    uint64_t boundary = FIELD(host->shost, Scsi_Host, dma_boundary, uint64_t);
+    uint32_t room = FIELD(host->shost, Scsi_Host, sg_tablesize, uint16_t);
+    for (uint32_t size; length; length -= size, data += size) {
+        uint64_t entry = slot->sg + count * SIZE(scatterlist), at = physical(data);
+        uint64_t to_boundary = (boundary | at) - at + 1;
+        if (count++ == room)
+            return 0;
+        size = length < most ? length : most;
+        size = to_boundary && size > to_boundary ? (uint32_t)to_boundary : size;
+        memset((void *)entry, 0, SIZE(scatterlist));
+        FIELD(entry, scatterlist, page_link, uint64_t) =
+            (*(uint64_t *)SYMBOL(vmemmap_base) + at / PAGE * SIZE(page)) | (size == length ? SG_END : 0);
+        FIELD(entry, scatterlist, offset, uint32_t) = at % PAGE;
+        FIELD(entry, scatterlist, length, uint32_t) = size;
+    }
+    return count;
+}
+
+/* Where a command that reads or writes blocks begins, in blocks. */
+static uint64_t lba_of(const uint8_t *cdb)
+{
+    uint64_t lba = 0;
+    unsigned from = cdb[0] >> 5 == 0 ? 1 : 2, bytes = cdb[0] >> 5 == 0 ? 3 : cdb[0] >> 5 == 4 ? 8 : 4;
+    for (unsigned i = 0; i < bytes; i++)
+        lba = lba << 8 | cdb[from + i];
+    return bytes == 3 ? lba & 0x1fffff : lba;
+}
+
+static bool prepare(struct linux_scsi_device *device, struct slot *slot, struct command *command)
+{
+    struct linux_scsi_host *host = device->host;
+    const struct linux_scsi_io *io = &command->io;
+    uint64_t rq = slot->request, cmnd = slot->cmnd, sdev = device->sdev;
+    uint64_t hostt = FIELD(host->shost, Scsi_Host, hostt, uint64_t), sdb = (uint64_t)INNER(cmnd, scsi_cmnd, sdb);
+    uint32_t segments = io->length ? fill_sg(host, slot, io->data, io->length) : 0;
+    if (io->length && !segments)
+        return false;
+    memset((void *)rq, 0, SIZE(request) + SIZE(scsi_cmnd));
+    if (!FIELD(hostt, scsi_host_template, init_cmd_priv, uint64_t))
+        memset((void *)(cmnd + SIZE(scsi_cmnd)), 0, FIELD(hostt, scsi_host_template, cmd_size, uint32_t));
+    memset((void *)slot->sense, 0, SENSE_SIZE);
+    FIELD(rq, request, q, uint64_t) = FIELD(sdev, scsi_device, request_queue, uint64_t);
+    FIELD(rq, request, mq_hctx, uint64_t) = host->hctx;
+    FIELD(rq, request, cmd_flags, uint32_t) = io->direction == DMA_TO_DEVICE ? REQ_OP_DRV_OUT : REQ_OP_DRV_IN;
+    FIELD(rq, request, tag, int) = slot->tag;
+    FIELD(rq, request, internal_tag, int) = -1;
+    FIELD(rq, request, timeout, uint32_t) = (uint32_t)((uint64_t)io->timeout_ms * linux_hz() / 1000);
+    FIELD(rq, request, data_len, uint32_t) = io->length;
+    FIELD(rq, request, sector, uint64_t) = lba_of(io->cdb) * (FIELD(sdev, scsi_device, sector_size, uint32_t) / 512);
+    FIELD(rq, request, nr_phys_segments, uint16_t) = (uint16_t)segments;
+    FIELD(rq, request, state, uint32_t) = (uint32_t)ENUM(MQ_RQ_IN_FLIGHT);
+    FIELD(rq, request, ref, int) = 1;
+    FIELD(cmnd, scsi_cmnd, device, uint64_t) = sdev;
+    FIELD(cmnd, scsi_cmnd, jiffies_at_alloc, uint64_t) = linux_jiffies();
+    FIELD(cmnd, scsi_cmnd, retries, int) = command->retries;
+    FIELD(cmnd, scsi_cmnd, allowed, int) = io->retries;
+    FIELD(cmnd, scsi_cmnd, cmd_len, uint16_t) = io->cdb_length;
+    FIELD(cmnd, scsi_cmnd, direction, uint32_t) = io->direction;
+    FIELD(cmnd, scsi_cmnd, sense_buffer, uint64_t) = slot->sense;
+    FIELD(cmnd, scsi_cmnd, underflow, uint32_t) = io->underflow;
+    FIELD(cmnd, scsi_cmnd, transfersize, uint32_t) = FIELD(sdev, scsi_device, sector_size, uint32_t);
+    FIELD(cmnd, scsi_cmnd, flags, int) = BITS_GET((void *)sdev, scsi_device, simple_tags) ? SCMD_TAGGED : 0;
+    memcpy(INNER(cmnd, scsi_cmnd, cmnd), io->cdb, sizeof io->cdb);
+    if (BITS_GET((void *)sdev, scsi_device, lun_in_cdb))
+        INNER(cmnd, scsi_cmnd, cmnd)[1] =
+            (char)((io->cdb[1] & 0x1f) | (FIELD(sdev, scsi_device, lun, uint64_t) << 5 & 0xe0));
+    FIELD(sdb, scsi_data_buffer, length, uint32_t) = io->length;
+    FIELD(sdb, sg_table, sgl, uint64_t) = segments ? slot->sg : 0;
+    FIELD(sdb, sg_table, nents, uint32_t) = FIELD(sdb, sg_table, orig_nents, uint32_t) = segments;
+    return true;
+}
+
+static void wake(struct linux_scsi_device *device)
+{
+    pthread_mutex_lock(&device->lock);
+    for (struct waiter *waiter = device->waiters; waiter; waiter = waiter->next)
+        vmk_event_post(waiter->event);
+    pthread_mutex_unlock(&device->lock);
+}
+
+/* The command leaves its slot. */
+static void leave(struct slot *slot)
+{
+    struct command *command = slot->command;
+    struct linux_scsi_device *device = command->device;
+    if (slot->state == SLOT_FAILED)
+        device->host->failed--;
+    slot->state = SLOT_FREE;
+    slot->command = NULL;
+    command->slot = NULL;
+    FIELD(slot->request, request, state, uint32_t) = (uint32_t)ENUM(MQ_RQ_IDLE);
+    device->busy--;
+    device->host->busy--;
+}
+
+/* The end of a command: it waits to be reaped. */
+static void finish(struct command *command, int32_t result, uint32_t residual, const void *sense, uint32_t sense_length)
+{
+    struct linux_scsi_device *device = command->device;
+    command->answer.cookie = command->io.cookie;
+    command->answer.result = result;
+    command->answer.residual = residual;
+    command->answer.retries = (uint32_t)command->retries;
+    command->answer.sense_length = sense_length < SENSE_SIZE ? sense_length : SENSE_SIZE;
+    memcpy(command->answer.sense, sense, command->answer.sense_length);
+    command->done = true;
+    device->queued--;
+    device->stats.commands++;
+    device->stats.errors += result != 0;
+    device->stats.retries += (uint32_t)command->retries;
+    if (command->io.direction == DMA_TO_DEVICE)
+        device->stats.bytes_written += command->io.length - residual;
+    else
+        device->stats.bytes_read += command->io.length - residual;
+    if (command->task) {
+        vmk_world_wake(command->task);
+    } else {
+        append(&device->done, command);
+        wake(device);
+    }
+}
+
+static void finish_slot(struct slot *slot)
+{
+    struct command *command = slot->command;
+    uint8_t sense[SENSE_SIZE];
+    uint64_t cmnd = slot->cmnd;
+    int32_t result = FIELD(cmnd, scsi_cmnd, result, int32_t);
+    uint32_t residual = FIELD(cmnd, scsi_cmnd, resid_len, uint32_t);
+    /* Also beside a host status: some drivers bring both. */
+    bool sensed = result && (*(uint8_t *)slot->sense & 0x70) == 0x70;
+    memcpy(sense, (void *)slot->sense, SENSE_SIZE);
+    /* sense_len is what the driver says that it got; those that say nothing fill the buffer (scsi_cmnd.h). */
+    uint32_t length = sensed ? 8u + sense[7] : 0;
+    leave(slot);
+    finish(command, result, residual > command->io.length ? command->io.length : residual, sense, length);
+}
+
+static void refuse(struct command *command) { finish(command, DID_NO_CONNECT << 16, command->io.length, "", 0); }
+
+/* Whether commands of the device may go to the driver now (scsi_device_state_check); gone: they never will. */
+static bool admitted(struct linux_scsi_device *device, struct command *command, bool *gone)
+{
+    int64_t state = FIELD(device->sdev, scsi_device, sdev_state, uint32_t);
+    *gone = device->ended || device->host->ended || state == ENUM(SDEV_OFFLINE) || state == ENUM(SDEV_TRANSPORT_OFFLINE) ||
+            state == ENUM(SDEV_DEL);
+    if (*gone)
+        return false;
+    if (state == ENUM(SDEV_BLOCK) || state == ENUM(SDEV_CREATED_BLOCK))
+        return false;
+    if (state == ENUM(SDEV_QUIESCE) && !(command->io.flags & LINUX_SCSI_PRIVILEGED))
+        return false;
+    return true;
+}
+
+static bool host_open(struct linux_scsi_host *host)
+{
+    int64_t state = FIELD(host->shost, Scsi_Host, shost_state, uint32_t);
+    bool recovers = state == ENUM(SHOST_RECOVERY) || state == ENUM(SHOST_CANCEL_RECOVERY) || state == ENUM(SHOST_DEL_RECOVERY) ||
+                    BITS_GET((void *)host->shost, Scsi_Host, tmf_in_progress);
+    return !recovers && !BITS_GET((void *)host->shost, Scsi_Host, host_self_blocked) && host->busy < host->tags;
+}
+
+struct queueing {
+    struct linux_scsi_host *host;
+    struct slot *slot;
+    int result;
+};
+
+static void queue_one(void *arg)
+{
+    struct queueing *q = arg;
+    uint64_t hostt = FIELD(q->host->shost, Scsi_Host, hostt, uint64_t);
+    q->result = FIELD(hostt, scsi_host_template, queuecommand, int (*)(uint64_t, uint64_t))(q->host->shost, q->slot->cmnd);
+}
+
+/* Hands one command to the driver; whether the next may follow. */
+static bool dispatch(struct linux_scsi_device *device, struct command *command)
+{
+    struct linux_scsi_host *host = device->host;
+    struct slot *slot = slot_take(host);
+    if (!slot) {
+        prepend(&device->waiting, command);
+        return false;
+    }
+    if (!prepare(device, slot, command)) {
+        finish(command, DID_ERROR << 16, command->io.length, "", 0);
+        return true;
+    }
+    slot->command = command;
+    slot->state = SLOT_IN_FLIGHT;
+    slot->expired = slot->eh_done = false;
+    slot->deadline = vmk_now() + command->io.timeout_ms * 1000000ull;
+    command->slot = slot;
+    device->busy++;
+    host->busy++;
+    if (device->busy > device->stats.in_flight_most)
+        device->stats.in_flight_most = device->busy;
+    FIELD(device->sdev, scsi_device, iorequest_cnt, int)++;
+    struct queueing q = {host, slot, -1};
+    *preempt_count() += SOFTIRQ_DISABLE_OFFSET;
+    vmk_guarded(queue_one, &q, host->owner);
+    *preempt_count() -= SOFTIRQ_DISABLE_OFFSET;
+    if (!q.result || host->ended || slot->command != command)
+        return !host->ended;
+    if (q.result < 0) { /* the driver was stopped inside */
+        return false;
+    }
+    if (slot->state == SLOT_IN_FLIGHT) { /* SCSI_MLQUEUE_HOST_BUSY and the like */
+        FIELD(device->sdev, scsi_device, iorequest_cnt, int)--;
+        leave(slot);
+        prepend(&device->waiting, command);
+        device->not_before = vmk_now() + BUSY_DELAY_NS;
+        device->stats.busy++;
+    }
+    return false;
+}
+
+static void run_device(struct linux_scsi_device *device)
+{
+    struct linux_scsi_host *host = device->host;
+    bool gone = false, first = true;
+    while (device->waiting.first) {
+        struct command *command = device->waiting.first;
+        bool may = admitted(device, command, &gone);
+        if (gone) {
+            refuse(take_first(&device->waiting));
+            continue;
+        }
+        if (!may || !host_open(host) || device->busy >= FIELD(device->sdev, scsi_device, queue_depth, uint16_t))
+            break;
+        if (device->not_before && host->busy && vmk_now() < device->not_before)
+            break;
+        device->not_before = 0;
+        if (first)
+            vmk_cork();
+        first = false;
+        if (!dispatch(device, take_first(&device->waiting)))
+            break;
+    }
+    if (!first)
+        vmk_uncork();
+}
+
+static void run_host(struct linux_scsi_host *host)
+{
+    for (struct linux_scsi_device *device = host->devices; device; device = device->next)
+        run_device(device);
+}
+
+void linux_scsi_run(struct linux_scsi_host *host)
+{
+    vmk_baton_take();
+    run_host(host);
+    vmk_baton_drop();
+}
+
+/* ---- what came back ---- */
+
+/* Key, asc and ascq of sense data in either format (SPC-4, 4.5); false: there is none that can be read. */
+static bool sense_read(const uint8_t *sense, uint8_t *key, uint8_t *asc, uint8_t *ascq, bool *deferred)
+{
+    uint8_t format = sense[0] & 0x7f;
+    if ((format & 0x70) != 0x70)
+        return false;
+    *deferred = format & 1;
+    *key = (format >= 0x72 ? sense[1] : sense[2]) & 0xf;
+    *asc = format >= 0x72 ? sense[2] : sense[7] >= 5 ? sense[12] : 0;
+    *ascq = format >= 0x72 ? sense[3] : sense[7] >= 6 ? sense[13] : 0;
+    return true;
+}
+
+static enum verdict judge_sense(struct slot *slot)
+{
+    uint8_t key, asc, ascq;
+    bool deferred, program = !(slot->command->io.flags & LINUX_SCSI_PRIVILEGED);
+    uint64_t sdev = slot->command->device->sdev;
+    if (!sense_read((uint8_t *)slot->sense, &key, &asc, &ascq, &deferred))
+        return FAIL;
+    if (deferred)
+        return RETRY;
+    switch (key) {
+    case KEY_ABORTED_COMMAND:
+        return asc == 0x10 ? FINISH : RETRY;
+    case KEY_UNIT_ATTENTION:
+        if (BITS_GET((void *)sdev, scsi_device, expecting_cc_ua)) {
+            BITS_SET((void *)sdev, scsi_device, expecting_cc_ua, 0);
+            return RETRY;
+        }
+        slot->command->device->stats.unit_attentions++;
+        return program ? RETRY : FINISH; /* scsi_io_completion: a command of a file system's is sent again */
+    case KEY_NOT_READY:
+        return asc == 4 && ascq == 1 ? RETRY : FINISH;
+    case KEY_MEDIUM_ERROR: /* unrecovered read, no address mark, no record: trying again would not help */
+        return asc == 0x11 || asc == 0x13 || asc == 0x14 ? FINISH : RETRY;
+    case KEY_HARDWARE_ERROR:
+        return BITS_GET((void *)sdev, scsi_device, retry_hwerror) ? REQUEUE : FINISH;
+    default:
+        return FINISH;
+    }
+}
+
+static enum verdict judge_status(struct slot *slot, int32_t result)
+{
+    struct linux_scsi_device *device = slot->command->device;
+    switch (result & 0xff) {
+    case STATUS_CHECK_CONDITION:
+        return judge_sense(slot);
+    case STATUS_TASK_SET_FULL:
+        device->stats.queue_full++;
+        return REQUEUE;
+    case STATUS_BUSY:
+        return REQUEUE;
+    case STATUS_TASK_ABORTED:
+        return RETRY;
+    default:
+        return FINISH;
+    }
+}
+
+/* scsi_decide_disposition. */
+static enum verdict judge(struct slot *slot)
+{
+    int32_t *result = &FIELD(slot->cmnd, scsi_cmnd, result, int32_t);
+    int64_t state = FIELD(slot->command->device->sdev, scsi_device, sdev_state, uint32_t);
+    uint8_t opcode = slot->command->io.cdb[0];
+    if (state == ENUM(SDEV_OFFLINE) || state == ENUM(SDEV_TRANSPORT_OFFLINE))
+        return FINISH;
+    switch (*result >> 16 & 0xff) {
+    case DID_PASSTHROUGH:
+        *result &= ~0xff0000;
+        return FINISH;
+    case DID_OK:
+        return judge_status(slot, *result);
+    case DID_ABORT:
+    case DID_NO_CONNECT:
+    case DID_BAD_TARGET:
+    case DID_TRANSPORT_FAILFAST:
+    case DID_TRANSPORT_MARGINAL:
+        return FINISH;
+    case DID_RESET: /* scsi_io_completion: sent again while it may be */
+    case DID_SOFT_ERROR:
+    case DID_IMM_RETRY:
+    case DID_TRANSPORT_DISRUPTED:
+    case DID_BUS_BUSY:
+    case DID_PARITY:
+        return RETRY;
+    case DID_ERROR:
+        return (*result & 0xff) == STATUS_RESERVATION_CONFLICT ? FINISH : RETRY;
+    case DID_REQUEUE:
+        return REQUEUE;
+    case DID_TIME_OUT:
+        return opcode == TEST_UNIT_READY || opcode == INQUIRY ? FINISH : FAIL;
+    default:
+        return FAIL;
+    }
+}
+
+static void to_error_handler(struct slot *slot)
+{
+    struct linux_scsi_host *host = slot->command->device->host;
+    slot->state = SLOT_FAILED;
+    host->failed++;
+    if (FIELD(host->shost, Scsi_Host, shost_state, uint32_t) == ENUM(SHOST_RUNNING))
+        FIELD(host->shost, Scsi_Host, shost_state, uint32_t) = (uint32_t)ENUM(SHOST_RECOVERY);
+    if (host->eh_task)
+        vmk_world_wake(host->eh_task);
+}
+
+/* Sends a command again, before those that wait; false: it has had its tries. */
+static bool again(struct slot *slot, bool counted, bool later)
+{
+    struct command *command = slot->command;
+    struct linux_scsi_device *device = command->device;
+    if (vmk_now() > command->give_up || (counted && ++command->retries > command->io.retries))
+        return false;
+    leave(slot);
+    prepend(&device->waiting, command);
+    if (later)
+        device->not_before = vmk_now() + BUSY_DELAY_NS;
+    return true;
+}
+
+static void settle(struct slot *slot)
+{
+    slot->state = SLOT_IN_FLIGHT;
+    switch (judge(slot)) {
+    case RETRY:
+        if (!again(slot, true, false))
+            finish_slot(slot);
+        break;
+    case REQUEUE:
+        if (!again(slot, false, true))
+            finish_slot(slot);
+        break;
+    case FAIL:
+        to_error_handler(slot);
+        break;
+    case FINISH:
+        finish_slot(slot);
+        break;
+    }
+}
+
+static void scsi_done(uint64_t cmnd)
+{
+    struct slot *slot = slot_of(cmnd);
+    if (!slot)
+        vmk_stop(VMK_STOP_PANIC, SITE(), cmnd);
+    if (FIELD(cmnd, scsi_cmnd, submitter, uint8_t) == ENUM(SUBMITTED_BY_SCSI_ERROR_HANDLER)) {
+        slot->eh_done = true;
+        if (slot->command && slot->command->device->host->eh_task)
+            vmk_world_wake(slot->command->device->host->eh_task);
+        return;
+    }
+    uint64_t *state = &FIELD(cmnd, scsi_cmnd, state, uint64_t);
+    if (slot->state == SLOT_LOST)
+        slot->state = SLOT_FREE;
+    if (slot->state != SLOT_IN_FLIGHT || slot->expired || *state >> SCMD_STATE_COMPLETE & 1)
+        return; /* its time was up, or its host has ended: others have it */
+    *state |= 1ull << SCMD_STATE_COMPLETE;
+    slot->state = SLOT_COMPLETED;
+    slot->next = NULL;
+    if (completed)
+        completed_last->next = slot;
+    else
+        completed = slot;
+    completed_last = slot;
+    if (!vmk_delivering)
+        vmk_kick();
+}
+
+bool linux_scsi_waiting(void) { return completed != NULL; }
+
+void linux_scsi_softirq(void)
+{
+    if (!completed)
+        return;
+    *preempt_count() += SOFTIRQ_OFFSET;
+    struct linux_scsi_host *last = NULL;
+    while (completed) {
+        struct slot *slot = completed;
+        completed = slot->next;
+        struct linux_scsi_host *host = slot->command->device->host;
+        FIELD(slot->command->device->sdev, scsi_device, iodone_cnt, int)++;
+        settle(slot);
+        if (last && last != host)
+            run_host(last);
+        last = host;
+    }
+    if (last) {
+        run_host(last);
+        if (last->failed && last->eh_task) /* fewer are busy now: error handling may begin */
+            vmk_world_wake(last->eh_task);
+    }
+    *preempt_count() -= SOFTIRQ_OFFSET;
+}
+
+/* ---- DMA of a command's data ---- */
+
+static int scsi_dma_map(uint64_t cmnd)
+{
+    uint64_t sdb = (uint64_t)INNER(cmnd, scsi_cmnd, sdb), sg = FIELD(sdb, sg_table, sgl, uint64_t);
+    uint32_t count = FIELD(sdb, sg_table, nents, uint32_t);
+    struct linux_scsi_host *host;
+    slot_at(cmnd, &host);
+    if (!count)
+        return 0;
+    if (!host || !linux_dma_count(FIELD(host->shost, Scsi_Host, dma_dev, uint64_t), 1))
+        return -ENOMEM;
+    linux_sg_addresses(sg, count);
+    return (int)count;
+}
+
+static void scsi_dma_unmap(uint64_t cmnd)
+{
+    uint64_t sdb = (uint64_t)INNER(cmnd, scsi_cmnd, sdb);
+    struct linux_scsi_host *host;
+    slot_at(cmnd, &host);
+    if (host && FIELD(sdb, sg_table, nents, uint32_t))
+        linux_dma_count(FIELD(host->shost, Scsi_Host, dma_dev, uint64_t), -1);
+}
+
+/* ---- tags, as blk-mq shows them ---- */
+
+static struct linux_scsi_host *host_of_tags(uint64_t tag_set)
+{
+    return host_of(tag_set - linux_field[L_Scsi_Host__tag_set]);
+}
+
+static bool started(const struct slot *slot) { return slot->command != NULL; }
+
+static void blk_mq_tagset_busy_iter(uint64_t tag_set, bool (*function)(uint64_t, void *), void *data)
+{
+    struct linux_scsi_host *host = host_of_tags(tag_set);
+    for (unsigned i = 0; host && i < host->tags; i++)
+        if (started(&host->slots[i]) && !function(host->slots[i].request, data))
+            return;
+}
+
+static void scsi_host_busy_iter(uint64_t shost, bool (*function)(uint64_t, void *), void *data)
+{
+    struct linux_scsi_host *host = host_of(shost);
+    for (unsigned i = 0; host && i < host->tags; i++)
+        if (started(&host->slots[i]) && !function(host->slots[i].cmnd, data))
+            return;
+}
+
+static int scsi_host_busy(uint64_t shost)
+{
+    struct linux_scsi_host *host = host_of(shost);
+    return host ? (int)host->busy : 0;
+}
+
+static uint32_t blk_mq_unique_tag(uint64_t rq)
+{
+    uint64_t hctx = FIELD(rq, request, mq_hctx, uint64_t);
+    return (hctx ? FIELD(hctx, blk_mq_hw_ctx, queue_num, uint32_t) << 16 : 0) | (FIELD(rq, request, tag, uint32_t) & 0xffff);
+}
+
+/* What tag_set.tags[] points to is the host: nobody but this function looks inside. */
+static uint64_t blk_mq_tag_to_rq(struct linux_scsi_host *host, uint32_t tag)
+{
+    return host && tag < host->tags && started(&host->slots[tag]) ? host->slots[tag].request : 0;
+}
+
+static void scsi_host_complete_all_commands(uint64_t shost, uint32_t status)
+{
+    struct linux_scsi_host *host = host_of(shost);
+    for (unsigned i = 0; host && i < host->tags; i++) {
+        struct slot *slot = &host->slots[i];
+        if (slot->state != SLOT_IN_FLIGHT)
+            continue;
+        scsi_dma_unmap(slot->cmnd);
+        FIELD(slot->cmnd, scsi_cmnd, result, uint32_t) = status << 16;
+        scsi_done(slot->cmnd);
+    }
+}
+
+static void scsi_block_requests(uint64_t shost) { BITS_SET((void *)shost, Scsi_Host, host_self_blocked, 1); }
+
+static void scsi_unblock_requests(uint64_t shost)
+{
+    struct linux_scsi_host *host = host_of(shost);
+    BITS_SET((void *)shost, Scsi_Host, host_self_blocked, 0);
+    if (host)
+        run_host(host);
+}
+
+/* ---- for Python: hosts and devices ---- */
+
+struct linux_scsi_host *linux_scsi_host_create(uint64_t shost, uint32_t owner, uint64_t hctx)
+{
+    for (int i = 0; i < HOSTS; i++) {
+        if (hosts[i])
+            continue;
+        struct linux_scsi_host *host = calloc(1, sizeof *host);
+        if (!host)
+            return NULL;
+        host->shost = shost;
+        host->owner = owner;
+        host->hctx = hctx;
+        host->tags = (unsigned)FIELD(shost, Scsi_Host, can_queue, int);
+        if (!(host->slots = calloc(host->tags, sizeof *host->slots))) {
+            free(host);
+            return NULL;
+        }
+        return hosts[i] = host;
+    }
+    return NULL;
+}
+
+void linux_scsi_host_watch(struct linux_scsi_host *host, uint64_t task) { host->eh_task = task; }
+
+static void forget_completed(struct slot *slot)
+{
+    struct slot **at = &completed;
+    completed_last = NULL;
+    while (*at) {
+        if (*at == slot) {
+            *at = slot->next;
+        } else {
+            completed_last = *at;
+            at = &(*at)->next;
+        }
+    }
+}
+
+/* A command in a slot whose driver will not give it back any more. */
+static void abandon(struct slot *slot)
+{
+    struct command *command = slot->command;
+    if (!command)
+        return;
+    bool back = slot->state == SLOT_COMPLETED;
+    if (back)
+        forget_completed(slot);
+    FIELD(slot->cmnd, scsi_cmnd, state, uint64_t) |= 1ull << SCMD_STATE_COMPLETE;
+    leave(slot);
+    slot->state = back ? SLOT_FREE : SLOT_LOST;
+    refuse(command);
+}
+
+void linux_scsi_host_end(struct linux_scsi_host *host)
+{
+    vmk_baton_take();
+    host->ended = true;
+    for (unsigned i = 0; i < host->tags; i++)
+        abandon(&host->slots[i]);
+    run_host(host);
+    for (struct linux_scsi_device *device = host->devices; device; device = device->next)
+        wake(device);
+    vmk_baton_drop();
+}
+
+void linux_scsi_host_free(struct linux_scsi_host *host)
+{
+    vmk_baton_take();
+    linux_scsi_host_end(host);
+    for (unsigned i = 0; i < host->tags; i++)
+        slot_free(host, &host->slots[i]);
+    for (int i = 0; i < HOSTS; i++)
+        if (hosts[i] == host)
+            hosts[i] = NULL;
+    vmk_baton_drop();
+    free(host->slots);
+    free(host);
+}
+
+void linux_scsi_host_load(struct linux_scsi_host *host, uint32_t *busy, uint32_t *failed)
+{
+    *busy = host->busy;
+    *failed = host->failed;
+}
+
+struct linux_scsi_device *linux_scsi_device_create(struct linux_scsi_host *host, uint64_t sdev)
+{
+    struct linux_scsi_device *device = calloc(1, sizeof *device), **at = &host->devices;
+    if (!device)
+        return NULL;
+    device->host = host;
+    device->owner = host->owner;
+    device->sdev = sdev;
+    pthread_mutex_init(&device->lock, NULL);
+    while (*at)
+        at = &(*at)->next;
+    return *at = device;
+}
+
+void linux_scsi_device_end(struct linux_scsi_device *device)
+{
+    vmk_baton_take();
+    struct linux_scsi_host *host = device->host;
+    if (host) {
+        device->ended = true;
+        for (unsigned i = 0; i < host->tags; i++)
+            if (host->slots[i].command && host->slots[i].command->device == device)
+                abandon(&host->slots[i]);
+        run_device(device);
+        struct linux_scsi_device **at = &host->devices;
+        while (*at && *at != device)
+            at = &(*at)->next;
+        if (*at)
+            *at = device->next;
+        device->host = NULL;
+    }
+    vmk_baton_drop();
+    wake(device);
+}
+
+void linux_scsi_device_free(struct linux_scsi_device *device)
+{
+    for (struct command *command; (command = take_first(&device->done));)
+        free(command);
+    pthread_mutex_destroy(&device->lock);
+    free(device);
+}
+
+/* ---- for Python: commands ---- */
+
+static struct command *command_new(struct linux_scsi_device *device, const struct linux_scsi_io *io)
+{
+    struct command *command = calloc(1, sizeof *command);
+    if (!command)
+        return NULL;
+    command->io = *io;
+    command->device = device;
+    command->give_up = vmk_now() + io->timeout_ms * 1000000ull * (io->retries + 1u);
+    device->queued++;
+    if (io->flags & LINUX_SCSI_AT_HEAD)
+        prepend(&device->waiting, command);
+    else
+        append(&device->waiting, command);
+    return command;
+}
+
+struct submission {
+    struct linux_scsi_device *device;
+    const struct linux_scsi_io *ios;
+    unsigned count;
+    int taken;
+};
+
+static void submit(void *arg)
+{
+    struct submission *s = arg;
+    if (!s->device->host) {
+        s->taken = -ENODEV;
+        return;
+    }
+    while ((unsigned)s->taken < s->count && s->device->queued < QUEUE_MOST && command_new(s->device, &s->ios[s->taken]))
+        s->taken++;
+    run_device(s->device);
+}
+
+int linux_scsi_submit(struct linux_scsi_device *device, const struct linux_scsi_io *ios, unsigned count)
+{
+    struct submission s = {device, ios, count, 0};
+    struct vmk_result result;
+    vmk_enter(submit, &s, device->owner, &result, true);
+    return s.taken;
+}
+
+int linux_scsi_reap(struct linux_scsi_device *device, struct linux_scsi_done *out, unsigned max)
+{
+    unsigned have = 0;
+    struct command *command;
+    vmk_baton_take();
+    while (have < max && (command = take_first(&device->done))) {
+        out[have++] = command->answer;
+        free(command);
+    }
+    vmk_baton_drop();
+    return (int)have;
+}
+
+int linux_scsi_wait(struct linux_scsi_device *device, uint64_t timeout_ns)
+{
+    uint64_t now = vmk_now(), deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
+    struct waiter me = {vmk_world_event(), NULL}, **at = &device->waiters;
+    pthread_mutex_lock(&device->lock);
+    me.next = device->waiters;
+    device->waiters = &me;
+    pthread_mutex_unlock(&device->lock);
+    while (!device->done.first && !device->ended && vmk_now() < deadline) {
+        uint64_t until = device->not_before && device->not_before < deadline ? device->not_before : deadline;
+        vmk_attend(until);
+        if (device->not_before && vmk_now() >= device->not_before && device->host)
+            linux_scsi_run(device->host);
+    }
+    pthread_mutex_lock(&device->lock);
+    while (*at != &me)
+        at = &(*at)->next;
+    *at = me.next;
+    pthread_mutex_unlock(&device->lock);
+    return device->done.first != NULL;
+}
+
+int linux_scsi_execute(struct linux_scsi_device *device, const struct linux_scsi_io *io, struct linux_scsi_done *out)
+{
+    vmk_baton_take();
+    struct command *command = device->host ? command_new(device, io) : NULL;
+    if (!command) {
+        vmk_baton_drop();
+        return -ENODEV;
+    }
+    command->task = vmk_world_task();
+    run_device(device);
+    while (!command->done) { /* it ends: by scsi_done, by error handling, or with its host */
+        vmk_deliver();
+        if (!command->done)
+            vmk_world_sleep(device->not_before ? BUSY_DELAY_NS : 100000000ull);
+        if (device->not_before && vmk_now() >= device->not_before && device->host)
+            run_host(device->host);
+        if (vmk_world_ending() && !command->done) {
+            command->task = 0; /* whoever reaps frees it */
+            vmk_baton_drop();
+            return -EINTR;
+        }
+    }
+    *out = command->answer;
+    free(command);
+    vmk_baton_drop();
+    return 0;
+}
+
+void linux_scsi_stats(struct linux_scsi_device *device, struct linux_scsi_stats *out)
+{
+    vmk_baton_take();
+    *out = device->stats;
+    out->in_flight = device->busy;
+    vmk_baton_drop();
+}
+
+/* ---- for Python: error handling ---- */
+
+int linux_scsi_expired(struct linux_scsi_host *host, uint64_t *cmnds, unsigned max)
+{
+    unsigned have = 0;
+    uint64_t now = vmk_now();
+    for (unsigned i = 0; i < host->tags && have < max; i++) {
+        struct slot *slot = &host->slots[i];
+        if (slot->state == SLOT_IN_FLIGHT && !slot->expired && now > slot->deadline)
+            cmnds[have++] = slot->cmnd;
+    }
+    return (int)have;
+}
+
+void linux_scsi_prolong(uint64_t cmnd)
+{
+    struct slot *slot = slot_of(cmnd);
+    if (slot && slot->command)
+        slot->deadline = vmk_now() + slot->command->io.timeout_ms * 1000000ull;
+}
+
+int linux_scsi_expire(uint64_t cmnd)
+{
+    struct slot *slot = slot_of(cmnd);
+    if (!slot || slot->state != SLOT_IN_FLIGHT)
+        return 0;
+    FIELD(cmnd, scsi_cmnd, state, uint64_t) |= 1ull << SCMD_STATE_COMPLETE;
+    slot->expired = true;
+    slot->command->device->stats.timeouts++;
+    FIELD(slot->command->device->sdev, scsi_device, iotmo_cnt, int)++;
+    return 1;
+}
+
+void linux_scsi_fail(uint64_t cmnd)
+{
+    struct slot *slot = slot_of(cmnd);
+    if (slot && slot->state == SLOT_IN_FLIGHT)
+        to_error_handler(slot);
+}
+
+int linux_scsi_failed(struct linux_scsi_host *host, uint64_t *cmnds, unsigned max)
+{
+    unsigned have = 0;
+    for (unsigned i = 0; i < host->tags && have < max; i++)
+        if (host->slots[i].state == SLOT_FAILED)
+            cmnds[have++] = host->slots[i].cmnd;
+    return (int)have;
+}
+
+void linux_scsi_release(uint64_t cmnd, int retry)
+{
+    struct slot *slot = slot_of(cmnd);
+    if (slot && (slot->state == SLOT_FAILED || slot->expired) && slot->command && !(retry && again(slot, true, false)))
+        finish_slot(slot);
+}
+
+int linux_scsi_eh_back(uint64_t cmnd)
+{
+    struct slot *slot = slot_of(cmnd);
+    bool back = slot && slot->eh_done;
+    if (back)
+        slot->eh_done = false;
+    return back;
+}
+
+const struct linux_api scsi_lib_api[] = {
+    API(scsi_done, "done", "A driver gives a command back; the softirq judges it.", NULL),
+    API(scsi_dma_map, "done", "Gives a command's scatter list its DMA addresses.", NULL),
+    API(scsi_dma_unmap, "done", "Ends that mapping.", NULL),
+    API(scsi_host_busy, "done", "How many commands the driver has.", NULL),
+    API(scsi_host_busy_iter, "done", "Calls a function for each command that the driver has.", NULL),
+    API(scsi_host_complete_all_commands, "done", "Ends every command that the driver has, with one host status.", NULL),
+    API(scsi_block_requests, "done", "Holds back new commands of a host.", NULL),
+    API(scsi_unblock_requests, "done", "Lets the commands of a host go on.", NULL),
+    API(blk_mq_tagset_busy_iter, "done", "Calls a function for each request in flight.", NULL),
+    API(blk_mq_unique_tag, "done", "A request's tag with the number of its hardware queue.", NULL),
+    API(blk_mq_tag_to_rq, "done", "The request in flight that has a tag.", NULL),
+    API_END,
+};

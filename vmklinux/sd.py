@@ -1,0 +1,156 @@
+"""The disk driver's place (Linux drivers/scsi/sd.c): what of a scsi_device a StorageDevice of the vmkernel needs."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from itertools import count
+from typing import TYPE_CHECKING
+
+from vmkernel_core.errors import DeviceGone, VmkError
+from vmkernel_core.storage.adapter import StorageAdapter
+from vmkernel_core.storage.device import StorageDevice
+from vmklinux.scsi import Scsi, scsi_change_queue_depth, vpd_page
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmkernel_core.storage.adapter import StorageStats
+    from vmkernel_core.storage.command import Command, Completion
+    from vmklinux.hosts import Host
+    from vmklinux.kobject import Obj
+    from vmklinux.linux import Linux
+    from vmklinux.scsi import Device
+
+log = logging.getLogger(__name__)
+
+#: Peripheral device types that hold blocks (SPC-4, 6.6.2): direct access, CD and DVD, optical memory, reduced blocks.
+BLOCK_TYPES = frozenset({0x00, 0x05, 0x07, 0x0E})
+
+
+class Disk:
+    """A scsi_device as the vmkernel uses it (DeviceDriver)."""
+
+    def __init__(self, device: Device) -> None:
+        """Stand on a device of the mid-layer's."""
+        self._device = device
+        self.memory = device.host.linux.memory
+        shost = device.host.obj
+        limits = device.obj.request_queue.limits
+        segments = max(min(shost.sg_tablesize, limits.max_segments) - 1, 1)  # a buffer may begin amid a page
+        segment = min(shost.max_segment_size, limits.max_segment_size)
+        self.max_transfer = min(shost.max_sectors, limits.max_hw_sectors) * 512
+        self.max_transfer = max(min(self.max_transfer, segments * segment), 4096)
+
+    def inquiry(self) -> bytes:
+        """What the scan read."""
+        return self._device.inquiry
+
+    def vpd(self, page: int) -> bytes:
+        """What the scan read, else the device's answer now."""
+        if page in self._device.vpd:
+            return self._device.vpd[page]
+        supported = self._device.vpd.get(0)
+        if self._device.obj.skip_vpd_pages or (supported is not None and page not in supported[4:]):
+            return b""
+        return vpd_page(self._device, page)
+
+    def address(self) -> tuple[int, int, int]:
+        """Channel, target and LUN."""
+        return self._device.address
+
+    def queue_depth(self) -> int:
+        """scsi_device.queue_depth."""
+        return int(self._device.obj.queue_depth)
+
+    def set_queue_depth(self, depth: int) -> int:
+        """As a write to queue_depth in sysfs: the driver's change_queue_depth, else none."""
+        host, sdev = self._device.host, self._device.obj
+        with host.linux.baton():
+            if change := sdev.host.hostt.change_queue_depth:
+                return host.linux.call_int(change, sdev, depth, owner=host.owner)
+            return scsi_change_queue_depth(host.linux, sdev, depth)
+
+    def configured(self, block_size: int) -> None:
+        """Drivers read the block size there."""
+        self._device.obj.sector_size = block_size
+
+    def execute(self, command: Command) -> Completion:
+        """Send a command and wait."""
+        return self._device.queue.execute(command)
+
+    def submit(self, commands: Sequence[tuple[int, Command]]) -> int:
+        """Send commands."""
+        return self._device.queue.submit(commands)
+
+    def reap(self, most: int) -> list[tuple[int, Completion]]:
+        """Fetch what ended."""
+        return self._device.queue.reap(most)
+
+    def wait(self, timeout: float) -> bool:
+        """Wait for something to reap."""
+        return self._device.queue.wait(timeout)
+
+    def stats(self) -> StorageStats:
+        """Counters."""
+        return self._device.queue.stats()
+
+
+class Inventory:
+    """The adapters and devices that the vmkernel has, by name: ``vmhba0``, ``naa.…`` or ``vmhba0:C0:T1:L0``.
+
+    A device that two paths lead to keeps its name on the first; the other is known by its path.
+    """
+
+    def __init__(self, linux: Linux) -> None:
+        """Be told of hosts and devices as they come and go."""
+        self.adapters: dict[str, StorageAdapter] = {}
+        self.devices: dict[str, StorageDevice] = {}
+        #: Notified when a device came or went.
+        self.changed = threading.Condition()
+        self._by_device: dict[Device, StorageDevice] = {}
+        self._scsi = linux.state(Scsi)
+        self._scsi.on_host, self._scsi.on_host_gone = self._host_came, self._host_went
+        self._scsi.on_device, self._scsi.on_device_gone = self._device_came, self._device_went
+
+    def _host_came(self, host: Host) -> None:
+        name = next(name for n in count() if (name := f"vmhba{n}") not in self.adapters)
+        host.adapter = self.adapters[name] = StorageAdapter(name, host)
+
+    def _host_went(self, host: Host) -> None:
+        if host.adapter is not None:
+            self.adapters.pop(host.adapter.name, None)
+            host.adapter.removed()
+
+    def _device_came(self, device: Device) -> None:
+        adapter = device.host.adapter
+        if device.obj.type not in BLOCK_TYPES or adapter is None:
+            return
+        try:
+            storage = StorageDevice(adapter, Disk(device))
+        except VmkError as error:
+            log.warning("%s: %s", adapter.name, error)
+            return
+        adapter.devices.append(storage)
+        self._by_device[device] = storage
+        with self.changed:
+            self.devices[storage.path if storage.name in self.devices else storage.name] = storage
+            self.changed.notify_all()
+
+    def _device_went(self, device: Device) -> None:
+        storage = self._by_device.pop(device, None)
+        if storage is None:
+            return
+        storage.removed(DeviceGone(f"{storage.name} has gone", where=storage.path))
+        storage.adapter.devices.remove(storage)
+        with self.changed:
+            self.devices = {name: other for name, other in self.devices.items() if other is not storage}
+            self.changed.notify_all()
+
+    def gone(self, below: Obj | None = None) -> None:
+        """The hardware has gone, all of it or what hangs at one PCI device: every command there ends now."""
+        for host in list(self._scsi.hosts.values()):
+            if below is None or host.obj.dma_dev == below:
+                if host.adapter is not None:
+                    host.adapter.removed()
+                host.end()
