@@ -41,7 +41,7 @@ _ETHERTYPE = b"\x88\xb5"  # IEEE 802 local experimental
 _BROADCAST = b"\xff" * 6
 _COMMAND, _MEMORY_AND_MASTER = 4, 6
 #: Where nothing else is mapped, below 4 GiB as all kernel code is.
-_CODE = 0x3000_0000
+_CODE = 0x57F0_0000
 _READ_WRITE_EXECUTE = 7
 # Registers that may be read and written at any time (Intel 317453, 13.4): STATUS, and IMC, to which 0 says nothing.
 _STATUS, _IMC = 0x08, 0xD8

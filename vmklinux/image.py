@@ -41,11 +41,12 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Where the image runs: in the low 2 GiB, where code of the kernel's code model finds it.
-BASE = 0x41000000
+#: Where the image runs: in the low 2 GiB, where code of the kernel's code model finds it, and above the heap of a
+#: program that lies at a fixed address, as Debian's python3 does: it begins up to 1 GiB behind it (arch_randomize_brk).
+BASE = 0x51000000
 PAGE_SIZE = 4096
 #: Part of each cache directory's name; raise it when what is in there changes.
-FORMAT = 2
+FORMAT = 3
 
 _LINK_END = 1 << 64
 #: Virtual minus physical address of the image (__START_KERNEL_map).

@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 State = TypeVar("State")
 
-#: Fixed places below 2 GiB: kernel code reaches each other by 32-bit displacements.
-THUNKS, THUNKS_SIZE = 0x4000_0000, 0x10_0000
-MODULES, MODULES_END = 0x5000_0000, 0x7F00_0000
+#: Fixed places below 2 GiB, around the image: kernel code reaches each other by 32-bit displacements.
+THUNKS, THUNKS_SIZE = 0x5000_0000, 0x10_0000
+MODULES, MODULES_END = 0x5800_0000, 0x7F00_0000
 #: struct page array, and the per-CPU areas (the others behind the first, cpu.STRIDE apart); anywhere.
 VMEMMAP = 0x1100_0000_0000
 PERCPU = 0x1200_0000_0000
