@@ -219,7 +219,7 @@ def test_parameters_hold_at_the_next_load(running: Running) -> None:
 
     running.table(*base, *setting, "")
     assert "e1000" in running.table(*base, "unload", "-m", "e1000")
-    assert "vmk" not in running.table(*base, "load", "-m", "e1000")
+    assert "vmk: " not in running.table(*base, "load", "-m", "e1000")
     running.table("network", "nic", "up", "-n", "vmnic0")
     running.expect("vmk: vmnic0: link-up")
     assert running.json("network", "nic", "get", "-n", "vmnic0")["speed"] == 1000

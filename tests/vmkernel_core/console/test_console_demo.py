@@ -39,7 +39,7 @@ CARDS = {
     "e1000-82545em": E1000,
     "e1000e": (None, "compatible", "e1000e"),
     "i82557b": E100,
-    "ne2k_pci": (None, "compatible", "ne2k-pci"),
+    "ne2k_pci": (None, "compatible", "ne2k_pci"),
     "pcnet": ("net/pcnet32", "vendor:device", "pcnet32"),
     "rtl8139": (None, "compatible", "8139cp"),
     "tulip": (None, "compatible", "tulip"),
