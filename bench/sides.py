@@ -85,7 +85,6 @@ class _Side:
         """Time from the first frame offered until the last has arrived; TimedOut when some do not."""
         place(os.getpid(), pinned)
         place(self.platform.pid, pinned)
-        self.platform.use_processor(self.memory, not pinned)
         done: list[int] = []
 
         def run() -> None:
@@ -215,7 +214,6 @@ class UplinkSide(_Side):
         """ns for a register access: read or (posted) write, as trapped ``mov`` or as a call of the bus."""
         place(os.getpid(), pinned)
         place(self.platform.pid, pinned)
-        self.platform.use_processor(self.memory, not pinned)
         bar = next(a for a in self.host.adapters if a.uplink is self.uplink).function.bar(0)
         assert bar is not None
         bus, registers = (

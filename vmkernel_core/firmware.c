@@ -30,7 +30,9 @@ __asm__(
     "  cmpl %edi, " NUMBER(MAILBOX_ASKED) "(%esi)\n  jne work\n"
     "  decl %ecx\n  jns again\n"
     "  movl $1, " NUMBER(MAILBOX_ASLEEP) "(%esi)\n"
-    "  lock addl $0, (%esp)\n" /* the other side writes and looks in the opposite order */
+    /* The other side writes and looks in the opposite order, so this store has to be seen first. TCG with one processor
+     * makes no fence of `lock`; a port access takes QEMU's lock, which is one. Port 0x80 is nobody's. */
+    "  inb $0x80, %al\n"
     "  cmpl %edi, " NUMBER(MAILBOX_ASKED) "(%esi)\n  jne awake\n"
     "  sti\n  hlt\n  cli\n"
     "awake:\n"

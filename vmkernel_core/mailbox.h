@@ -3,8 +3,8 @@
 #ifndef VMK_MAILBOX_H
 #define VMK_MAILBOX_H
 
-#define MAILBOX_ADDRESS 0x1000
-#define MAILBOX_STACK 0x3000
+#define MAILBOX_ADDRESS 0x80000
+#define MAILBOX_STACK 0x82000
 /* Offsets. What each side writes is in a cache line of its own. */
 #define MAILBOX_ASKED 0    /* how many accesses were asked for */
 #define MAILBOX_SPIN 4     /* how often the processor looks before it halts */

@@ -20,7 +20,11 @@ def test_a_guest_boots_and_all_that_it_sends_arrives(kernel61: Kernel, tmp_path:
         assert guest.tx(640, 64) > 0
         guest.wire.settimeout(LIMIT)
         guest.serial.sendall(b"10 1000 1\n")
-        frames = [guest.wire.recv(2048) for _ in range(10)]
+        frames: list[bytes] = []
+        while len(frames) < 10:
+            frame = guest.wire.recv(2048)
+            if len(frame) != 60:  # of the run before, whose sink took enough and went
+                frames.append(frame)
     assert {(frame[:6], frame[6:12], frame[12:14], len(frame)) for frame in frames} == {
         (b"\xff" * 6, bytes.fromhex("525400123456"), b"\x08\x00", 1000)
     }
