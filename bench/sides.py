@@ -68,8 +68,6 @@ class Sample:
 class _Side:
     """What both sides share: a QEMU with one card, the peer at its wire, the clock."""
 
-    memory: MachineMemory
-
     def __init__(self, native: Path, device: str = DEVICE) -> None:
         self.ffi, self.lib = load(native)
         self.platform = QemuPlatform([device])
@@ -185,7 +183,6 @@ class UplinkSide(_Side):
     def __enter__(self) -> UplinkSide:
         """Boot, open the uplink, wait until frames arrive."""
         self.host = self._stack.enter_context(VMkernel(self.platform, kernel=self._release))
-        self.memory = self.host.memory
         self.uplink = self._stack.enter_context(self.host.uplinks["vmnic0"])
         self.uplink.wait_link()
         self._address: PciAddress = next(

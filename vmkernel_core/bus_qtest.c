@@ -3,13 +3,12 @@
  * Protocol (QEMU, softmmu/qtest.c): "readl 0x.." -> "OK 0x..", "writel 0x.. 0x.." -> "OK"; a refused command gets one
  * line that begins with FAIL or ERR. "IRQ raise N" and "IRQ lower N" may come before any reply, and by themselves.
  *
- * While QEMU's processor is awake, accesses go through its mailbox (firmware.c) instead: some ten times faster. Both ways
- * keep the order: each waits until what went the other way is done. The first access after a pause goes by text, and
- * wakes the processor.
+ * Waking the other process is what an access by text costs, so a write is sent at once (it may be a doorbell), or with
+ * others while the bus is corked, but its reply is only counted, and dropped when it turns up. Commands are answered in
+ * order: the reply to a read is the first one after those of the writes before it.
  *
- * Waking the other process is what an access by text costs, so a write is sent at once (it may be a doorbell), or with others
- * while the bus is corked, but its reply is only counted, and dropped when it turns up. Commands are answered in order: the reply to a read is the first one
- * after those of the writes before it.
+ * Where QEMU's processor may help (vmk_qtest_processor), accesses that come in bursts go through its mailbox (firmware.c)
+ * instead: some ten times faster. Both ways keep the order: each waits until what went the other way is done.
  */
 #include <errno.h>
 #include <fcntl.h>
@@ -183,7 +182,8 @@ static int drain(struct qtest_bus *q)
     return error == -EAGAIN ? 0 : error;
 }
 
-/* Sends it all, at once. While the socket is full, replies are taken in, or both sides would wait for each other. 0 or -ENODEV. */
+/* Sends it all, at once. While the socket is full, replies are taken in, or both sides would wait for each other.
+ * 0 or -ENODEV. */
 static int transmit_now(struct qtest_bus *q, const char *data, size_t length)
 {
     uint64_t deadline = 0;

@@ -457,11 +457,8 @@ int vmk_event_next(struct vmk_event *out)
 void vmk_kick(void)
 {
     pthread_once(&once, set_up);
-    if (!atomic_exchange(&kicked, 1)) {
-        uint64_t one = 1;
-        ssize_t written = write(kick_fd, &one, sizeof one);
-        (void)written; /* the counter cannot overflow: it is read before kicked is cleared */
-    }
+    if (!atomic_exchange(&kicked, 1))
+        vmk_event_post(kick_fd);
 }
 
 int vmk_idle_watch(struct vmk_bus *bus)
