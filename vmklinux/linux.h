@@ -245,6 +245,8 @@ int linux_scsi_eh_back(uint64_t cmnd);
     F(kmem_cache, align, "kmem_cache.align")                                                                        \
     F(xa_node, private_list, "xa_node.private_list")                                                                \
     F(kmem_cache, ctor, "kmem_cache.ctor")                                                                          \
+    F(kmem_cache_args, align, "?kmem_cache_args.align")                                                             \
+    F(kmem_cache_args, ctor, "?kmem_cache_args.ctor")                                                               \
     F(tasklet_struct, next, "tasklet_struct.next")                                                                  \
     F(tasklet_struct, state, "tasklet_struct.state")                                                                \
     F(tasklet_struct, count, "tasklet_struct.count")                                                                \

@@ -80,11 +80,9 @@ static uint64_t is_vmalloc_addr(uint64_t address)
 
 /* ---- caches ---- */
 
-static uint64_t kmem_cache_create(const char *name, uint32_t size, uint32_t align, uint32_t flags, uint64_t ctor)
+static uint64_t cache_new(uint32_t size, uint32_t align, uint64_t ctor, uint32_t site)
 {
-    (void)name;
-    (void)flags;
-    uint64_t cache = vmk_alloc(SIZE(kmem_cache), SITE());
+    uint64_t cache = vmk_alloc(SIZE(kmem_cache), site);
     if (!cache)
         return 0;
     memset((void *)cache, 0, SIZE(kmem_cache));
@@ -92,6 +90,21 @@ static uint64_t kmem_cache_create(const char *name, uint32_t size, uint32_t alig
     FIELD(cache, kmem_cache, size, uint32_t) = align > 8 ? (size + align - 1) & ~(align - 1) : size;
     FIELD(cache, kmem_cache, ctor, uint64_t) = ctor;
     return cache;
+}
+
+static uint64_t kmem_cache_create(const char *name, uint32_t size, uint32_t align, uint32_t flags, uint64_t ctor)
+{
+    (void)name;
+    (void)flags;
+    return cache_new(size, align, ctor, SITE());
+}
+
+/* Since 6.12; `args` lie on the caller's stack, where its inline wrapper put them. */
+static uint64_t __kmem_cache_create_args(const char *name, uint32_t size, uint64_t args, uint32_t flags)
+{
+    (void)name;
+    (void)flags;
+    return cache_new(size, FIELD(args, kmem_cache_args, align, uint32_t), FIELD(args, kmem_cache_args, ctor, uint64_t), SITE());
 }
 
 /* The cache of xa_node that lib/radix-tree.c makes for itself when Linux boots; the image's containers ask with it, a null.
@@ -307,6 +320,8 @@ const struct linux_api mm_api[] = {
     API(is_vmalloc_addr, "done", "Never: all memory here can be reached by DMA as it is.", NULL),
     API(kmem_cache_create, "partial", "Makes a cache of objects of one size.",
         "Caches share slabs by size; SLAB_* flags are not looked at."),
+    API(__kmem_cache_create_args, "partial", "Makes a cache of objects of one size.",
+        "Caches share slabs by size; SLAB_* flags and regions for user space are not looked at."),
     API(kmem_cache_destroy, "done", "Frees a cache; objects still out are reported as leaks.", NULL),
     API(kmem_cache_alloc, "done", "Allocates an object of a cache.", NULL),
     API_AS("kmem_cache_alloc_noprof", kmem_cache_alloc, "done", "Allocates an object of a cache.", NULL),
