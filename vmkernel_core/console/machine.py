@@ -25,11 +25,12 @@ class PlatformTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[platform]``: where the hardware comes from.
 
     ``devices`` are, for qemu, what its ``-device`` takes; for model ``e1000``, or ``e1000,mac=52:54:00:12:34:56``.
-    ``arguments`` go to QEMU as they are.
+    ``disks`` are files that its disks are made of, as QemuPlatform takes them; ``arguments`` go to QEMU as they are.
     """
 
     type: Literal["qemu", "model"] = "qemu"
     devices: list[str] = []
+    disks: list[str] = []
     arguments: list[str] = []
 
 
@@ -71,14 +72,16 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
         if self.platform.type == "qemu":
             from vmkernel_core.platform.qemu import QemuPlatform
 
-            return QemuPlatform(self.platform.devices, arguments=self.platform.arguments)
+            table = self.platform
+            return QemuPlatform(table.devices, disks=table.disks, arguments=table.arguments)
         from vmkernel_core.platform.e1000_model import E1000Model
         from vmkernel_core.platform.model import ModelPlatform
 
-        if self.platform.arguments:
-            raise UsageError(
-                "device models take no arguments", where="platform.arguments", remedy="leave them out"
-            )
+        for what in ("disks", "arguments"):
+            if getattr(self.platform, what):
+                raise UsageError(
+                    f"device models take no {what}", where=f"platform.{what}", remedy="leave them out"
+                )
         return ModelPlatform([E1000Model(*_model_address(device)) for device in self.platform.devices])
 
 

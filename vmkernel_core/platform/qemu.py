@@ -18,6 +18,7 @@ from vmkernel_core._core import ffi, lib
 from vmkernel_core.bus import QtestBus, Space
 from vmkernel_core.errors import DeviceGone, TimedOut, UsageError
 from vmkernel_core.platform.base import WIRE_BUFFER, Apertures, PciAddress, Wire
+from vmkernel_core.platform.qemu_disk import disk_arguments
 from vmkernel_core.platform.qemu_doorbell import ADDRESS as DOORBELL
 from vmkernel_core.platform.qemu_doorbell import Doorbell
 from vmkernel_core.platform.qemu_process import QemuFailed, QemuProcess
@@ -49,8 +50,13 @@ class QemuPlatform:
     """QEMU's device models as hardware. ``devices`` are what QEMU's ``-device`` takes, such as
     ``"e1000,netdev=wire0"``: each ``netdev=NAME`` becomes a Wire, in this order in ``wires`` after ``start``.
 
-    ``arguments`` go to QEMU as they are, for what devices refer to (``-drive``, ``-blockdev``, ``-global``). A NAME
-    that a ``-netdev`` among them defines, such as ``-netdev tap,id=wire0,ifname=tap0``, becomes no Wire.
+    ``disks`` are files that disks are made of, ``"disk.raw,wwn=0x5000c50015ea71ac"``: each hangs at the last of the
+    controllers that has room, unless its option ``bus`` names another. Options are those of QEMU's ``scsi-hd`` (``bus``,
+    ``scsi-id``, ``lun``, ``serial``, ``wwn`` …), ``type`` for another of its disks, and those of its ``-drive``
+    (``format``, raw if not given, ``readonly``, ``cache``, ``discard``, ``throttling.…``). Disk N has the id ``diskN``.
+
+    ``arguments`` go to QEMU as they are, for what devices refer to (``-blockdev``, ``-global``). A NAME that a
+    ``-netdev`` among them defines, such as ``-netdev tap,id=wire0,ifname=tap0``, becomes no Wire.
 
     With ``processor`` QEMU's own processor does register accesses that come in bursts: ten times faster for drivers that
     touch registers for each frame, but it takes a core while it is awake. It is young: off unless asked for.
@@ -68,12 +74,14 @@ class QemuPlatform:
         self,
         devices: Sequence[str],
         *,
+        disks: Sequence[str] = (),
         binary: str = "qemu-system-x86_64",
         arguments: Sequence[str] = (),
         processor: bool = False,
     ) -> None:
         """Note what the machine shall have; ``start`` looks for QEMU."""
         self._devices = [_with_id(device, index) for index, device in enumerate(devices)]
+        self._disks = list(disks)
         self._binary = binary
         self._processor = processor
         self._arguments = list(arguments)
@@ -129,6 +137,7 @@ class QemuPlatform:
                     arguments += ["-netdev", f"dgram,id={name},local.type=fd,local.str={wire_fd}"]
                 for device in self._devices:
                     arguments += ["-device", device]
+                arguments += disk_arguments(self._disks)
                 self._process = QemuProcess(self._binary, [*arguments, *self._arguments], descriptors)
             try:
                 self.bus.command("irq_intercept_in ioapic", START_LIMIT)

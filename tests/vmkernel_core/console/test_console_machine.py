@@ -24,7 +24,8 @@ socket = "/run/vmk/lab.sock"
 
 [platform]
 type = "qemu"
-devices = ["e1000,netdev=wire0"]
+devices = ["e1000,netdev=wire0", "megasas"]
+disks = ["disk.raw,serial=0815"]
 arguments = ["-netdev", "tap,id=wire0,ifname=tap0,script=no,downscript=no"]
 
 [modules]
@@ -41,7 +42,8 @@ def test_every_key(tmp_path: Path) -> None:
     assert read_machine(file) == Machine(
         platform=PlatformTable(
             "qemu",
-            ["e1000,netdev=wire0"],
+            ["e1000,netdev=wire0", "megasas"],
+            ["disk.raw,serial=0815"],
             ["-netdev", "tap,id=wire0,ifname=tap0,script=no,downscript=no"],
         ),
         kernel="6.12",
@@ -65,7 +67,7 @@ def test_every_key(tmp_path: Path) -> None:
         ("colour = 1\n[platform]", "unknown field `colour`; it takes platform, kernel, memory"),
         (
             "[platform]\ndevice = []",
-            "unknown field `device` (key platform); it takes type, devices, arguments",
+            "unknown field `device` (key platform); it takes type, devices, disks, arguments",
         ),
         ("[platform]\ntype = 'moon'", "Invalid enum value 'moon' (key platform.type)"),
         ("[platform]\ndevices = [1]", "Expected `str`, got `int` (key platform.devices[0])"),
@@ -85,7 +87,8 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, what: str) -> None:
     ("platform", "what"),
     [
         (PlatformTable("model", ["rtl8139"]), "there is no model 'rtl8139' .platform.devices.; use e1000"),
-        (PlatformTable("model", ["e1000"], ["-x"]), "device models take no arguments"),
+        (PlatformTable("model", ["e1000"], arguments=["-x"]), "device models take no arguments"),
+        (PlatformTable("model", ["e1000"], disks=["disk.raw"]), "device models take no disks"),
     ],
 )
 def test_models_that_there_are_not(platform: PlatformTable, what: str) -> None:

@@ -67,9 +67,17 @@ def test_keys_of_a_machine() -> None:
     assert sorted(told) == sorted([*platform, *(set(Machine.__struct_fields__) - {"platform"})])
 
 
-def test_the_example_is_a_machine(tmp_path: Path) -> None:
-    [example] = re.findall(r"^```toml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
-    (tmp_path / "machine.toml").write_text(example)
-    machine = read_machine(tmp_path / "machine.toml")
+def _examples() -> list[str]:
+    return re.findall(r"^```toml\n(.*?)^```$", PAGE, re.DOTALL | re.MULTILINE)
+
+
+def _machine(text: str, directory: Path) -> Machine:
+    (directory / "machine.toml").write_text(text)
+    return read_machine(directory / "machine.toml")
+
+
+def test_the_examples_are_machines(tmp_path: Path) -> None:
+    machine, with_disks = (_machine(text, tmp_path) for text in _examples())
+    assert [disk.split(",")[0] for disk in with_disks.platform.disks] == ["system.raw", "data.qcow2"]
     assert machine.modules == {"10ec:8139": "8139cp"}
     assert msgspec.structs.asdict(machine)["parameters"] == {"e1000": "RxDescriptors=512 debug=16"}
