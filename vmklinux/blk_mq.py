@@ -33,3 +33,9 @@ def blk_mq_map_queues(linux: Linux, qmap: Obj) -> None:
 def blk_mq_pci_map_queues(linux: Linux, qmap: Obj, pdev: int, offset: int) -> None:
     """Spread the CPUs over the queues of a map after the interrupts of a device."""
     map_queues(linux, qmap)
+
+
+@linux_api(note="An interrupt may come on any CPU: they are dealt to the queues in turn.")
+def blk_mq_virtio_map_queues(linux: Linux, qmap: Obj, vdev: int, first_vec: int) -> None:
+    """The same for a virtio device."""
+    map_queues(linux, qmap)

@@ -141,18 +141,35 @@ def _with_reference(linux: Linux, device: Device | None) -> int:
     return int(device.obj) if device and not scsi_device_get(linux, device.obj) else 0
 
 
-@linux_api("__scsi_device_lookup")
+@linux_api()
+def __scsi_device_lookup(linux: Linux, shost: Obj, channel: int, id: int, lun: int) -> int:
+    """The device at an address of a host, without a reference; 0 for none."""
+    device = find_device(linux.state(Scsi), shost, channel, id, lun)
+    return int(device.obj) if device else 0
+
+
+@linux_api()
 def scsi_device_lookup(linux: Linux, shost: Obj, channel: int, id: int, lun: int) -> int:
     """The device at an address of a host, with a reference; 0 for none."""
     return _with_reference(linux, find_device(linux.state(Scsi), shost, channel, id, lun))
 
 
+def _of_target(scsi: Scsi, starget: Obj, lun: int) -> Device | None:
+    shost = host_above(scsi, starget.dev)
+    return find_device(scsi, shost, starget.channel, starget.id, lun) if shost else None
+
+
+@linux_api()
+def __scsi_device_lookup_by_target(linux: Linux, starget: Obj, lun: int) -> int:
+    """The device with that LUN of a target, without a reference; 0 for none."""
+    device = _of_target(linux.state(Scsi), starget, lun)
+    return int(device.obj) if device else 0
+
+
 @linux_api()
 def scsi_device_lookup_by_target(linux: Linux, starget: Obj, lun: int) -> int:
     """The device with that LUN of a target, with a reference; 0 for none."""
-    scsi = linux.state(Scsi)
-    shost = host_above(scsi, starget.dev)
-    return _with_reference(linux, find_device(scsi, shost, starget.channel, starget.id, lun)) if shost else 0
+    return _with_reference(linux, _of_target(linux.state(Scsi), starget, lun))
 
 
 def host_above(scsi: Scsi, dev: Obj) -> Obj | None:

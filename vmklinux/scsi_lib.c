@@ -702,6 +702,26 @@ static void scsi_dma_unmap(uint64_t cmnd)
         linux_dma_count(FIELD(host->shost, Scsi_Host, dma_dev, uint64_t), -1);
 }
 
+/* All of machine memory is mapped: what is left of kmap_atomic is finding the place. */
+static uint64_t scsi_kmap_atomic_sg(uint64_t sg, int count, uint64_t *offset, uint64_t *length)
+{
+    for (; count-- > 0; sg += SIZE(scatterlist)) {
+        uint32_t size = FIELD(sg, scatterlist, length, uint32_t);
+        if (*offset >= size) {
+            *offset -= size;
+            continue;
+        }
+        uint64_t at = linux_page_address(FIELD(sg, scatterlist, page_link, uint64_t) & ~3ull) +
+                      FIELD(sg, scatterlist, offset, uint32_t) + *offset;
+        *offset = at % PAGE;
+        *length = *length < PAGE - *offset ? *length : PAGE - *offset;
+        return at - *offset;
+    }
+    return 0;
+}
+
+static void scsi_kunmap_atomic_sg(void) {}
+
 /* ---- tags, as blk-mq shows them ---- */
 
 static struct linux_scsi_host *host_of_tags(uint64_t tag_set)
@@ -1082,6 +1102,8 @@ const struct linux_api scsi_lib_api[] = {
     API(scsi_done, "done", "A driver gives a command back; the softirq judges it.", NULL),
     API(scsi_dma_map, "done", "Gives a command's scatter list its DMA addresses.", NULL),
     API(scsi_dma_unmap, "done", "Ends that mapping.", NULL),
+    API(scsi_kmap_atomic_sg, "done", "Finds the page that a byte of a scatter list lies in.", NULL),
+    API(scsi_kunmap_atomic_sg, "no-op", "Ends that.", "Machine memory stays mapped."),
     API(scsi_host_busy, "done", "How many commands the driver has.", NULL),
     API(scsi_host_busy_iter, "done", "Calls a function for each command that the driver has.", NULL),
     API(scsi_host_complete_all_commands, "done", "Ends every command that the driver has, with one host status.", NULL),

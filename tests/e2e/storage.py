@@ -9,6 +9,7 @@ from random import Random
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.platform.qemu import QemuPlatform
 from vmkernel_core.storage.device import StorageDevice
+from vmklinux.loader import Leak
 
 #: Seconds until what was to come has failed to come; mptsas shows its disk some time after its probe.
 LIMIT = 30.0
@@ -27,6 +28,7 @@ class Controller:
     driver: str
     path: str
     wwn: bool = True  # whether the disk's identification reaches this side
+    kept: str = ""  # the function that takes memory which the driver never gives back, in Linux either
 
     def platform(self, drive: str, *arguments: str) -> QemuPlatform:
         """QEMU with the controller and a disk on ``drive``, a ``-drive`` or ``-blockdev`` of the arguments."""
@@ -39,6 +41,10 @@ CONTROLLERS = {
     "megasas-gen2": Controller("megasas-gen2", "megaraid_sas", "vmhba0:C2:T0:L0", wwn=False),
     "mptsas1068": Controller("mptsas1068", "mptsas", "vmhba0:C0:T0:L0"),
     "lsi53c895a": Controller("lsi53c895a", "sym53c8xx", "vmhba0:C0:T0:L0"),
+    "lsi53c810": Controller("lsi53c810", "sym53c8xx", "vmhba0:C0:T0:L0"),
+    # esp_scsi keeps a pool of struct esp_cmd_entry, and frees no entry of it when its host goes.
+    "am53c974": Controller("am53c974", "am53c974", "vmhba0:C0:T0:L0", kept="esp_queuecommand"),
+    "dc390": Controller("dc390", "am53c974", "vmhba0:C0:T0:L0", kept="esp_queuecommand"),
     "pvscsi": Controller("pvscsi", "vmw_pvscsi", "vmhba0:C0:T0:L0"),
 }
 
@@ -52,6 +58,11 @@ def blank(path: Path, size: int = SIZE) -> Path:
 def raw_drive(image: Path, options: str = "") -> tuple[str, ...]:
     """QEMU's arguments for a raw image as the drive ``hd``."""
     return ("-drive", f"if=none,id=hd,file={image},format=raw,discard=unmap{options}")
+
+
+def leaks(host: VMkernel, controller: Controller) -> list[Leak]:
+    """What the drivers left, but for what the controller's never gives back."""
+    return [leak for leak in host.leaks if not (controller.kept and leak.where.startswith(controller.kept))]
 
 
 def only_disk(host: VMkernel) -> StorageDevice:
