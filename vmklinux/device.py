@@ -259,6 +259,22 @@ def _end(linux: Linux, device: Obj) -> None:
 
 
 @linux_api()
+def __root_device_register(linux: Linux, name: int, owner: Obj) -> int:
+    """Make a device that has no parent and no bus, below which a driver hangs its own."""
+    device = linux.new("device", lib.vmk_owner())
+    linux.state(Devices).created[int(device)] = int(device)
+    device_initialize(linux, device)
+    set_name(linux, device, linux.string(name))
+    return device_add(linux, device) or int(device)
+
+
+@linux_api()
+def root_device_unregister(linux: Linux, dev: Obj) -> None:
+    """Remove it."""
+    device_unregister(linux, dev)
+
+
+@linux_api()
 def device_for_each_child(linux: Linux, parent: Obj, data: int, fn: int) -> int:
     """Call a function for each child until it gives something else than 0."""
     return _each(linux, linux.state(Devices).children(parent), fn, data)

@@ -290,6 +290,8 @@ const struct linux_api mm_api[] = {
     API_AS("__kmalloc_cache_noprof", kmalloc_from_cache, "done", "Allocates an object of a fixed size.", NULL),
     API_AS("kmalloc_large", kmalloc_sized, "done", "Allocates more than slabs hold.", NULL),
     API_AS("__kmalloc_large_noprof", kmalloc_sized, "done", "Allocates more than slabs hold.", NULL),
+    API_AS("kmalloc_large_node", kmalloc_sized, "done", "Allocates more than slabs hold; there is one node.", NULL),
+    API_AS("__kmalloc_large_node_noprof", kmalloc_sized, "done", "Allocates more than slabs hold; there is one node.", NULL),
     API_AS("__kmalloc_node_track_caller", kmalloc_sized, "done", "Allocates for the caller's caller.",
            "The owner is the module that runs, which is the same one."),
     API_AS("__kmalloc_node_track_caller_noprof", kmalloc_from_bucket, "done", "Allocates for the caller's caller.",

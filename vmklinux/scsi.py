@@ -11,7 +11,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
-from vmkernel_core.memory import load_bytes, store_bytes
+from vmkernel_core.memory import load_bytes, store, store_bytes
+from vmkernel_core.storage.naming import designators, device_name
 from vmklinux.api import linux_api
 from vmklinux.device import get_device, put_device
 from vmklinux.kobject import Obj, addressof, container_of
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 #: Seconds for an INQUIRY (scsi_inq_timeout).
 INQUIRY_TIMEOUT = 20.0
+#: Kinds of designators in page 0x83 (SPC-4, 7.8.5): a relative target port, a target port group, a SCSI name string.
+_PORT, _PORT_GROUP, _NAME_STRING = 4, 5, 8
 
 
 class Scsi:
@@ -254,6 +257,33 @@ def scsi_get_vpd_page(linux: Linux, sdev: Obj, page: int, buf: int, buf_len: int
         return -errno.EINVAL
     store_bytes(buf, data[:buf_len])
     return 0
+
+
+@linux_api()
+def scsi_vpd_lun_id(linux: Linux, sdev: Obj, id: int, id_len: int) -> int:
+    """Write the name that a device gives itself (page 0x83) into the caller's buffer; its length, or an errno."""
+    device = linux.state(Scsi).device(sdev)
+    if device is None or 0x83 not in device.vpd:
+        return -errno.ENXIO
+    page = device.vpd[0x83]
+    strings = [d.value for d in designators(page) if d.kind == _NAME_STRING and d.association == 0]
+    name = strings[0].rstrip(b"\0") if strings else device_name(page, b"", device.inquiry).encode()
+    if not name or id_len < 21:
+        return -errno.EINVAL
+    store_bytes(id, name[: id_len - 1].ljust(id_len, b"\0"))
+    return len(name)
+
+
+@linux_api()
+def scsi_vpd_tpg_id(linux: Linux, sdev: Obj, rel_id: int) -> int:
+    """The target port group of the port that leads to a device, and the port's number in rel_id; or an errno."""
+    device = linux.state(Scsi).device(sdev)
+    if device is None or 0x83 not in device.vpd:
+        return -errno.ENXIO
+    told = {each.kind: int.from_bytes(each.value[2:4], "big") for each in designators(device.vpd[0x83])}
+    if rel_id and _PORT in told and _PORT_GROUP in told:
+        store(rel_id, 4, told[_PORT])
+    return told.get(_PORT_GROUP, -errno.EAGAIN)
 
 
 def attach_vpd(device: Device) -> None:

@@ -196,6 +196,7 @@ def _normalize(linux: Linux, answer: Answer, sshdr: int) -> None:
 
 
 _NO_CONNECT = 1 << 16
+_UNIT_ATTENTION = 6
 
 
 @linux_api()
@@ -353,6 +354,18 @@ def below(linux: Linux, dev: Obj) -> list[Device]:
 
 
 @linux_api()
+def scsi_internal_device_block_nowait(linux: Linux, sdev: Obj) -> int:
+    """Hold back the commands of a device, and wait for none that the driver has; 0 or an errno."""
+    return block(linux, sdev)
+
+
+@linux_api()
+def scsi_internal_device_unblock_nowait(linux: Linux, sdev: Obj, new_state: int) -> int:
+    """Let them go; 0 or an errno."""
+    return unblock(linux, sdev, new_state)
+
+
+@linux_api()
 def scsi_target_block(linux: Linux, dev: Obj) -> None:
     """Hold back the commands of every device below."""
     for device in below(linux, dev):
@@ -416,6 +429,22 @@ def scsi_mode_sense(linux: Linux, sdev: Obj, dbd: int, modepage: int, *rest: int
     return 0
 
 
+@linux_api()
+def scsi_test_unit_ready(linux: Linux, sdev: Obj, timeout: int, retries: int, sshdr: Obj) -> int:
+    """Ask a device whether it is ready, again while a removable medium tells of a change; its result."""
+    device = linux.state(Scsi).device(sdev)
+    if device is None:
+        return _NO_CONNECT
+    for _ in range(max(retries, 1)):
+        answer, _data = device.queue.read(bytes(6), 0, timeout / linux.hz, retries=0)
+        if answer.sense_key == _UNIT_ATTENTION and sdev.removable:
+            sdev.changed = 1
+        if answer.sense_key != _UNIT_ATTENTION:
+            break
+    _normalize(linux, answer, int(sshdr))
+    return answer.result
+
+
 no_op(
     "scsi_lib.py",
     "No power management core runs: a device is awake while its driver is bound.",
@@ -424,5 +453,5 @@ no_op(
 no_op(
     "scsi_lib.py",
     "No block device is made of a disk, so nobody asks a driver for its geometry (bios_param), which needs these.",
-    "scsi_bios_ptable", "scsi_partsize",
+    "scsi_bios_ptable", "scsi_partsize", "scsicam_bios_param",
 )  # fmt: skip

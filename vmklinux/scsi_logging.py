@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from vmkernel_core.memory import load_bytes
+from vmkernel_core.storage.errors import Sense
 from vmklinux.api import linux_api
 from vmklinux.kobject import addressof
 from vmklinux.printk import log, split_level
@@ -14,8 +16,7 @@ if TYPE_CHECKING:
     from vmklinux.linux import Linux, VaList
 
 
-def _log(linux: Linux, sdev: Obj, level: int, name: str, message: str) -> None:
-    number, _ = split_level(linux.string(level))
+def _log(linux: Linux, sdev: Obj, number: int, name: str, message: str) -> None:
     where = linux.string(sdev.sdev_gendev.kobj.name) if sdev else "(no device)"
     log.getChild("scsi").log(number, "%s: %s%s", where, f"[{name}] " if name else "", message.rstrip())
 
@@ -23,13 +24,20 @@ def _log(linux: Linux, sdev: Obj, level: int, name: str, message: str) -> None:
 @linux_api()
 def sdev_prefix_printk(linux: Linux, level: int, sdev: Obj, name: int, fmt: int, arguments: VaList) -> None:
     """Log a message about a device."""
-    _log(linux, sdev, level, linux.string(name), linux.format(fmt, arguments))
+    _log(linux, sdev, split_level(linux.string(level))[0], linux.string(name), linux.format(fmt, arguments))
 
 
 @linux_api()
 def scmd_printk(linux: Linux, level: int, scmd: Obj, fmt: int, arguments: VaList) -> None:
     """Log a message about a command."""
-    _log(linux, scmd.device, level, "", linux.format(fmt, arguments))
+    _log(linux, scmd.device, split_level(linux.string(level))[0], "", linux.format(fmt, arguments))
+
+
+@linux_api()
+def scsi_print_sense_hdr(linux: Linux, sdev: Obj, name: int, sshdr: Obj) -> None:
+    """Log what sense data say, of which the caller has the header."""
+    told = Sense(sshdr.sense_key & 0xF, sshdr.asc, sshdr.ascq) if sshdr.response_code & 0x70 == 0x70 else None
+    _log(linux, sdev, logging.INFO, linux.string(name) if name else "", str(told or "no sense data"))
 
 
 @linux_api()

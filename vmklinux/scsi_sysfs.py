@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from vmklinux.api import linux_api
 from vmklinux.bus import bus_register
-from vmklinux.class_ import class_register
+from vmklinux.class_ import class_interface_register, class_register
 from vmklinux.device import (
     device_add,
     device_del,
@@ -19,8 +19,10 @@ from vmklinux.device import (
     put_device,
     set_name,
 )
+from vmklinux.driver import driver_register
 from vmklinux.kobject import Obj, container_of
 from vmklinux.scsi import Scsi
+from vmklinux.scsi_dh import attach, release
 
 if TYPE_CHECKING:
     from vmklinux.linux import Linux
@@ -35,6 +37,7 @@ class Kinds:
         self.linux = linux
         self.bus = linux.new("bus_type")
         self.bus.name = linux.new_string("scsi")
+        self.bus.match = linux.entry("scsi_bus_match")
         bus_register(linux, self.bus)
         self.host = self._type("scsi_host", "scsi_host_dev_release")
         self.target = self._type("scsi_target", "scsi_target_dev_release")
@@ -75,6 +78,35 @@ def scsi_is_sdev_device(linux: Linux, dev: Obj) -> int:
     return int(dev.type == linux.state(Kinds).device)
 
 
+@linux_api()
+def scsi_bus_match(linux: Linux, dev: Obj, gendrv: Obj) -> int:
+    """Whether a driver of upper level may look at a device of the bus: a scsi_device that is connected."""
+    if dev.type != linux.state(Kinds).device:
+        return 0
+    sdev = container_of(dev, linux.state(Scsi).types, "scsi_device", "sdev_gendev")
+    return int(not sdev.no_uld_attach and not sdev.inq_periph_qual)
+
+
+@linux_api()
+def scsi_register_driver(linux: Linux, drv: Obj) -> int:
+    """Make a driver of upper level known: it probes devices on the bus; 0 or an errno."""
+    drv.bus = linux.state(Kinds).bus
+    return driver_register(linux, drv)
+
+
+@linux_api()
+def __scsi_register_driver(linux: Linux, drv: Obj, owner: Obj) -> int:
+    """The same with the driver's module."""
+    return scsi_register_driver(linux, drv)
+
+
+@linux_api()
+def scsi_register_interface(linux: Linux, intf: Obj) -> int:
+    """Have a module told of every scsi_device."""
+    setattr(intf, "class", linux.state(Kinds).device_class)
+    return class_interface_register(linux, intf)
+
+
 def transport(linux: Linux, what: str, dev: Obj) -> None:
     """Tell the transport classes that have a part in a device: ``setup``, ``add``, ``configure``, ``remove`` ..."""
     linux.call(f"transport_{what}_device", dev)
@@ -106,10 +138,13 @@ def add_device(linux: Linux, device: Device) -> int:
     if error := add_target(linux, target):
         return error
     transport(linux, "configure", target.dev)
+    attach(linux, device)
     if error := device_add(linux, sdev.sdev_gendev):
+        release(linux, device)
         return error
     if error := device_add(linux, sdev.sdev_dev):
         device_del(linux, sdev.sdev_gendev)
+        release(linux, device)
         return error
     transport(linux, "add", sdev.sdev_gendev)
     sdev.is_visible = 1
@@ -143,6 +178,7 @@ def remove_device(linux: Linux, device: Device) -> None:
         device_unregister(linux, sdev.sdev_dev)
         transport(linux, "remove", sdev.sdev_gendev)
         device_del(linux, sdev.sdev_gendev)
+        release(linux, device)
     else:
         put_device(linux, sdev.sdev_dev)
     sdev.sdev_state = scsi.enum("SDEV_DEL")

@@ -78,6 +78,12 @@ class Workqueues:
         for thread in self._threads:
             thread.join(SYNC_LIMIT)
 
+    def current(self) -> int:
+        """The item that this world runs, 0 for none."""
+        me = threading.get_ident()
+        with self._shared.changed:
+            return next((work for work, (_, thread) in self._shared.running.items() if thread == me), 0)
+
     def limit(self, queue: int, items: int) -> None:
         """Let no more than so many items of a queue run at once; 0: as many as there are worlds."""
         with self._shared.changed:
@@ -336,6 +342,12 @@ def enable_work(linux: Linux, work: Obj) -> bool:
 def enable_delayed_work(linux: Linux, dwork: Obj) -> bool:
     """Let a delayed item be queued again."""
     return linux.state(Workqueues).enable(dwork.work)
+
+
+@linux_api()
+def current_work(linux: Linux) -> int:
+    """The item whose function this world runs; 0 outside of one."""
+    return linux.state(Workqueues).current()
 
 
 @linux_api()

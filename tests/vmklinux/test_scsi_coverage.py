@@ -1,0 +1,55 @@
+"""How much of the driver world is served: every module under drivers/scsi of Debian's own kernels, each with all that
+it depends on. That they load and unload is the modules' own word."""
+
+from __future__ import annotations
+
+from contextlib import nullcontext
+from typing import TYPE_CHECKING
+
+import pytest
+
+from vmklinux.errors import DriverRefused
+from vmklinux.loader import Loader
+from vmklinux.module.console import FAMILIES
+from vmklinux.resolve import Report, check, survey
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from vmklinux.image import Image
+    from vmklinux.kernels import Kernel
+    from vmklinux.linux import Linux
+
+#: Drivers whose init gives -ENODEV when it finds no adapter.
+SHY = {"ips"}
+
+
+def _reports(kernel: Kernel, image: Image) -> dict[Path, Report]:
+    files = [file for directory in FAMILIES["scsi"] for file in kernel.modules_under(directory)]
+    return {file: check(file, kernel, image) for file in files}
+
+
+def test_most_scsi_modules_are_served_completely(kernel: Kernel, image: Image) -> None:
+    reports = _reports(kernel, image)
+    found = survey(list(reports.values()), len(reports))
+    assert found.totals.total > 90
+    assert found.totals.percent >= 50
+
+
+def test_what_counts_as_served_loads_and_leaves_nothing(linux: Linux) -> None:
+    """Init and exit of each run; a PCI driver's only registers it. No module leaves anything behind."""
+    loader = Loader(linux)
+    shy = SHY if "isa_register_driver" in linux.symbols else SHY | {"advansys"}
+    loaded = 0
+    for file, report in _reports(linux.kernel, linux.image).items():
+        if report.resolved:
+            with (
+                pytest.raises(DriverRefused, match="No such device")
+                if report.module in shy
+                else nullcontext()
+            ):
+                loader.load(file)
+            loaded += 1
+        for name in reversed(list(loader.modules)):
+            assert loader.unload(name) == [], f"{name}, loaded for {report.module}"
+    assert loaded >= 48

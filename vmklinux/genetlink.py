@@ -1,0 +1,44 @@
+"""Families of generic netlink (Linux net/netlink/genetlink.c): they get their numbers, but nobody talks to them."""
+
+from __future__ import annotations
+
+import errno
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from vmklinux.api import linux_api
+
+if TYPE_CHECKING:
+    from vmklinux.kobject import Obj
+    from vmklinux.linux import Linux
+
+#: GENL_START_ALLOC and GENL_MAX_ID (include/uapi/linux/genetlink.h); the first multicast group of a family.
+_IDS, _FIRST_GROUP = range(0x13, 1024), 16
+
+
+@dataclass
+class Families:
+    """The names of the registered families, by their numbers, and how many multicast groups were given out."""
+
+    linux: Linux
+    names: dict[int, str] = field(default_factory=dict)
+    groups: int = 0
+
+
+@linux_api()
+def genl_register_family(linux: Linux, family: Obj) -> int:
+    """Give a family its number, and its multicast groups theirs; 0, or -EEXIST for a name that is taken."""
+    state, name = linux.state(Families), family.name.text()
+    if name in state.names.values():
+        return -errno.EEXIST
+    family.id = next(number for number in _IDS if number not in state.names)
+    family.mcgrp_offset = _FIRST_GROUP + state.groups
+    state.groups += family.n_mcgrps
+    state.names[family.id] = name
+    return 0
+
+
+@linux_api()
+def genl_unregister_family(linux: Linux, family: Obj) -> int:
+    """Forget a family; 0, or -ENOENT."""
+    return 0 if linux.state(Families).names.pop(family.id, None) else -errno.ENOENT
