@@ -29,3 +29,29 @@ class UnknownKernel(HclError):
 
 class BadIds(HclError):
     """A PCI id or class code is out of its range: ids have 16 bits, class codes 24."""
+
+
+class BadInventory(HclError):
+    """An inventory cannot be read, or holds what cannot be; ``where`` is the file, and the line where there is one."""
+
+
+class BadEvidence(HclError):
+    """A file is no evidence of a certification run."""
+
+
+class BadKey(HclError):
+    """A key cannot be read, or is of another kind."""
+
+
+class BadSignature(HclError):
+    """A document was changed after it was signed, or nobody who is trusted signed it."""
+
+
+class CannotWrite(HclError):
+    """A file cannot be written; what was there before is still there."""
+
+    exit_code = 4
+
+
+class BadRule(HclError):
+    """A rule of ``--exclude`` or ``--override`` says nothing."""

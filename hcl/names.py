@@ -1,4 +1,4 @@
-"""The names of devices, read at run time from the pci.ids file of the system."""
+"""The names of devices, read at run time from the pci.ids and usb.ids files of the system."""
 
 from __future__ import annotations
 
@@ -18,6 +18,9 @@ PLACES = (
 )
 """Where distributions keep the file, in the order in which it is looked for."""
 
+USB_PLACES = tuple(place.replace("pci.ids", "usb.ids") for place in PLACES)
+"""The same for the names of USB devices."""
+
 # A line that begins at the margin, comments aside, ends what belongs to a vendor.
 _NEXT_VENDOR = re.compile(rb"\n[^\t#\n]")
 
@@ -28,11 +31,17 @@ def device_name(vendor: int, device: int) -> str | None:
 
     A system without a pci.ids file has no names, and that is no error.
     """
-    return find_name(_database(), vendor, device)
+    return find_name(_database(PLACES), vendor, device)
+
+
+@lru_cache(maxsize=4096)
+def usb_name(vendor: int, product: int) -> str | None:
+    """The same for a USB device, as lsusb prints it."""
+    return find_name(_database(USB_PLACES), vendor, product)
 
 
 def find_name(database: bytes, vendor: int, device: int) -> str | None:
-    """The same from the content of a pci.ids file; it is searched, never parsed as a whole.
+    """The same from the content of a pci.ids or usb.ids file; it is searched, never parsed as a whole.
 
     Its format: ``vvvv  Vendor`` at the margin, then for each of its devices ``<tab>dddd  Device``, each
     followed by its subsystems behind two tabs.
@@ -58,9 +67,9 @@ def _line(database: bytes, start: int) -> str:
 
 
 @cache
-def _database() -> bytes:
+def _database(places: tuple[str, ...]) -> bytes:
     """The first file that can be read, about 1.4 MB, behind a newline so that its first line is found too."""
-    for place in PLACES:
+    for place in places:
         try:
             with gzip.open(place) if place.endswith(".gz") else open(place, "rb") as file:
                 return b"\n" + file.read()

@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 
 from hcl.errors import RegistryError
+from hcl.evidence import Evidence
 from hcl.registry import Claim, Driver, Ids, Registry, Scope, Service
 
 _COLUMNS = ("driver", "vendor", "device", "subvendor", "subdevice", "class", "class_mask", "source")
@@ -23,17 +24,17 @@ _HEX = re.compile(r"[0-9a-f]*")
 def shipped() -> Registry:
     """The registry that comes with this package, read at the first call."""
     here = Path(__file__).parent
-    return read(here / "drivers.toml", here / "ids.tsv")
+    return read(here / "drivers.toml", here / "ids.tsv", Evidence([here / "runs"], [here / "keys"]))
 
 
-def read(drivers: Path, ids: Path) -> Registry:
+def read(drivers: Path, ids: Path, evidence: Evidence | None = None) -> Registry:
     """A registry from a drivers file (TOML) and an ids file (TSV); their own comments describe them.
 
     Raises RegistryError, whose ``where`` is ``file:line``.
     """
     declared = _read_drivers(drivers)
     claims, kernels = _read_claims(ids)
-    return Registry(declared, claims, kernels, str(drivers))
+    return Registry(declared, claims, kernels, str(drivers), evidence)
 
 
 def _text(path: Path) -> str:

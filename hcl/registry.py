@@ -9,8 +9,9 @@ from typing import Annotated
 import msgspec
 
 from hcl.errors import BadIds, RegistryError, UnknownKernel
+from hcl.evidence import Evidence, of_series
 from hcl.unlisted import Claimants, ask
-from hcl.verdict import Loser, Rung, Status, Verdict
+from hcl.verdict import Loser, Proof, Rung, Status, Verdict
 
 Ids = tuple[int, int | None, int | None, int | None]
 """Vendor, device, subsystem vendor, subsystem device; None stands for any, and only more None follow it."""
@@ -23,8 +24,12 @@ class Support(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     evidence: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a claim of success that rests on nothing."""
-        if self.status in (Status.CERTIFIED, Status.COMPATIBLE) and not self.evidence:
+        """Refuse a claim of success that rests on nothing, and statuses that only a look at a device gives."""
+        if self.status in (Status.CERTIFIED, Status.SKIPPED):
+            raise ValueError(
+                f"the status '{self.status}' is not declared: certification runs, or rules, give it"
+            )
+        if self.status is Status.COMPATIBLE and not self.evidence:
             raise ValueError(f"the status '{self.status}' needs its evidence")
 
 
@@ -110,15 +115,24 @@ class Registry:
     """
 
     def __init__(
-        self, drivers: Mapping[str, Driver], claims: Iterable[Claim], kernels: Sequence[str], place: str
+        self,
+        drivers: Mapping[str, Driver],
+        claims: Iterable[Claim],
+        kernels: Sequence[str],
+        place: str,
+        evidence: Evidence | None = None,
     ) -> None:
         """Index the claims. ``place`` names the drivers' file in errors; ``kernels`` are kernel series."""
         self.drivers = dict(drivers)
+        self.evidence = evidence or Evidence()
         self.claims = tuple(claims)
         self.kernels = tuple(kernels)
         self._check_names(place)
         self._index = self._indexed()
         self._pairs = {claim.ids[:2] for claim in self.claims}
+        self._by_vendor: dict[int | None, list[Claim]] = {}
+        for claim in self.claims:
+            self._by_vendor.setdefault(claim.ids[0], []).append(claim)
 
     def lookup(
         self,
@@ -164,6 +178,7 @@ class Registry:
         support = self.drivers[winner.driver].modules[service.module] if service else _UNSERVED
         served = f"{service} serves it" if service else "no module serves it"
         name = f"{vendor:04x}:{device:04x}"
+        proof = self._proof(vendor, device, service.module if service else None, series)
         return Verdict(
             device=name,
             subsystem=f"{subvendor:04x}:{subdevice:04x}",
@@ -172,11 +187,27 @@ class Registry:
             rung=winner.rung,
             driver=winner.driver,
             module=service.module if service else None,
-            status=support.status,
-            evidence=support.evidence,
+            status=proof.status if proof else support.status,
+            evidence=str(proof) if proof else support.evidence,
+            proof=proof,
             losers=tuple(self._loser(claim, winner, series) for claim in matching[1:]),
             reason=f"{name} is {winner.driver}'s by {_RUNG_NAMES[winner.rung]}; {served} in Linux {series}.",
         )
+
+    def told_apart(self, vendor: int, device: int) -> tuple[set[tuple[int, int]], set[int]]:
+        """The subsystems, and the classes, by which rows of the list tell such devices apart.
+
+        A subsystem of which only the vendor is named stands there with a device that none has (0xffff).
+        """
+        subsystems, classes = set(), set()
+        for claim in self._by_vendor.get(vendor, ()):
+            if claim.ids[1] not in (None, device):
+                continue
+            if claim.ids[2] is not None:
+                subsystems.add((claim.ids[2], 0xFFFF if claim.ids[3] is None else claim.ids[3]))
+            if claim.class_mask:
+                classes.add(claim.pci_class)
+        return subsystems, classes
 
     def _unlisted(
         self, ids: tuple[int, int, int, int], pci_class: int, kernel: str, claimants: Claimants | None
@@ -194,24 +225,36 @@ class Registry:
         if claimants is not None:
             modules, why = ask(claimants, ids, pci_class, kernel)
             reason = f"{reason}; {why}"
+        series = self._series(kernel)
+        proof = self._proof(vendor, device, modules[0] if modules else None, series)
+        status = proof.status if proof else Status.COMPATIBLE if modules else Status.UNKNOWN
         return Verdict(
             device=name,
             subsystem=f"{subvendor:04x}:{subdevice:04x}",
             pci_class=f"{pci_class:06x}",
-            kernel=self._series(kernel),
+            kernel=series,
             rung=Rung.COMPATIBLE if modules else Rung.UNKNOWN,
             driver=None,
             module=modules[0] if modules else None,
-            status=Status.COMPATIBLE if modules else Status.UNKNOWN,
-            evidence=why if modules else None,
+            status=status,
+            evidence=str(proof) if proof else why if modules else None,
+            proof=proof,
             losers=(),
             reason=f"{reason}.",
             claimants=modules,
         )
 
+    def _proof(self, vendor: int, device: int, module: str | None, series: str) -> Proof | None:
+        """What the last certification run of the module on such a device says."""
+        run = self.evidence.newest(f"{vendor:04x}", f"{device:04x}", module, series) if module else None
+        if run is None:
+            return None
+        status = Status.CERTIFIED if run.passed else Status.UNSUPPORTED
+        return Proof(run.name, status, run.kernel, run.counterpart, run.started)
+
     def _series(self, kernel: str) -> str:
         for series in self.kernels:
-            if kernel == series or kernel.startswith((f"{series}.", f"{series}-", f"{series}+")):
+            if of_series(kernel, series):
                 return series
         raise UnknownKernel(
             f"the registry does not cover Linux {kernel}", remedy=f"it covers {', '.join(self.kernels)}"

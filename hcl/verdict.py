@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from enum import StrEnum
 
 import msgspec
@@ -38,7 +39,34 @@ class Status(StrEnum):
     UNSUPPORTED = "unsupported"
     """Nothing drives it, or an operator chose another module than the registry does."""
     UNKNOWN = "unknown"
-    """Nobody has tried: the device is on no list, or its module has not been run here yet."""
+    """It could not be told: nobody has tried, or the source does not say what it depends on."""
+    SKIPPED = "skipped"
+    """Not judged: a rule left it out, or it is no device of the kinds that the list is about."""
+
+
+class Proof(msgspec.Struct, frozen=True):
+    """The certification run that a status rests on."""
+
+    run: str
+    """Its name; ``hcl show`` tells what it looked at."""
+    status: Status
+    """certified, or unsupported when it failed."""
+    kernel: str
+    """The kernel release that it ran."""
+    counterpart: str
+    """The device that it ran on."""
+    started: datetime
+
+    def age(self, now: datetime | None = None) -> int:
+        """Whole days since then."""
+        return max(((now or datetime.now(UTC)) - self.started).days, 0)
+
+    def __str__(self) -> str:
+        """One clause."""
+        word = "passed" if self.status is Status.CERTIFIED else "FAILED"
+        return (
+            f"certification run of {self.started:%Y-%m-%d} {word} on {self.counterpart}, kernel {self.kernel}"
+        )
 
 
 class Loser(msgspec.Struct, frozen=True):
@@ -82,12 +110,20 @@ class Verdict(msgspec.Struct, frozen=True):
     ``module`` is one of them. Where its driver refuses the device, another's may take it, as under Linux.
     """
 
+    proof: Proof | None = None
+    """The certification run that the status rests on."""
+
     def taken_by(self, module: str, refused: Sequence[str]) -> Verdict:
         """The verdict after this one of the claimants took the device, which the others given did not take."""
         if module == self.module:
             return self
         reason = f"{self.reason.rstrip('.')}; {module} took it, {' and '.join(refused)} did not."
-        return msgspec.structs.replace(self, module=module, reason=reason)
+        if self.proof is None:
+            return msgspec.structs.replace(self, module=module, reason=reason)
+        # The run was of the module that did not take it.
+        return msgspec.structs.replace(
+            self, module=module, reason=reason, status=Status.COMPATIBLE, evidence=None, proof=None
+        )
 
     def overridden(self, module: str) -> Verdict:
         """The verdict after an operator chose this Linux module instead; logged as a warning.
@@ -101,5 +137,11 @@ class Verdict(msgspec.Struct, frozen=True):
         reason = f"an operator chose {module}{instead} for {self.device}"
         _log.warning("%s: unsupported from now on", reason)
         return msgspec.structs.replace(
-            self, module=module, status=Status.UNSUPPORTED, evidence=None, reason=f"{reason}.", claimants=()
+            self,
+            module=module,
+            status=Status.UNSUPPORTED,
+            evidence=None,
+            proof=None,
+            reason=f"{reason}.",
+            claimants=(),
         )

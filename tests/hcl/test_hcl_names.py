@@ -120,7 +120,7 @@ def test_the_search_finds_what_a_reading_finds(
 
 def test_the_systems_own_file_reads_the_same() -> None:
     """The file is Debian's, from its package pci.ids."""
-    whole = parsed(names._database().decode(errors="replace"))
+    whole = parsed(names._database(names.PLACES).decode(errors="replace"))
     assert whole[0x8086, 0x100E].startswith("Intel Corporation 82540EM")
     for ids in [(0x8086, 0x100E), (0x1000, 0x0054), (0x14E4, 0x1644), (0x8086, 0xFFFF), (0x0000, 0x0000)]:
         assert hcl.device_name(*ids) == whole.get(ids)

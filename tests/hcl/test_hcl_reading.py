@@ -110,7 +110,7 @@ def test_a_bad_header(tmp_path: Path, content: str, line: int) -> None:
         ('"net/e1000"', '"usb/e1000"', 2, r"matching regex .* at `\$\.name`"),
         ('name = "net/e1000"\n', "", 2, "missing required field `name`"),
         ('"unknown" }\n\n', '"good" }\n\n', 2, r"Invalid enum value 'good' - at `\$\.modules"),
-        ('"unknown" }\n\n', '"certified" }\n\n', 2, "'certified' needs its evidence"),
+        ('"unknown" }\n\n', '"certified" }\n\n', 2, "'certified' is not declared"),
         ('"unknown" }\n\n', '"compatible", evidence = "" }\n\n', 2, "'compatible' needs its evidence"),
         ("software = true", 'software = "yes"', 6, "Expected `bool`, got `str`"),
         ("software = true", "sofware = true", 6, "unknown field `sofware`"),

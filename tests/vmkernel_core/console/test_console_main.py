@@ -16,6 +16,7 @@ import pytest
 import hcl
 from tests.vmkernel_core.console.vmk_command import COMMAND, environment, said, vmk
 from vmkernel_core.console import main as console
+from vmkernel_core.console.program import Program
 from vmkernel_core.errors import DeviceGone, TimedOut, UsageError, VmkError
 
 
@@ -80,7 +81,7 @@ def _ends(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> int:
     def broken() -> None:
         raise error
 
-    monkeypatch.setattr(console.LazyGroup, "get_command", lambda *_: broken)
+    monkeypatch.setattr(Program, "get_command", lambda *_: broken)
     with pytest.raises(SystemExit) as ended:
         console.main(["broken"])
     assert isinstance(ended.value.code, int)

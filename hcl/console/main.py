@@ -1,0 +1,67 @@
+"""``hcl``: its commands, and what its exit codes mean."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from vmkernel_core.console.program import (
+    BAD_USAGE,
+    BROKEN_PIPE,
+    INTERNAL,
+    INTERRUPTED,
+    Program,
+    run,
+    verbosity,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+#: Command, and where it is: ``package.module:object``, a click command or group; and its line in ``hcl --help``.
+COMMANDS = {
+    "inventory": ("hcl.console.inventory:inventory", "Write down what devices a machine has, as JSON."),
+    "validate": ("hcl.console.validate:validate", "Judge the devices of machines: do drivers fit them?"),
+}
+
+#: Exit code, and when a command ends with it.
+EXIT_CODES = {
+    0: "done; of validate: every device fits",
+    1: "something does not hold; of validate: a device is unsupported",
+    2: "of validate: of a device it could not be told (wins over 1)",
+    BAD_USAGE: "bad usage, or an input that is malformed",
+    4: "it could not be done: a file cannot be written, there is no hardware",
+    INTERNAL: "a fault of hcl itself",
+    INTERRUPTED: "interrupted (Ctrl-C)",
+    BROKEN_PIPE: "nobody reads the output any more",
+}
+
+#: What ``--help`` says of the environment.
+ENVIRONMENT = {
+    "VMK_KERNELS": "the directory of the kernel cache",
+    "VMK_DEBUG=1": "errors come with their traceback",
+}
+
+
+@click.group(
+    cls=Program,
+    commands_at=COMMANDS,
+    exit_codes=EXIT_CODES,
+    environment=ENVIRONMENT,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+@click.option("-v", "--verbose", count=True, help="Log to standard error what happens; -vv in detail.")
+@click.version_option(package_name="vmklinux", prog_name="hcl")
+def hcl(verbose: int) -> None:
+    """Tell which devices are driven, by what, and how well that is proven."""
+    verbosity(verbose)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run ``hcl`` with these arguments, else the process's, and end the process with its exit code."""
+    run("hcl", hcl, arguments)
+
+
+if __name__ == "__main__":
+    main()

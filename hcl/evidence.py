@@ -1,0 +1,167 @@
+"""Evidence: what a certification run found, signed. A device counts as certified by such a run only.
+
+A file holds ``{"run": {...}, "signature": {...}}``; the signature is over the canonical form of the run. Those that come
+with this package are in ``runs/``, and the public keys that are trusted for them in ``keys/``.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+from functools import cached_property
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import msgspec
+
+from hcl import signing
+from hcl.errors import BadEvidence, BadKey, BadSignature
+from hcl.inventory import Hex4, Hex6
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+
+_log = logging.getLogger(__name__)
+
+VERSION = 1
+
+
+class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One thing that a run looked at."""
+
+    name: Annotated[str, msgspec.Meta(min_length=1)]
+    passed: bool
+    detail: str = ""
+    """What was seen; of a failed one, what went wrong."""
+    figures: dict[str, float] = {}
+    """Measured values by name and unit: ``{"frames": 4096, "seconds": 60.0}``."""
+
+
+class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A certification run: a suite, a device, a module of a kernel, and what came out."""
+
+    version: Annotated[int, msgspec.Meta(ge=VERSION, le=VERSION)] = VERSION
+    suite: Literal["nic", "storage"]
+    suite_version: Annotated[int, msgspec.Meta(ge=1)]
+    vendor: Hex4
+    device: Hex4
+    subvendor: Hex4
+    subdevice: Hex4
+    pci_class: Hex6
+    engine: Literal["linux", "native"] = "linux"
+    module: str
+    """The driver that was run: a Linux module's name, or a native driver's."""
+    module_sha256: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
+    """Of the module's file."""
+    kernel: str
+    """The kernel release that the module belongs to."""
+    counterpart: str
+    """What the device was: ``QEMU 7.2.22: e1000``, or a machine's model."""
+    started: Annotated[datetime, msgspec.Meta(tz=True)]
+    seconds: Annotated[float, msgspec.Meta(ge=0)]
+    checks: Annotated[tuple[Check, ...], msgspec.Meta(min_length=1)]
+
+    @property
+    def passed(self) -> bool:
+        """Whether all checks did."""
+        return all(check.passed for check in self.checks)
+
+    @property
+    def name(self) -> str:
+        """How it is referred to, and its file's name without suffix."""
+        device = f"{self.vendor}-{self.device}-{self.subvendor}-{self.subdevice}"
+        return f"{device}_{self.module}_{self.kernel}_{self.started:%Y%m%dT%H%M%SZ}"
+
+
+class _Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    run: Run
+    signature: signing.Signature
+
+
+_DECODER = msgspec.json.Decoder(_Signed)
+
+
+def write(run: Run, key: Ed25519PrivateKey, directory: Path) -> Path:
+    """Sign a run and write its file, whole or not at all; the file. BadEvidence when it cannot be written."""
+    from hcl.files import write_whole
+
+    signed = _Signed(run, signing.sign(run, key))
+    path = directory / f"{run.name}.json"
+    write_whole(path, msgspec.json.format(msgspec.json.encode(signed), indent=2) + b"\n")
+    return path
+
+
+def read(path: Path, keys: Iterable[Ed25519PublicKey]) -> Run:
+    """A run from its file. BadEvidence when it is not one, BadSignature when no trusted key signed it."""
+    signed = _decoded(path)
+    signing.verify(signed.run, signed.signature, keys, str(path))
+    return signed.run
+
+
+def _decoded(path: Path) -> _Signed:
+    try:
+        return _DECODER.decode(path.read_bytes())
+    except OSError as error:
+        raise BadEvidence(f"cannot read the evidence: {error.strerror}", where=str(path)) from error
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise BadEvidence(f"no evidence of this version: {error}", where=str(path)) from error
+
+
+class Evidence:
+    """Runs by device, from directories of their files. A signature is checked when a run first counts."""
+
+    def __init__(self, directories: Iterable[Path] = (), keys: Iterable[Path] = ()) -> None:
+        """``directories`` hold run files, ``keys`` are PEM files of public keys, or directories of such."""
+        self._directories = tuple(directories)
+        self._key_files = tuple(keys)
+        self._found: dict[tuple[str, str, str], list[tuple[Path, _Signed]]] | None = None
+        self._checked: dict[Path, bool] = {}
+
+    @cached_property
+    def keys(self) -> tuple[Ed25519PublicKey, ...]:
+        """The trusted keys. BadKey."""
+        files = [
+            file
+            for place in self._key_files
+            for file in (sorted(place.glob("*.pem")) if place.is_dir() else (place,))
+        ]
+        return tuple(signing.public_key(file) for file in files)
+
+    def newest(self, vendor: str, device: str, module: str, series: str) -> Run | None:
+        """The last run of the module of a kernel series on such a device, passed or not; None when nobody made one.
+
+        One that is not signed by a trusted key, or was changed, counts for nothing, and the log says so.
+        """
+        for path, signed in self._index().get((vendor, device, module), ()):
+            if of_series(signed.run.kernel, series) and self._holds(path, signed):
+                return signed.run
+        return None
+
+    def _holds(self, path: Path, signed: _Signed) -> bool:
+        if path not in self._checked:
+            try:
+                signing.verify(signed.run, signed.signature, self.keys, str(path))
+            except (BadSignature, BadKey) as error:
+                _log.warning("evidence that does not count: %s", error)
+                self._checked[path] = False
+            else:
+                self._checked[path] = True
+        return self._checked[path]
+
+    def _index(self) -> dict[tuple[str, str, str], list[tuple[Path, _Signed]]]:
+        if self._found is None:
+            self._found = {}
+            for path in sorted(path for directory in self._directories for path in directory.glob("*.json")):
+                signed = _decoded(path)
+                run = signed.run
+                self._found.setdefault((run.vendor, run.device, run.module), []).append((path, signed))
+            for runs in self._found.values():
+                runs.sort(key=lambda each: each[1].run.started, reverse=True)
+        return self._found
+
+
+def of_series(release: str, series: str) -> bool:
+    """Whether a kernel release, or its beginning, belongs to a series: ``6.1.0-56-amd64`` to ``6.1``."""
+    return release == series or release.startswith((f"{series}.", f"{series}-", f"{series}+"))

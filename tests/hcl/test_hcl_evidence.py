@@ -1,0 +1,146 @@
+"""Evidence of certification runs: signed, read back, counted - or not, where it was changed or nobody is trusted.
+
+Independent side: openssl makes the keys, and verifies a signature.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import logging
+import subprocess
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from hcl import evidence, signing
+from hcl.errors import BadEvidence, BadKey, BadSignature, CannotWrite
+from hcl.evidence import Check, Evidence, Run
+from hcl.reading import read
+from hcl.registry import Registry
+from hcl.verdict import Status
+
+HERE = Path(evidence.__file__).parent
+MADE = datetime(2026, 11, 20, 12, tzinfo=UTC)
+
+
+def openssl(*arguments: str | Path) -> None:
+    subprocess.run(["openssl", *map(str, arguments)], check=True, capture_output=True)
+
+
+def key_pair(directory: Path) -> tuple[Path, Path]:
+    directory.mkdir(exist_ok=True)
+    private, public = directory / "private.key", directory / "public.pem"
+    openssl("genpkey", "-algorithm", "ed25519", "-out", private)
+    openssl("pkey", "-in", private, "-pubout", "-out", public)
+    return private, public
+
+
+def run(passed: bool = True, started: datetime = MADE, kernel: str = "6.1.0-56-amd64") -> Run:
+    return Run(
+        suite="nic", suite_version=1, vendor="8086", device="100e", subvendor="1af4", subdevice="1100",
+        pci_class="020000", module="e1000", module_sha256="0" * 64, kernel=kernel, counterpart="QEMU 7.2.22: e1000",
+        started=started, seconds=70.5,
+        checks=(Check("link", True), Check("traffic", passed, "60 s", {"frames": 4096.0})),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def keys(tmp_path: Path) -> tuple[Path, Path]:
+    return key_pair(tmp_path / "keys")
+
+
+def registry(runs: Path, public: Path) -> Registry:
+    return read(HERE / "drivers.toml", HERE / "ids.tsv", Evidence([runs], [public]))
+
+
+def test_a_run_is_signed_written_and_read_back(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    private, public = keys
+    path = evidence.write(run(), signing.private_key(private), tmp_path)
+    assert evidence.read(path, [signing.public_key(public)]) == run()
+    # openssl finds the same: the signature is over the run, sorted and without spaces.
+    document = json.loads(path.read_text())
+    (tmp_path / "message").write_bytes(signing.canonical(run()))
+    (tmp_path / "signature").write_bytes(base64.b64decode(document["signature"]["value"]))
+    openssl(
+        "pkeyutl", "-verify", "-pubin", "-inkey", public, "-rawin", "-in", tmp_path / "message",
+        "-sigfile", tmp_path / "signature",
+    )  # fmt: skip
+
+
+def test_a_device_with_a_run_that_passed_is_certified(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    private, public = keys
+    evidence.write(run(), signing.private_key(private), tmp_path)
+    verdict = registry(tmp_path, public).lookup(
+        0x8086, 0x100E, 0x1AF4, 0x1100, 0x020000, kernel="6.1.0-60-amd64"
+    )
+    assert verdict.status is Status.CERTIFIED
+    assert verdict.proof is not None
+    assert (verdict.proof.run, verdict.proof.kernel) == (run().name, "6.1.0-56-amd64")
+    assert verdict.proof.age(MADE + timedelta(days=3, hours=5)) == 3
+    assert (
+        verdict.evidence
+        == "certification run of 2026-11-20 passed on QEMU 7.2.22: e1000, kernel 6.1.0-56-amd64"
+    )
+    # Of another series, and of another device of the same driver, it proves nothing.
+    other = registry(tmp_path, public)
+    assert other.lookup(0x8086, 0x100E, 0x1AF4, 0x1100, 0x020000, kernel="6.12").status is Status.COMPATIBLE
+    assert other.lookup(0x8086, 0x100F, 0x1AF4, 0x1100, 0x020000, kernel="6.1").proof is None
+
+
+def test_the_newest_run_counts(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    private, public = keys
+    for each in (run(), run(passed=False, started=MADE + timedelta(days=1))):
+        evidence.write(each, signing.private_key(private), tmp_path)
+    verdict = registry(tmp_path, public).lookup(0x8086, 0x100E, 0x1AF4, 0x1100, 0x020000)
+    assert verdict.status is Status.UNSUPPORTED
+    assert "FAILED" in str(verdict.evidence)
+
+
+def test_evidence_that_was_changed_counts_for_nothing(
+    tmp_path: Path, keys: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    private, public = keys
+    path = evidence.write(run(passed=False), signing.private_key(private), tmp_path)
+    path.write_text(path.read_text().replace("false", "true"))
+    with pytest.raises(BadSignature, match="was changed"):
+        evidence.read(path, [signing.public_key(public)])
+    with caplog.at_level(logging.WARNING):
+        verdict = registry(tmp_path, public).lookup(0x8086, 0x100E, 0x1AF4, 0x1100, 0x020000)
+    assert verdict.status is Status.COMPATIBLE
+    assert str(path) in caplog.text
+
+
+def test_evidence_of_a_stranger_counts_for_nothing(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    private, _ = keys
+    path = evidence.write(run(), signing.private_key(private), tmp_path)
+    _, other = key_pair(tmp_path / "other")
+    with pytest.raises(BadSignature, match="not trusted"):
+        evidence.read(path, [signing.public_key(other)])
+    assert registry(tmp_path, other).lookup(0x8086, 0x100E, 0, 0, 0x020000).status is Status.COMPATIBLE
+
+
+@pytest.mark.parametrize("content", [b"", b"{}", b"\xff", b'{"run": {}, "signature": {}}', b"[1]"])
+def test_a_file_that_is_no_evidence(tmp_path: Path, keys: tuple[Path, Path], content: bytes) -> None:
+    (tmp_path / "run.json").write_bytes(content)
+    with pytest.raises(BadEvidence, match=r"run\.json"):
+        registry(tmp_path, keys[1]).lookup(0x8086, 0x100E, 0, 0, 0x020000)
+
+
+def test_keys_that_are_none(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    rsa = tmp_path / "rsa.pem"
+    openssl("genpkey", "-algorithm", "rsa", "-pkeyopt", "rsa_keygen_bits:2048", "-out", rsa)
+    with pytest.raises(BadKey, match="not an Ed25519 key"):
+        signing.private_key(rsa)
+    with pytest.raises(BadKey, match="PEM"):
+        signing.private_key(keys[1])
+    with pytest.raises(BadKey, match="PEM"):
+        signing.public_key(keys[0])
+    with pytest.raises(BadKey, match="No such file"):
+        signing.public_key(tmp_path / "absent.pem")
+
+
+def test_a_directory_that_is_not_there(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    with pytest.raises(CannotWrite, match="nothing was changed"):
+        evidence.write(run(), signing.private_key(keys[0]), tmp_path / "absent")

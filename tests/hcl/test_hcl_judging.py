@@ -1,0 +1,216 @@
+"""The judge: three verdicts on a device, what is not told, profiles, rules, overrides.
+
+Independent side: the ids are those of real devices; which of them a kernel's modules claim is said by Debian's modules.
+"""
+
+from __future__ import annotations
+
+import msgspec
+import pytest
+
+from hcl.console.kernel import Modules
+from hcl.errors import BadRule
+from hcl.inventory import Device, Inventory, PciDevice, Unidentified, UsbDevice, UsbInterface
+from hcl.judging import Judge
+from hcl.reading import shipped
+from hcl.report import Profile
+from hcl.rules import Exclusion, parse_overrides
+from hcl.verdict import Rung, Status
+from vmklinux import kernels
+
+E1000 = PciDevice(
+    address="0000:02:00.0",
+    vendor="8086",
+    device="100e",
+    subvendor="1af4",
+    subdevice="1100",
+    pci_class="020000",
+)
+BRIDGE = PciDevice(address="0000:00:1f.0", vendor="8086", device="2918", pci_class="060100")
+NOBODYS = PciDevice(address="0000:06:00.0", vendor="dead", device="beef", pci_class="020000")
+TG3 = PciDevice(
+    address="0000:07:00.0",
+    vendor="14e4",
+    device="1645",
+    subvendor="1028",
+    subdevice="feed",
+    pci_class="020000",
+)
+BNX2 = PciDevice(address="0000:08:00.0", vendor="14e4", device="1639", pci_class="020000")
+NIC_ON_USB = UsbDevice(port="1-1", vendor="0bda", product="8153")
+NAMELESS = Unidentified(place="lspci.txt:3", reason="it shows names only; lspci -nn prints ids")
+
+
+@pytest.fixture(scope="module")
+def modules() -> Modules:
+    return Modules(kernels.find("6.1"))
+
+
+@pytest.fixture
+def judge(modules: Modules) -> Judge:
+    return Judge(shipped(), modules.release, modules)
+
+
+def test_a_device_that_fits(judge: Judge) -> None:
+    report = judge.device(E1000)
+    assert (report.status, report.rung, report.module) == (Status.COMPATIBLE, Rung.VENDOR_DEVICE, "e1000")
+    assert (report.esx_driver, report.engine) == ("net/e1000", "linux")
+    assert report.hardware.status is Status.COMPATIBLE
+    assert report.driver.status is Status.COMPATIBLE
+    assert report.firmware.status is Status.SKIPPED
+    assert "QEMU" in report.reason
+
+
+def test_not_supported_and_not_known_are_told_apart(judge: Judge) -> None:
+    """No module of the kernel claims the one; the other is listed, but nobody has run its module."""
+    nobodys, untried = judge.device(NOBODYS), judge.device(TG3)
+    assert nobodys.status is Status.UNSUPPORTED
+    assert "no module of Linux" in nobodys.reason
+    assert untried.status is Status.UNKNOWN
+    assert "Nobody has run tg3" in untried.reason
+    assert [loser.driver for loser in untried.losers] == ["net/bcm5700"]
+
+
+def test_without_the_kernel_what_only_its_modules_know_is_unknown(judge: Judge) -> None:
+    blind = Judge(shipped(), "6.1")
+    assert blind.device(NOBODYS).status is Status.UNKNOWN
+    assert "vmk kernel fetch 6.1" in blind.device(NOBODYS).reason
+    listed = blind.device(E1000)
+    assert listed.hardware.status is Status.COMPATIBLE
+    assert (listed.driver.status, listed.status) == (Status.UNKNOWN, Status.UNKNOWN)
+
+
+def test_what_is_no_network_or_storage_device_is_skipped(judge: Judge) -> None:
+    assert judge.device(BRIDGE).status is Status.SKIPPED
+
+
+def test_a_listed_device_of_an_odd_class_is_judged(judge: Judge) -> None:
+    """nForce MCP55 network controllers report themselves as bridges."""
+    mcp55 = PciDevice(address="0000:00:08.0", vendor="10de", device="0373", pci_class="068000")
+    assert judge.device(mcp55).esx_driver == "net/forcedeth"
+
+
+def test_firmware_that_a_driver_may_ask_for_is_named(judge: Judge) -> None:
+    firmware = judge.device(BNX2).firmware
+    assert firmware.status is Status.UNKNOWN
+    assert "bnx2/" in firmware.reason
+    told = judge.device(msgspec.structs.replace(BNX2, firmware="bc 5.2.3")).firmware
+    assert "The device runs bc 5.2.3." in told.reason
+
+
+def test_a_subsystem_that_was_not_told_matters_where_the_list_asks_for_it(judge: Judge) -> None:
+    """ESX 3.5's map tells 82540EM cards apart by nothing, but cciss controllers by their subsystems."""
+    assert (
+        judge.device(msgspec.structs.replace(E1000, subvendor=None, subdevice=None)).status
+        is Status.COMPATIBLE
+    )
+    cciss = PciDevice(address="0000:09:00.0", vendor="0e11", device="0046", pci_class="010400")
+    report = judge.device(cciss)
+    assert report.status is Status.UNKNOWN
+    assert "the subsystem" in report.reason
+
+
+def test_a_class_that_was_not_told(judge: Judge) -> None:
+    short = judge.device(msgspec.structs.replace(E1000, pci_class="0200"))
+    assert short.status is Status.COMPATIBLE
+    none = judge.device(msgspec.structs.replace(NOBODYS, pci_class=None))
+    assert none.status is Status.UNKNOWN
+    assert "does not tell its class" in none.reason
+
+
+def test_a_device_without_ids_cannot_be_determined(judge: Judge) -> None:
+    report = judge.device(NAMELESS)
+    assert (report.status, report.place) == (Status.UNKNOWN, "lspci.txt:3")
+    assert report.reason.startswith("Cannot determine")
+
+
+@pytest.mark.parametrize(
+    ("device", "rung", "module"),
+    [
+        (NIC_ON_USB, Rung.VENDOR_DEVICE, "r8152"),
+        (
+            UsbDevice(
+                port="2-1", vendor="0781", product="5581", usb_class="000000",
+                interfaces=(UsbInterface(number=0, usb_class="080650"),),
+            ),
+            Rung.CLASS, "usb-storage",
+        ),
+        (
+            UsbDevice(
+                port="2-2", vendor="0fe6", product="9700", release="0101", usb_class="000000",
+                interfaces=(UsbInterface(number=0, usb_class="000000"),),
+            ),
+            Rung.COMPATIBLE, "sr9700",
+        ),
+    ],
+    ids=["product", "class", "claimed"],
+)  # fmt: skip
+def test_usb_network_and_storage_devices_are_unsupported(
+    judge: Judge, device: UsbDevice, rung: Rung, module: str
+) -> None:
+    report = judge.device(device)
+    assert (report.status, report.rung, report.module) == (Status.UNSUPPORTED, rung, module)
+    assert "no USB bus" in report.reason
+
+
+def test_other_usb_devices(judge: Judge) -> None:
+    keyboard = UsbDevice(
+        port="1-2", vendor="046d", product="c31c", usb_class="000000",
+        interfaces=(UsbInterface(number=0, usb_class="030101"),),
+    )  # fmt: skip
+    assert judge.device(keyboard).status is Status.SKIPPED
+    untold = UsbDevice(port="bus 1 device 2", vendor="046d", product="c31c")
+    assert judge.device(untold).status is Status.UNKNOWN
+
+
+def test_a_machine(judge: Judge) -> None:
+    report = judge.machine(Inventory(host="n1", devices=(E1000, BRIDGE)))
+    assert report.exit_code == 0
+    assert report.counts == {"certified": 0, "compatible": 1, "unsupported": 0, "unknown": 0, "skipped": 1}
+
+
+@pytest.mark.parametrize(
+    ("devices", "code"), [((E1000, NOBODYS), 1), ((NOBODYS, NAMELESS), 2), ((E1000, TG3), 2), ((), 0)]
+)
+def test_exit_codes(judge: Judge, devices: tuple[Device, ...], code: int) -> None:
+    assert judge.machine(Inventory(host="n1", devices=devices)).exit_code == code
+
+
+def test_the_strict_profile_asks_for_certification(modules: Modules) -> None:
+    strict = Judge(shipped(), modules.release, modules, profile=Profile.STRICT)
+    report = strict.device(
+        PciDevice(address="0000:05:00.0", vendor="1af4", device="1000", pci_class="020000")
+    )
+    assert report.status is Status.UNSUPPORTED
+    assert "certification" in report.reason
+
+
+@pytest.mark.parametrize(
+    "rule", ["8086:100e", "8086:*", "class=02", "class=020000", "place=0000:02:*", "bus=pci"]
+)
+def test_a_rule_leaves_a_device_out(modules: Modules, rule: str) -> None:
+    judge = Judge(shipped(), modules.release, modules, exclusions=[Exclusion.parse(rule)])
+    report = judge.device(E1000)
+    assert report.status is Status.SKIPPED
+    assert rule in report.reason
+    assert judge.device(NIC_ON_USB).status is Status.UNSUPPORTED
+
+
+@pytest.mark.parametrize(
+    "rule", ["", "8086", "8086:10", "class=", "class=2", "bus=isa", "vendor=8086", "place="]
+)
+def test_a_rule_that_says_nothing(rule: str) -> None:
+    with pytest.raises(BadRule, match="VENDOR:DEVICE"):
+        Exclusion.parse(rule)
+
+
+def test_an_override_taints_the_report(modules: Modules) -> None:
+    overrides = parse_overrides(["0000:02:00.0=e1000e"])
+    report = Judge(shipped(), modules.release, modules, overrides=overrides).machine(
+        Inventory(host="n1", devices=(E1000, BRIDGE))
+    )
+    assert report.tainted == ("0000:02:00.0 is given e1000e by an operator",)
+    assert report.devices[0].module == "e1000e"
+    assert report.devices[0].status is Status.UNSUPPORTED
+    with pytest.raises(BadRule):
+        parse_overrides(["e1000"])
