@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import struct
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
@@ -54,17 +55,32 @@ class Answer:
 
 def completion(answer: Answer) -> Completion:
     """The same in the vmkernel's terms."""
-    return Completion(
-        answer.result >> 16 & 0xFF, answer.result & 0xFF, answer.residual, answer.retries, answer.sense
-    )
+    return _completion(answer.result, answer.residual, answer.retries, answer.sense)
 
 
-def _fill(io: Any, command: Command, number: int = 0) -> None:
-    io.cookie, io.data, io.length = number, command.address, command.length
-    io.timeout_ms, io.direction = int(command.timeout * 1000), int(command.direction)
-    io.retries, io.cdb_length = command.retries, len(command.cdb)
-    io.flags = lib.LINUX_SCSI_PRIVILEGED if command.privileged else 0
-    ffi.memmove(io.cdb, command.cdb, len(command.cdb))
+def _completion(result: int, residual: int, retries: int, sense: bytes) -> Completion:
+    if not (result or residual or retries or sense):
+        return _WELL
+    return Completion(result >> 16 & 0xFF, result & 0xFF, residual, retries, sense)
+
+
+#: struct linux_scsi_io and struct linux_scsi_done: a batch of them is made, or read, in one go.
+_IO, _DONE = struct.Struct("<QQIIIBBBB32s"), struct.Struct("<QiIII96s")
+assert (_IO.size, _DONE.size) == (ffi.sizeof("struct linux_scsi_io"), ffi.sizeof("struct linux_scsi_done"))
+#: How most commands end.
+_WELL = Completion(0, 0)
+
+
+def _io(command: Command, number: int = 0) -> bytes:
+    cdb = command.cdb
+    return _IO.pack(
+        number, command.address, command.length, int(command.timeout * 1000), 0, command.direction, len(cdb),
+        command.retries, lib.LINUX_SCSI_PRIVILEGED if command.privileged else 0, cdb,
+    )  # fmt: skip
+
+
+def _ios(raw: bytes) -> Any:
+    return ffi.from_buffer("struct linux_scsi_io[]", raw)
 
 
 class Queue:
@@ -101,9 +117,7 @@ class Queue:
 
     def execute(self, command: Command) -> Completion:
         """The same for a command of the vmkernel's."""
-        io = ffi.new("struct linux_scsi_io *")
-        _fill(io, command)
-        return completion(self.send(io))
+        return completion(self.send(_ios(_io(command))))
 
     def read(self, cdb: bytes, length: int, timeout: float, *, retries: int = 3) -> tuple[Answer, bytes]:
         """Send a command of the mid-layer's own that fetches data, again while a unit attention ends it."""
@@ -124,9 +138,7 @@ class Queue:
 
     def submit(self, commands: Sequence[tuple[int, Command]]) -> int:
         """Send commands with their numbers; how many were taken. DeviceGone."""
-        ios = ffi.new("struct linux_scsi_io[]", len(commands))
-        for io, (number, command) in zip(ios, commands, strict=True):
-            _fill(io, command, number)
+        ios = _ios(b"".join([_io(command, number) for number, command in commands]))
         taken: int = lib.linux_scsi_submit(self._device, ios, len(commands))
         if taken < 0:
             raise DeviceGone("the storage device has gone")
@@ -135,7 +147,12 @@ class Queue:
     def reap(self, most: int) -> list[tuple[int, Completion]]:
         """Fetch the numbers of commands that ended, and how."""
         have = lib.linux_scsi_reap(self._device, self._done, min(most, REAP_MOST))
-        return [(done.cookie, completion(Answer(done))) for done in self._done[0:have]]
+        return [
+            (number, _completion(result, residual, retries, sense[:length]))
+            for number, result, residual, retries, length, sense in _DONE.iter_unpack(
+                bytes(ffi.buffer(self._done, have * _DONE.size))
+            )
+        ]
 
     def wait(self, timeout: float) -> bool:
         """Wait until there is something to reap; whether there is."""

@@ -17,7 +17,7 @@ import pytest
 from tests.e2e.storage import CONTROLLERS, NAA, SIZE, Controller, blank, leaks, only_disk, raw_drive
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.errors import UsageError
-from vmkernel_core.storage.command import Command, Direction
+from vmkernel_core.storage.command import Command, Direction, describe
 from vmkernel_core.storage.device import StorageDevice
 from vmkernel_core.storage.errors import IllegalRequest
 from vmklinux.kernels import Kernel
@@ -116,6 +116,26 @@ def test_many_commands_are_in_flight(disk: StorageDevice, image: Path) -> None:
     assert disk.in_flight == 0
     assert disk.stats().commands == before + 65
     assert image.read_bytes()[: 32 * size * 512] == b"".join(parts)
+
+
+def test_many_transfers_are_started_at_once(disk: StorageDevice) -> None:
+    """From places in one buffer to places on the disk, and back to others; a request says what it did."""
+    with disk.buffer(64 * 512) as buffer:
+        buffer.view[:] = b"".join(bytes([n]) * 512 for n in range(64))
+        written = disk.start(
+            [c for n in range(0, 64, 4) for c in disk.write_commands(6000 + 2 * n, 4, buffer, n * 512)]
+        )
+        assert [request.result().good for request in written] == [True] * 16
+        read = disk.start(
+            [c for n in range(0, 64, 4) for c in disk.read_commands(6000 + 2 * n, 4, buffer, (60 - n) * 512)]
+        )
+        for request in read:
+            request.result()
+        assert bytes(buffer.view[::512]) == bytes(n + i for n in range(60, -1, -4) for i in range(4))
+        assert describe(read[1].command.cdb) == "read of 4 blocks at 6008"
+        for lba, count, offset in ((0, 65, 0), (0, 1, 64 * 512), (0, 1, -1), (disk.blocks, 1, 0)):
+            with pytest.raises(UsageError):
+                disk.read_commands(lba, count, buffer, offset)
 
 
 def test_a_buffer_is_the_device_own_memory(disk: StorageDevice) -> None:

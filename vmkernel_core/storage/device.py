@@ -11,7 +11,27 @@ from typing import TYPE_CHECKING, Protocol
 
 from vmkernel_core.errors import NotSupported, TimedOut, UsageError, VmkError
 from vmkernel_core.storage.buffer import Buffer
-from vmkernel_core.storage.command import RETRIES, TIMEOUT, Command, Completion, Direction
+from vmkernel_core.storage.command import (
+    MODE_SENSE_6,
+    READ_10,
+    READ_16,
+    READ_CAPACITY_10,
+    RETRIES,
+    SERVICE_ACTION_IN_16,
+    SYNCHRONIZE_CACHE_10,
+    SYNCHRONIZE_CACHE_16,
+    TIMEOUT,
+    TRANSFER_10,
+    TRANSFER_16,
+    UNMAP,
+    WRITE_10,
+    WRITE_16,
+    WRITE_SAME_16,
+    Command,
+    Completion,
+    Direction,
+    describe,
+)
 from vmkernel_core.storage.errors import IllegalRequest, ScsiError, error_for
 from vmkernel_core.storage.naming import device_name
 
@@ -24,11 +44,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Operation codes (SPC-4, SBC-3).
-INQUIRY, MODE_SENSE_6, READ_CAPACITY_10, UNMAP = 0x12, 0x1A, 0x25, 0x42
-READ_10, WRITE_10, SYNCHRONIZE_CACHE_10 = 0x28, 0x2A, 0x35
-READ_16, WRITE_16, SYNCHRONIZE_CACHE_16, WRITE_SAME_16, SERVICE_ACTION_IN_16 = 0x88, 0x8A, 0x91, 0x93, 0x9E
-READ_CAPACITY_16 = 0x10  # the service action
+READ_CAPACITY_16 = 0x10  # a service action (SBC-3)
 CACHING_PAGE = 0x08
 #: Seconds for a flush: a cache may be large, its disks slow.
 FLUSH_TIMEOUT = 60.0
@@ -92,14 +108,17 @@ class Limits:
 class Request:
     """A command that was submitted. ``result`` waits for it; ``buffer`` holds what was read."""
 
-    __slots__ = ("_device", "buffer", "command", "completion", "what")
+    __slots__ = ("_device", "command", "completion")
 
-    def __init__(self, device: StorageDevice, command: Command, what: str) -> None:
+    def __init__(self, device: StorageDevice, command: Command) -> None:
         self._device = device
         self.command = command
-        self.buffer = command.buffer
-        self.what = what
         self.completion: Completion | None = None
+
+    @property
+    def buffer(self) -> Buffer | None:
+        """What its data lies in."""
+        return self.command.buffer
 
     @property
     def done(self) -> bool:
@@ -111,13 +130,13 @@ class Request:
 
         Without a timeout: as long as the device may take, error handling included. It stays in flight then.
         """
-        return self._device._await(self, timeout)
+        return self.completion or self._device._await(self, timeout)
 
     def result(self, timeout: float | None = None) -> Completion:
         """Wait for its end and raise the ScsiError that it ended with, if it did."""
-        completion = self.wait(timeout)
+        completion = self.completion or self._device._await(self, timeout)
         if not completion.good:
-            raise error_for(completion, self.what, self._device.name)
+            raise error_for(completion, describe(self.command.cdb), self._device.name)
         return completion
 
 
@@ -251,7 +270,7 @@ class StorageDevice:
         buffer = self._buffer_for(data)
         length = buffer.length if buffer else 0
         command = Command(cdb, direction, buffer, 0, length, timeout=timeout, retries=retries)
-        return self._send([Request(self, command, f"command {cdb[0]:#04x}")])[0]
+        return self._send([Request(self, command)])[0]
 
     def _buffer_for(self, data: bytes | int | Buffer) -> Buffer | None:
         if isinstance(data, Buffer):
@@ -269,8 +288,9 @@ class StorageDevice:
 
     def start_read(self, lba: int, count: int, buffer: Buffer | None = None) -> list[Request]:
         """Begin to read ``count`` blocks from ``lba`` on into a buffer; one Request for each command that it takes."""
-        buffer = self._fitting(lba, count, buffer)
-        return self._send(self._transfers(READ_16, Direction.FROM_DEVICE, lba, count, buffer))
+        return self.start(
+            self.read_commands(lba, count, buffer or self.buffer(max(count, 1) * self.block_size))
+        )
 
     def start_write(self, lba: int, data: bytes | Buffer) -> list[Request]:
         """Begin to write; one Request for each command that it takes. A Buffer must not change before they end."""
@@ -279,7 +299,18 @@ class StorageDevice:
         self._inside(lba, count)
         buffer = self._buffer_for(data)
         assert buffer is not None
-        return self._send(self._transfers(WRITE_16, Direction.TO_DEVICE, lba, count, buffer))
+        return self.start(self.write_commands(lba, count, buffer))
+
+    def read_commands(self, lba: int, count: int, buffer: Buffer, offset: int = 0) -> list[Command]:
+        """The commands that read ``count`` blocks from ``lba`` on into a buffer, from byte ``offset`` on.
+
+        ``start`` sends those of many transfers at once. UsageError out of range.
+        """
+        return self._transfers(READ_10, READ_16, Direction.FROM_DEVICE, lba, count, buffer, offset)
+
+    def write_commands(self, lba: int, count: int, buffer: Buffer, offset: int = 0) -> list[Command]:
+        """The commands that write ``count`` blocks from ``lba`` on out of a buffer, from byte ``offset`` on."""
+        return self._transfers(WRITE_10, WRITE_16, Direction.TO_DEVICE, lba, count, buffer, offset)
 
     def read(self, lba: int, count: int) -> bytes:
         """Read ``count`` blocks from block ``lba`` on. UsageError out of range, ScsiError, DeviceGone, TimedOut."""
@@ -307,7 +338,7 @@ class StorageDevice:
         if self.blocks > 1 << 32:
             cdb = bytes([SYNCHRONIZE_CACHE_16, *bytes(15)])
         try:
-            self._send([Request(self, Command(cdb, timeout=FLUSH_TIMEOUT), "flush")])[0].result()
+            self._send([Request(self, Command(cdb, timeout=FLUSH_TIMEOUT))])[0].result()
         except IllegalRequest:
             if self.write_cache:
                 raise
@@ -353,33 +384,29 @@ class StorageDevice:
                 remedy=f"it has {self.blocks} blocks",
             )
 
-    def _fitting(self, lba: int, count: int, buffer: Buffer | None) -> Buffer:
+    def _transfers(
+        self, short: int, long: int, way: Direction, lba: int, count: int, buffer: Buffer, offset: int
+    ) -> list[Command]:
+        """Cut a transfer into commands, with the ten byte form of the CDB wherever it will do."""
         self._inside(lba, count)
         size = count * self.block_size
-        if buffer is None:
-            return self.buffer(size)
-        if size > buffer.length:
-            raise UsageError(f"a buffer of {buffer.length} bytes for {size}", where=self.name)
-        return buffer
-
-    def _transfers(self, code: int, way: Direction, lba: int, count: int, buffer: Buffer) -> list[Request]:
+        if offset < 0 or offset + size > buffer.length:
+            raise UsageError(f"a buffer of {buffer.length - offset} bytes for {size}", where=self.name)
         most = self.limits.transfer // self.block_size
-        word = "read" if way is Direction.FROM_DEVICE else "write"
-        requests = []
+        commands = []
         for at in range(0, count, most):
             part = min(most, count - at)
-            where, size = lba + at, part * self.block_size
+            where = lba + at
             if where + part <= 1 << 32 and part < 1 << 16:
-                cdb = struct.pack(">BBIBHB", READ_10 if code == READ_16 else WRITE_10, 0, where, 0, part, 0)
+                cdb = TRANSFER_10.pack(short, 0, where, 0, part, 0)
             else:
-                cdb = struct.pack(">BBQIBB", code, 0, where, part, 0, 0)
-            command = Command(cdb, way, buffer, at * self.block_size, size)
-            requests.append(Request(self, command, f"{word} of {part} blocks at {where}"))
-        return requests
+                cdb = TRANSFER_16.pack(long, 0, where, part, 0, 0)
+            commands.append(Command(cdb, way, buffer, offset + at * self.block_size, part * self.block_size))
+        return commands
 
-    def start(self, requests: Sequence[Command]) -> list[Request]:
-        """Send several commands at once. DeviceGone."""
-        return self._send([Request(self, command, f"command {command.cdb[0]:#04x}") for command in requests])
+    def start(self, commands: Sequence[Command]) -> list[Request]:
+        """Send several commands at once; a Request for each. DeviceGone."""
+        return self._send([Request(self, command) for command in commands])
 
     def _send(self, requests: list[Request]) -> list[Request]:
         if self.error:
@@ -417,7 +444,9 @@ class StorageDevice:
         while (completion := request.completion) is None:
             left = deadline - time.monotonic()
             if left <= 0:
-                raise TimedOut(f"{request.what} has not ended after {allowed:.0f} s", where=self.name)
+                raise TimedOut(
+                    f"{describe(command.cdb)} has not ended after {allowed:.0f} s", where=self.name
+                )
             # Another thread may fetch its end: nobody waits for long without looking.
             self._driver.wait(min(left, 0.1))
             self._reap()
