@@ -26,7 +26,8 @@ class Emulated:
     """One function of Linux's that is served here.
 
     ``note`` says what is missing (partial), why it may do nothing (no-op), or what else deviates from Linux.
-    ``handler`` is None for one in C, whose address is ``c_function``.
+    ``handler`` is None for one in C, whose address is ``c_function``. A ``variable`` is a pointer that modules read;
+    its handler tells what it holds.
     """
 
     name: str
@@ -36,6 +37,7 @@ class Emulated:
     where: str
     handler: Callable[..., Any] | None = None
     c_function: Any = None
+    variable: bool = False
 
 
 #: The files that declare functions of the emulated API, by their names below vmklinux.
@@ -62,6 +64,7 @@ SUBSYSTEMS = (
     "genetlink",
     "gpiolib",
     "hosts",
+    "hrtimer",
     "hwmon",
     "i2c",
     "ioremap",
@@ -79,6 +82,8 @@ SUBSYSTEMS = (
     "netdev_upper",
     "netdevice",
     "netlink",
+    "nvme_fc",
+    "nvmet_fc",
     "pci",
     "pci_access",
     "pci_hotplug",
@@ -107,11 +112,13 @@ SUBSYSTEMS = (
     "scsi_ioctl",
     "scsi_lib",
     "scsi_logging",
+    "scsi_netlink",
     "scsi_scan",
     "scsi_sysfs",
     "security",
     "seq_file",
     "show_mem",
+    "signal",
     "smp",
     "sysfs",
     "timer",
@@ -148,6 +155,21 @@ def linux_api(
         for name in (handler.__name__, *aliases) if named else aliases:
             status: Status = "partial" if partial else "done"
             _declare(Emulated(name, status, summary, partial or note, where, handler))
+        return handler
+
+    return declare
+
+
+def linux_variable() -> Callable[[Handler], Handler]:
+    """Declare a pointer of Linux's that modules import, of the name of the decorated function.
+
+    That function takes the kernel alone and gives the pointer's value; it is asked once, when a module first imports it.
+    """
+
+    def declare(handler: Handler) -> Handler:
+        summary = (inspect.getdoc(handler) or "").partition("\n")[0]
+        where = handler.__module__.rpartition(".")[2] + ".py"
+        _declare(Emulated(handler.__name__, "done", summary, "", where, handler, variable=True))
         return handler
 
     return declare

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmkernel_core.memory import store
-from vmklinux.api import linux_api
+from vmklinux.api import linux_api, no_op
 
 if TYPE_CHECKING:
     from vmklinux.kobject import Obj
@@ -39,3 +39,11 @@ def blk_mq_pci_map_queues(linux: Linux, qmap: Obj, pdev: int, offset: int) -> No
 def blk_mq_virtio_map_queues(linux: Linux, qmap: Obj, vdev: int, first_vec: int) -> None:
     """The same for a virtio device."""
     map_queues(linux, qmap)
+
+
+no_op(
+    "blk_mq.py",
+    "Of what transports send through queues of their own (bsg.py) there is nothing, neither to run nor to end.",
+    "blk_mq_run_hw_queues",
+    "blk_mq_end_request",
+)

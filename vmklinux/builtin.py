@@ -26,8 +26,8 @@ log = logging.getLogger(__name__)
 
 #: Buses of the image, and the built-in module whose init function registers each.
 BUSES = {"virtio_bus": "virtio"}
-#: Initcalls that only fill in data of the image which drivers read: run at each boot.
-PREPARED = ("init_default_flow_dissectors",)
+#: Functions of Linux's boot that only fill in data of the image which drivers read: run at each boot.
+PREPARED = ("init_default_flow_dissectors", "btree_module_init", "firmware_init")
 _INITCALL = re.compile(r"__initcall__kmod_\w+__\d+_\d+_(?P<function>\w+?)(early|con|rootfs|\ds?)")
 
 

@@ -7,6 +7,7 @@ in every mask and have a per-CPU area each, in which nothing runs.
 from __future__ import annotations
 
 import errno
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -154,6 +155,30 @@ def __cpuhp_state_remove_instance(linux: Linux, state: int, node: Obj, invoke: i
     found = states.states[state]
     found.instances.remove(node)
     return states.every_cpu(found.teardown, node) if invoke else 0
+
+
+class IdleTime:
+    """How long CPU 0, on which this process's worlds run, had nothing to do; what is beside them counts too."""
+
+    def __init__(self, linux: Linux) -> None:
+        """Begin with a CPU that was always idle."""
+        self._wall, self._busy = time.monotonic_ns(), time.process_time_ns()
+        self.idle = self._wall
+
+    def look(self) -> tuple[int, int]:
+        """Nanoseconds idle and altogether; neither ever falls."""
+        wall, busy = time.monotonic_ns(), time.process_time_ns()
+        self.idle += max(0, (wall - self._wall) - (busy - self._busy))
+        self._wall, self._busy = wall, busy
+        return self.idle, wall
+
+
+@linux_api(note="CPU 0 is busy while this process computes; the others, where nothing runs, are idle.")
+def get_cpu_idle_time(linux: Linux, cpu: int, wall: int, io_busy: int) -> int:
+    """Tell for how long a CPU was idle, and in ``wall`` of how much time, both in microseconds."""
+    idle, all_of_it = linux.state(IdleTime).look()
+    store(wall, 8, all_of_it // 1000)
+    return (all_of_it if cpu else idle) // 1000
 
 
 no_op(

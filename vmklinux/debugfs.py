@@ -41,3 +41,9 @@ no_op(
     "debugfs_create_size_t", "debugfs_create_str", "debugfs_create_regset32", "debugfs_create_u32_array",
     "debugfs_create_blob", "debugfs_create_devm_seqfile", "debugfs_initialized",
 )  # fmt: skip
+no_op(
+    "debugfs.py",
+    "Reached only through an open file of debugfs: there are none.",
+    "debugfs_attr_read",
+    "debugfs_attr_write",
+)

@@ -5,13 +5,17 @@ from __future__ import annotations
 import errno
 import logging
 import os
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
 from vmkernel_core.memory import store, store_bytes
 from vmklinux.api import linux_api
+from vmklinux.device import get_device, put_device
+from vmklinux.kmod import module_put, try_module_get
 from vmklinux.kobject import Obj
+from vmklinux.workqueue import Workqueues
 
 if TYPE_CHECKING:
     from vmklinux.linux import Linux
@@ -55,7 +59,15 @@ class MissingFirmware:
 @linux_api("firmware_request_nowarn", "request_firmware_direct")
 def request_firmware(linux: Linux, firmware_p: int, name: int, device: Obj) -> int:
     """Load a firmware file into memory of the driver's."""
-    wanted = linux.string(name)
+    firmware = _load(linux, linux.string(name), device, lib.vmk_owner())
+    if not firmware:
+        return -errno.ENOENT
+    store(firmware_p, 8, firmware)
+    return 0
+
+
+def _load(linux: Linux, wanted: str, device: Obj, owner: int) -> int:
+    """A struct firmware in memory of the owner's, null when there is no such file."""
     content = find_firmware(wanted)
     missing = linux.state(MissingFirmware).names
     missing.pop(int(device), None)
@@ -66,14 +78,59 @@ def request_firmware(linux: Linux, firmware_p: int, name: int, device: Obj) -> i
             wanted,
             " or ".join(map(str, DIRECTORIES)),
         )
-        return -errno.ENOENT
-    firmware = linux.new("firmware", lib.vmk_owner())
-    data = linux.allocate(len(content), lib.vmk_owner())
+        return 0
+    firmware = linux.new("firmware", owner)
+    data = linux.allocate(len(content), owner)
     store_bytes(data, content)
     firmware.size = len(content)
     firmware.data = data
-    store(firmware_p, 8, int(firmware))
+    return int(firmware)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What request_firmware_nowait is to load, and whom it is to tell."""
+
+    module: Obj
+    name: str
+    device: Obj
+    context: int
+    cont: int
+
+
+class Awaited:
+    """Firmware files that will be loaded, by the address of the work item that does it."""
+
+    def __init__(self, linux: Linux) -> None:
+        """None yet."""
+        self.by_work: dict[int, _Wanted] = {}
+
+
+@linux_api()
+def request_firmware_nowait(
+    linux: Linux, module: Obj, uevent: bool, name: int, device: Obj, gfp: int, context: int, cont: int
+) -> int:
+    """Load a firmware file later, in a world that may sleep, and call back; the module stays until then."""
+    if not try_module_get(linux, module):
+        return -errno.EFAULT
+    get_device(linux, device)
+    work = linux.new("work_struct")
+    work.func = linux.entry("request_firmware_work_func")
+    linux.state(Awaited).by_work[int(work)] = _Wanted(module, linux.string(name), device, context, cont)
+    linux.state(Workqueues).queue(0, work)
     return 0
+
+
+@linux_api()
+def request_firmware_work_func(linux: Linux, work: Obj) -> None:
+    """Do what request_firmware_nowait put off."""
+    wanted = linux.state(Awaited).by_work.pop(int(work))
+    linux.free(work)
+    try:
+        linux.call(wanted.cont, _load(linux, wanted.name, wanted.device, wanted.cont), wanted.context)
+    finally:
+        put_device(linux, wanted.device)
+        module_put(linux, wanted.module)
 
 
 @linux_api()

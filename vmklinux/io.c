@@ -78,6 +78,15 @@ static void memcpy_toio(uint64_t at, const char *from, uint64_t left)
     }
 }
 
+static void __iowrite32_copy(uint64_t at, const char *from, uint64_t count)
+{
+    for (; count--; at += 4, from += 4) {
+        uint64_t value = 0;
+        memcpy(&value, from, 4);
+        out(at, 4, value);
+    }
+}
+
 static void memset_io(uint64_t at, int byte, uint64_t left)
 {
     for (unsigned size; left; at += size, left -= size) {
@@ -105,6 +114,7 @@ const struct linux_api io_api[] = {
     API(iowrite32be, "done", "Writes a big-endian register.", NULL),
     API(memcpy_fromio, "done", "Copies registers into memory.", NULL),
     API(memcpy_toio, "done", "Copies memory into registers.", NULL),
+    API(__iowrite32_copy, "done", "Copies words of 4 bytes into registers.", NULL),
     API(memset_io, "done", "Fills registers with a byte.", NULL),
     API(ioport_map, "done", "Gives what ioread and iowrite take for a port.", NULL),
     API(ioport_unmap, "no-op", "Ends ioport_map.", "Nothing is reserved for a port."),

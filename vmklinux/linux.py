@@ -40,12 +40,16 @@ State = TypeVar("State")
 #: Fixed places below 2 GiB, around the image: kernel code reaches each other by 32-bit displacements.
 THUNKS, THUNKS_SIZE = 0x5000_0000, 0x10_0000
 MODULES, MODULES_END = 0x5800_0000, 0x7F00_0000
+#: Variables of Linux's that modules import and that the image does not have.
+VARIABLES, VARIABLES_SIZE = THUNKS + THUNKS_SIZE, 0x1000
 #: struct page array, and the per-CPU areas (the others behind the first, cpu.STRIDE apart); anywhere.
 VMEMMAP = 0x1100_0000_0000
 PERCPU = 0x1200_0000_0000
 #: Room behind the image's own per-CPU data, for modules.
 PERCPU_DYNAMIC = 0x1_0000
 _RWX, _RW = 7, 3
+#: Functions that the image does not export, but which are replaced like those that it does: kobjects call them.
+INTERNAL = ("sysfs_create_dir_ns",)
 #: x86's __preempt_count of a task that may be preempted and need not reschedule (the flag is inverted).
 _PREEMPT_ENABLED = 0x8000_0000
 
@@ -112,6 +116,7 @@ class Linux:
         self._entries: dict[str, int] = {}
         self._ranges: list[tuple[int, int, str, list[tuple[int, str]]]] = []
         self._mapped: dict[int, int] = {}
+        self._next_variable = VARIABLES
         self._percpu_next = self.image.percpu_size
         try:
             self._map()
@@ -165,6 +170,7 @@ class Linux:
                 remedy="only one Linux kernel can be booted in a process; start another process",
             )
         self._mapped[THUNKS] = THUNKS_SIZE
+        self.map_at(VARIABLES, VARIABLES_SIZE, _RW)
 
     def _boot(self) -> None:
         layout.fill(self.image, self.types)
@@ -182,8 +188,8 @@ class Linux:
         lib.vmk_bugs_add(table, len(bugs))
         lib.vmk_modules_from(MODULES)
         for name in self._api:
-            if name in self.symbols:
-                lib.linux_patch_jump(self.symbols[name], self.entry(name))
+            if (function := self.symbols.get(name) or self._internal(name)) is not None:
+                lib.linux_patch_jump(function, self.entry(name))
         global _running
         _running = self
         reading = self.types.offsetof("task_struct", "rcu_read_lock_nesting")
@@ -193,6 +199,9 @@ class Linux:
         self.hz = self.call("__msecs_to_jiffies", 1000)
         lib.linux_start(self.hz)
         builtin.prepare(self)
+
+    def _internal(self, name: str) -> int | None:
+        return self.image.kallsyms.address(name) if name in INTERNAL else None
 
     def _paravirt(self) -> None:
         """cli, sti and pushf of the image become a flag of ours (pv_ops, arch/x86/include/asm/paravirt_types.h)."""
@@ -233,9 +242,11 @@ class Linux:
         return name in self.symbols and name in image_safe()
 
     def entry(self, name: str) -> int:
-        """The address at which kernel code calls the emulated function."""
+        """The address at which kernel code calls the emulated function, or reads the variable."""
         if name not in self._entries:
             emulation = self._api[name]
+            if emulation.handler is not None and emulation.variable:
+                return self._variable(name, emulation.handler(self))
             if emulation.handler is None:
                 function = emulation.c_function if emulation.c_function != ffi.NULL else lib.linux_nothing
                 address = lib.linux_thunk_c(ffi.cast("void *", function))
@@ -244,6 +255,12 @@ class Linux:
                 address = lib.linux_thunk_python(len(self._bound) - 1)
             self._entries[name] = self._thunk(address)
         return self._entries[name]
+
+    def _variable(self, name: str, value: int) -> int:
+        at = self._entries[name] = self._next_variable
+        self._next_variable += 8
+        store(at, 8, value)
+        return at
 
     def missing(self, name: str) -> int:
         """A stub that stops the driver when it is reached, saying this name."""

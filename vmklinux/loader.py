@@ -18,6 +18,7 @@ from vmklinux.cpu import HotplugStates
 from vmklinux.dd import device_name
 from vmklinux.device import Devices
 from vmklinux.errors import DriverRefused
+from vmklinux.hrtimer import HrTimers
 from vmklinux.image import bug_entries
 from vmklinux.ioremap import Windows
 from vmklinux.irq import Interrupts
@@ -90,6 +91,8 @@ def left_behind(linux: Linux, low: int, high: int, name: str, ignored: Container
         found.append(Leak("region", f"{region.start:#x} to {region.end:#x}", name))
     for timer in linux.state(Timers).owned(low, high):
         found.append(Leak("timer", f"timer_list at {timer:#x}", name))
+    for timer in linux.state(HrTimers).owned(low, high):
+        found.append(Leak("timer", f"hrtimer at {timer:#x}", name))
     for work in linux.state(Workqueues).owned(low, high):
         found.append(Leak("work", f"work_struct at {work:#x}", name))
     for thread in linux.state(KThreads).owned(low, high):
@@ -121,6 +124,8 @@ def silence(linux: Linux, low: int, high: int) -> None:
         linux.state(KThreads).end(thread)
     for timer in linux.state(Timers).owned(low, high):
         linux.state(Timers).drop(timer)
+    for timer in linux.state(HrTimers).owned(low, high):
+        linux.state(HrTimers).drop(timer)
     for work in linux.state(Workqueues).owned(low, high):
         linux.state(Workqueues).drop(work)
     linux.state(GracePeriods).drop(low, high)
@@ -213,7 +218,7 @@ class Loader:
         for needed in file.info.depends:
             if needed in STAND_INS:
                 self.linux.state(StandIns).types(needed)
-            elif needed.replace("-", "_") not in self.modules:
+            elif needed not in self.modules:
                 self.load(needed, allow_unresolved=allow_unresolved)
         check_versions(file, self._crc_of)
         self._scan(file)

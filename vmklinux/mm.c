@@ -69,6 +69,11 @@ static void *vcalloc(uint64_t count, uint64_t size)
     uint64_t bytes;
     return __builtin_mul_overflow(count, size, &bytes) ? NULL : zeroed(vmk_run_alloc(bytes, SITE()), bytes, GFP_ZERO);
 }
+static void *vmalloc_array(uint64_t count, uint64_t size)
+{
+    uint64_t bytes;
+    return __builtin_mul_overflow(count, size, &bytes) ? NULL : (void *)vmk_run_alloc(bytes, SITE());
+}
 static void *kvmalloc_sized(uint64_t size, uint32_t gfp) { return k_alloc(size, gfp, SITE()); }
 /* Objects are as large as they were asked to be, up to eight bytes: nothing is to be gained by asking for more. */
 static uint64_t kmalloc_size_roundup(uint64_t size) { return size; }
@@ -312,6 +317,9 @@ const struct linux_api mm_api[] = {
     API_AS("vmalloc_node_noprof", vmalloc, "done", "Allocates a run of pages; there is one node.", NULL),
     API_AS("vzalloc_node", vzalloc, "done", "Allocates a cleared run of pages; there is one node.", NULL),
     API_AS("vzalloc_node_noprof", vzalloc, "done", "Allocates a cleared run of pages; there is one node.", NULL),
+    API(vmalloc_array, "done", "Allocates a run of pages for an array.", "NULL when the size overflows."),
+    API_AS("vmalloc_array_noprof", vmalloc_array, "done", "Allocates a run of pages for an array.",
+           "NULL when the size overflows."),
     API(vcalloc, "done", "Allocates a cleared run of pages for an array.", "NULL when the size overflows."),
     API_AS("vcalloc_noprof", vcalloc, "done", "Allocates a cleared run of pages for an array.",
            "NULL when the size overflows."),

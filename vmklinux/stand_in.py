@@ -14,8 +14,9 @@ from vmklinux.module.elf import ModuleFile
 if TYPE_CHECKING:
     from vmklinux.linux import Linux
 
-#: Their names. ESX drew the line at the same place: the SCSI mid-layer is the vmkernel's own.
-STAND_INS = frozenset({"scsi_mod"})
+#: Their names. ESX drew the line at the same place: the SCSI mid-layer is the vmkernel's own. The transports of NVMe
+#: over Fibre Channel are refused to drivers (nvme_fc.py), and the checksum needs no crypto layer (crc_t10dif.c).
+STAND_INS = frozenset({"crc_t10dif", "nvme_fc", "nvmet_fc", "scsi_mod"})
 
 
 class StandIns:

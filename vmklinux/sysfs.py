@@ -18,7 +18,7 @@ no_op(
     "sysfs_remove_link_from_group", "sysfs_notify", "sysfs_chmod_file",
     "device_create_file", "device_remove_file", "device_create_bin_file", "device_remove_bin_file",
     "device_add_groups", "device_remove_groups", "devm_device_add_group", "devm_device_add_groups",
-    "class_create_file_ns", "class_remove_file_ns",
+    "class_create_file_ns", "class_remove_file_ns", "sysfs_create_dir_ns",
 )  # fmt: skip
 no_op(
     "sysfs.py",

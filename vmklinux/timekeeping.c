@@ -68,6 +68,7 @@ const struct linux_api timekeeping_api[] = {
     API(ktime_get, "done", "Nanoseconds of the monotonic clock.", HOST),
     API_AS("ktime_get_mono_fast_ns", ktime_get, "done", "Nanoseconds of the monotonic clock.", HOST),
     API_AS("sched_clock", ktime_get, "done", "Nanoseconds of the monotonic clock.", HOST),
+    API_AS("sched_clock_cpu", ktime_get, "done", "Nanoseconds of the monotonic clock, the same on each CPU.", HOST),
     API_AS("local_clock", ktime_get, "done", "Nanoseconds of the monotonic clock.", HOST),
     API(ktime_get_raw, "done", "Nanoseconds of the monotonic clock that nobody corrects.", HOST),
     API_AS("ktime_get_raw_fast_ns", ktime_get_raw, "done", "Nanoseconds of the clock that nobody corrects.", HOST),

@@ -1,4 +1,4 @@
-"""Timers (Linux kernel/time/timer.c): timer_list on the idle loop's timer queue."""
+"""Timers (Linux kernel/time/timer.c): timer_list on the idle loop's timer queue. Those in nanoseconds: hrtimer.py."""
 
 from __future__ import annotations
 
@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import lib
 from vmklinux.api import linux_api
 from vmklinux.errors import DriverStopped
-from vmklinux.kobject import Obj
 from vmklinux.sched import WaitList
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vmklinux.kobject import Obj
     from vmklinux.linux import Linux
 
 log = logging.getLogger(__name__)
@@ -22,68 +24,92 @@ SYNC_LIMIT = 10.0
 _PENDING = 8  # any value but null in entry.pprev: timer_pending() is inlined in drivers and looks at it
 
 
-class Timers:
-    """The timers that are set, by address of their timer_list."""
+class Armed:
+    """Timers of one kind that are set, by address of their struct."""
 
-    def __init__(self, linux: Linux) -> None:
-        """None is set."""
+    def __init__(self, linux: Linux, kind: str) -> None:
+        """None is set; ``kind`` tells them from others on the idle loop's queue."""
         self.linux = linux
+        self.kind = kind
         self.running: int = 0
         self._functions: dict[int, int] = {}  # of the timers that are set
         self._settings = itertools.count()
         self._latest: dict[int, int] = {}  # which setting of a timer counts
         self.done = WaitList()
 
-    def set(self, timer: Obj, expires: int) -> bool:
-        """Set or move a timer to a time in jiffies; whether it was pending."""
-        timer.expires = expires
-        timer.entry.pprev = _PENDING
-        left = max(0, _signed(expires - lib.linux_jiffies()))
-        deadline = lib.vmk_now() + left * 1_000_000_000 // self.linux.hz
+    def arm(self, timer: Obj, deadline: int, expire: Callable[[], None]) -> bool:
+        """Have ``expire`` called, with the baton, when vmk_now reaches ``deadline``; whether a call was due already."""
         address = int(timer)
         self._functions[address] = timer.function
         setting = self._latest[address] = next(self._settings)
-        return self.linux.idle.timers.set(("timer", address), deadline, lambda: self._fire(address, setting))
-
-    def cancel(self, timer: Obj) -> bool:
-        """Whether it was pending."""
-        timer.entry.pprev = 0
-        return self.drop(int(timer))
+        return self.linux.idle.timers.set(
+            (self.kind, address), deadline, lambda: self._fire(address, setting, expire)
+        )
 
     def drop(self, address: int) -> bool:
         """Cancel by address only: the memory of the timer may be gone. Whether it was pending."""
         self._functions.pop(address, None)
         self._latest.pop(address, None)
-        return self.linux.idle.timers.cancel(("timer", address))
+        return self.linux.idle.timers.cancel((self.kind, address))
 
     def owned(self, low: int, high: int) -> list[int]:
         """The timers that are set and whose function lies in [low, high)."""
         return [timer for timer, function in self._functions.items() if low <= function < high]
 
-    def cancel_sync(self, timer: Obj) -> bool:
-        """Cancel, and wait for the function if it runs in another world."""
-        was_pending = self.cancel(timer)
+    def wait(self, timer: Obj) -> None:
+        """Wait for a timer's function if it runs in another world; TimedOut."""
         address = int(timer)
         self.done.wait_until(lambda: self.running != address, "a timer's function", SYNC_LIMIT)
-        return was_pending
 
-    def _fire(self, address: int, setting: int) -> None:
-        timer = Obj(self.linux.types, "timer_list", address)
+    def _fire(self, address: int, setting: int, expire: Callable[[], None]) -> None:
         lib.vmk_baton_take()
         try:
             if self._latest.get(address) != setting:
                 return  # cancelled or moved while this world waited for the CPU
             del self._latest[address]
-            timer.entry.pprev = 0
             self._functions.pop(address, None)
             self.running = address
-            self.linux.call(timer.function, timer)
+            expire()
         except DriverStopped:
             log.debug("a timer's function was stopped")  # on_stopped has been told
         finally:
             self.running = 0
             lib.vmk_baton_drop()
             self.done.wake_all()
+
+
+class Timers(Armed):
+    """The timer_lists that are set."""
+
+    def __init__(self, linux: Linux) -> None:
+        """None is set."""
+        super().__init__(linux, "timer")
+
+    def set(self, timer: Obj, expires: int) -> bool:
+        """Set or move a timer to a time in jiffies; whether it was pending. One that was shut down stays so."""
+        if not timer.function:
+            return False
+        timer.expires = expires
+        timer.entry.pprev = _PENDING
+        left = max(0, _signed(expires - lib.linux_jiffies()))
+        return self.arm(
+            timer, lib.vmk_now() + left * 1_000_000_000 // self.linux.hz, lambda: self._expire(timer)
+        )
+
+    def _expire(self, timer: Obj) -> None:
+        timer.entry.pprev = 0
+        self.linux.call(timer.function, timer)
+
+    def cancel(self, timer: Obj) -> bool:
+        """Whether it was pending."""
+        timer.entry.pprev = 0
+        return self.drop(int(timer))
+
+    def cancel_sync(self, timer: Obj) -> bool:
+        """Cancel, and wait for the function if it runs in another world."""
+        was_pending = self.cancel(timer)
+        self.wait(timer)
+        return was_pending
 
 
 def _signed(value: int) -> int:
@@ -117,7 +143,23 @@ def del_timer(linux: Linux, timer: Obj) -> bool:
     return linux.state(Timers).cancel(timer)
 
 
-@linux_api("timer_delete_sync", "timer_shutdown_sync")
+@linux_api("timer_delete_sync")
 def del_timer_sync(linux: Linux, timer: Obj) -> bool:
     """Cancel a timer and wait for its function, if it runs in another world."""
     return linux.state(Timers).cancel_sync(timer)
+
+
+@linux_api()
+def timer_shutdown(linux: Linux, timer: Obj) -> bool:
+    """Cancel a timer without waiting for its function, and let it never be set again."""
+    was_pending = linux.state(Timers).cancel(timer)
+    timer.function = 0
+    return was_pending
+
+
+@linux_api()
+def timer_shutdown_sync(linux: Linux, timer: Obj) -> bool:
+    """Cancel a timer, let it never be set again, and wait for its function, if it runs in another world."""
+    was_pending = timer_shutdown(linux, timer)
+    linux.state(Timers).wait(timer)
+    return was_pending
