@@ -4,6 +4,7 @@ them and add up what lies in their areas."""
 from __future__ import annotations
 
 import errno
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -89,3 +90,24 @@ def test_too_many_are_refused() -> None:
     for cpus, memory in ((0, 1 << 20), (cpu.MOST_CPUS + 1, 1 << 20), (2, cpu.STRIDE + 1)):
         with pytest.raises(UsageError, match="cannot be presented"):
             cpu.check(cpus, memory)
+
+
+def test_idle_time_is_what_this_process_does_not_compute(machine: Linux) -> None:
+    """Of CPU 0; nothing runs on the others. Independent: the C library's clock of the process."""
+    word = machine.allocate(8)
+
+    def look(number: int) -> tuple[int, int]:
+        idle = machine.call(machine.entry("get_cpu_idle_time"), number, word, 1)
+        return idle, load(word, 8)
+
+    idle, wall = look(0)
+    busy, until = time.process_time_ns(), time.process_time_ns() + 50_000_000
+    while time.process_time_ns() < until:
+        pass
+    later_idle, later_wall = look(0)
+    worked = (time.process_time_ns() - busy) // 1000
+    assert 0 <= later_idle - idle <= (later_wall - wall) - 50_000
+    assert later_idle - idle >= (later_wall - wall) - worked - 10_000
+    other_idle, other_wall = look(1)
+    assert other_idle == other_wall >= later_wall
+    machine.free(word)

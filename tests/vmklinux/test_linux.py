@@ -201,6 +201,19 @@ def test_a_cancelled_timer_does_not_fire(linux: Linux) -> None:
     linux.free(timer)
 
 
+@pytest.mark.parametrize("shutdown", ["timer_shutdown", "timer_shutdown_sync"])
+def test_a_timer_that_was_shut_down_stays_so(linux: Linux, shutdown: str) -> None:
+    if shutdown in linux.symbols:
+        timer = linux.new("timer_list")
+        linux.call(linux.entry("init_timer_key"), timer, code(b"\xcc"), 0, 0, 0)
+        linux.call(linux.entry("mod_timer"), timer, lib.linux_jiffies() + linux.hz * 100)
+        assert linux.call(linux.entry(shutdown), timer) == 1
+        assert linux.call(linux.entry("mod_timer"), timer, lib.linux_jiffies()) == 0
+        assert not timer.entry.pprev, "it is not pending"
+        assert linux.call(linux.entry(shutdown), timer) == 0
+        linux.free(timer)
+
+
 def test_work_runs_in_another_world_and_only_once_while_queued(linux: Linux) -> None:
     work, counter = linux.new("work_struct"), linux.allocate(8)
     work.func = code(b"\x48\xb8", counter.to_bytes(8, "little"), b"\x48\xff\x00")  # movabs; incq (%rax)
@@ -239,6 +252,52 @@ def test_firmware_is_found_copied_and_freed(
     assert _objects() == before
     store_bytes(scratch + 64, b"../../etc/passwd\0")
     assert linux.call_int(linux.entry("request_firmware"), scratch, scratch + 64, 0) == -2
+
+
+@pytest.mark.parametrize("content", [b"microcode", None])
+def test_firmware_may_come_later(
+    linux: Linux, scratch: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    """Its module and device are kept until the driver was told, with a null where there is no such file."""
+    if content:
+        (tmp_path / "chip.bin").write_bytes(content)
+    monkeypatch.setenv("VMK_FIRMWARE", str(tmp_path))
+    store_bytes(scratch, b"chip.bin\0")
+    store_bytes(scratch + 64, bytes(16))
+    module, device = linux.new("module"), linux.new("device")
+    linux.call(linux.entry("device_initialize"), device)
+    before = _objects()
+    # mov %rdi,(%rsi); movl $1,8(%rsi)
+    told = code(b"\x48\x89\x3e\xc7\x46\x08\x01\x00\x00\x00")
+    ask = linux.entry("request_firmware_nowait")
+    with linux.baton():
+        arguments = (module, 1, scratch, device, 0, scratch + 64)
+        regs = [int(each) for each in arguments]
+        assert _call_with_seven(linux, ask, regs, told) == 0
+        assert (module.refcnt.counter, device.kobj.kref.refcount.refs.counter) == (1, 2)
+        assert load(scratch + 72, 4) == 0, "not at once"
+    until("the driver is told", lambda: load(scratch + 72, 4))
+    until("the module may go", lambda: module.refcnt.counter == 0)
+    assert device.kobj.kref.refcount.refs.counter == 1
+    firmware = load(scratch + 64, 8)
+    assert bool(firmware) == (content is not None)
+    if content:
+        assert load_bytes(load(firmware + 8, 8), load(firmware, 8)) == content
+        linux.call(linux.entry("release_firmware"), firmware)
+    assert _objects() == before
+    for ours in (module, device):
+        linux.free(ours)
+
+
+def _call_with_seven(linux: Linux, function: int, first: list[int], seventh: int) -> int:
+    """Call a function whose seventh argument lies on the stack: the address of code."""
+    # push $seventh; mov $function,%eax; call *%rax; add $8,%rsp; ret
+    store_bytes(
+        CODE + 256,
+        b"\x68" + seventh.to_bytes(4, "little") + b"\xb8" + function.to_bytes(4, "little")
+        + b"\xff\xd0\x48\x83\xc4\x08\xc3",
+    )  # fmt: skip
+    return linux.call_int(CODE + 256, *first)
 
 
 def _objects() -> int:
