@@ -42,6 +42,8 @@ class Emulated:
 
 #: The files that declare functions of the emulated API, by their names below vmklinux.
 SUBSYSTEMS = (
+    "acpi",
+    "async_",
     "blk_mq",
     "bsg",
     "bus",
@@ -107,6 +109,7 @@ SUBSYSTEMS = (
     "rtnl",
     "scsi",
     "scsi_devinfo",
+    "scsi_eh",
     "scsi_dh",
     "scsi_error",
     "scsi_ioctl",

@@ -37,6 +37,9 @@ log = logging.getLogger(__name__)
 # include/scsi/scsi_host.h and include/linux/blkdev.h: what a driver that says nothing gets.
 SCSI_DEFAULT_MAX_SECTORS, BLK_MAX_SEGMENT_SIZE, SCSI_DEFAULT_HOST_BLOCKED = 1024, 65536, 7
 MODE_INITIATOR = 1
+TASK_NORMAL = 3  # include/linux/sched.h
+#: The states of a host (``enum scsi_host_state``), and those in which error handling runs meanwhile.
+RECOVERY = {"RUNNING": "RECOVERY", "CANCEL": "CANCEL_RECOVERY", "DEL": "DEL_RECOVERY"}
 
 
 class Host:
@@ -121,6 +124,29 @@ class Host:
         """Bring the host into a state of ``enum scsi_host_state``; ``SHOST_`` is put before the name."""
         self.obj.shost_state = self.scsi.enum(f"SHOST_{name}")
 
+    def _is(self, name: str) -> bool:
+        return bool(self.obj.shost_state == self.scsi.enum(f"SHOST_{name}"))
+
+    def recover(self) -> bool:
+        """Begin error handling: no new command goes out. False for a host that is not, or no longer, in use."""
+        for name, recovery in RECOVERY.items():
+            if self._is(name):
+                self.set_state(recovery)
+        return any(self._is(recovery) for recovery in RECOVERY.values())
+
+    def recovered(self) -> None:
+        """Error handling has ended; whoever waits for that is woken."""
+        for name, recovery in RECOVERY.items():
+            if self._is(recovery):
+                self.set_state(name)
+        wait = addressof(self.obj, "host_wait")
+        self.linux.call("__wake_up", wait, TASK_NORMAL, 0, 0)
+
+    def go(self, name: str) -> None:
+        """Go to CANCEL or DEL; while it recovers, in recovery."""
+        recovers = any(self._is(recovery) for recovery in RECOVERY.values())
+        self.set_state(RECOVERY[name] if recovers else name)
+
     # ---- AdapterDriver ----
 
     def model(self) -> str:
@@ -131,11 +157,9 @@ class Host:
 
     def state(self) -> AdapterState:
         """How it is, by its state in Linux."""
-        state = self.obj.shost_state
-        if state == self.scsi.enum("SHOST_RUNNING"):
+        if self._is("RUNNING"):
             return "online"
-        recovering = ("SHOST_RECOVERY", "SHOST_CANCEL_RECOVERY", "SHOST_DEL_RECOVERY")
-        return "recovering" if state in [self.scsi.enum(name) for name in recovering] else "dead"
+        return "recovering" if any(self._is(name) for name in RECOVERY.values()) else "dead"
 
     def queue_depth(self) -> int:
         """Scsi_Host.can_queue."""
@@ -242,11 +266,11 @@ def scsi_remove_host(linux: Linux, shost: Obj) -> None:
     host = scsi.host(shost)
     if host is None:
         return
-    host.set_state("CANCEL")
+    host.go("CANCEL")
     lib.linux_scsi_run(host.handle)
     for device in list(host.devices.values())[::-1]:
         remove_device(linux, device)
-    host.set_state("DEL")
+    host.go("DEL")
     scsi.on_host_gone(host)
     for what in ("remove", "destroy"):
         transport(linux, what, shost.shost_gendev)

@@ -7,7 +7,7 @@ no_op(
     "No light of the machine follows a trigger: registering one succeeds, and its events reach nobody, as in Linux"
     " until somebody chooses it for a light.",
     "led_trigger_register", "led_trigger_unregister", "led_trigger_event", "led_trigger_blink",
-    "led_trigger_blink_oneshot", "led_trigger_set_default",
+    "led_trigger_blink_oneshot", "led_trigger_set_default", "ledtrig_disk_activity",
 )  # fmt: skip
 no_op(
     "leds.py",

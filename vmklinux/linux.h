@@ -148,15 +148,19 @@ int linux_scsi_wait(struct linux_scsi_device *device, uint64_t timeout_ns);
 int linux_scsi_execute(struct linux_scsi_device *device, const struct linux_scsi_io *io, struct linux_scsi_done *out);
 void linux_scsi_stats(struct linux_scsi_device *device, struct linux_scsi_stats *out);
 /* Error handling, with the baton held; commands by the address of their scsi_cmnd. Those whose time is up; give one its time
- * again; take one away from the driver (0: it came back meanwhile); hand it to the error handler; those that it has; let one go
- * on, to be sent again if it may be and retry is set, else to end as its result says; whether one that it sent came back. */
+ * again; take one away from the driver (0: it came back meanwhile; GIVEN_UP: the driver asked for that); hand it to the error
+ * handler; let one go on, to be sent again if its retries leave one, else to end as its result says; whether one that the error
+ * handler sent came back; those that the error handler has; what is to become of one by its sense data, as scsi_check_sense
+ * says it. */
+enum { LINUX_SCSI_TIMED_OUT = 1, LINUX_SCSI_GIVEN_UP = 2 };
 int linux_scsi_expired(struct linux_scsi_host *host, uint64_t *cmnds, unsigned max);
 void linux_scsi_prolong(uint64_t cmnd);
 int linux_scsi_expire(uint64_t cmnd);
 void linux_scsi_fail(uint64_t cmnd);
-int linux_scsi_failed(struct linux_scsi_host *host, uint64_t *cmnds, unsigned max);
-void linux_scsi_release(uint64_t cmnd, int retry);
+void linux_scsi_release(uint64_t cmnd);
 int linux_scsi_eh_back(uint64_t cmnd);
+int linux_scsi_failed(struct linux_scsi_host *host, uint64_t *cmnds, unsigned max);
+int linux_scsi_check_sense(uint64_t cmnd);
 
 /* ---- END CDEF ---- */
 
@@ -265,6 +269,8 @@ int linux_scsi_eh_back(uint64_t cmnd);
     F(Scsi_Host, dma_boundary, "scsi_mod:Scsi_Host.dma_boundary")                                                   \
     F(Scsi_Host, shost_state, "scsi_mod:Scsi_Host.shost_state")                                                     \
     F(Scsi_Host, dma_dev, "scsi_mod:Scsi_Host.dma_dev")                                                             \
+    F(Scsi_Host, eh_cmd_q, "scsi_mod:Scsi_Host.eh_cmd_q")                                                           \
+    F(Scsi_Host, host_failed, "scsi_mod:Scsi_Host.host_failed")                                                     \
     F(scsi_host_template, cmd_size, "scsi_mod:scsi_host_template.cmd_size")                                         \
     F(scsi_host_template, queuecommand, "scsi_mod:scsi_host_template.queuecommand")                                 \
     F(scsi_host_template, init_cmd_priv, "scsi_mod:scsi_host_template.init_cmd_priv")                               \
@@ -278,7 +284,9 @@ int linux_scsi_eh_back(uint64_t cmnd);
     F(scsi_device, iorequest_cnt, "scsi_mod:scsi_device.iorequest_cnt")                                             \
     F(scsi_device, iodone_cnt, "scsi_mod:scsi_device.iodone_cnt")                                                   \
     F(scsi_device, iotmo_cnt, "scsi_mod:scsi_device.iotmo_cnt")                                                     \
+    F(scsi_host_template, eh_should_retry_cmd, "scsi_mod:scsi_host_template.eh_should_retry_cmd")                   \
     F(scsi_cmnd, device, "scsi_mod:scsi_cmnd.device")                                                               \
+    F(scsi_cmnd, eh_entry, "scsi_mod:scsi_cmnd.eh_entry")                                                           \
     F(scsi_cmnd, jiffies_at_alloc, "scsi_mod:scsi_cmnd.jiffies_at_alloc")                                           \
     F(scsi_cmnd, retries, "scsi_mod:scsi_cmnd.retries")                                                             \
     F(scsi_cmnd, allowed, "scsi_mod:scsi_cmnd.allowed")                                                             \
@@ -326,6 +334,7 @@ int linux_scsi_eh_back(uint64_t cmnd);
     F(scsi_device, simple_tags, "scsi_mod:scsi_device.simple_tags")                                                 \
     F(scsi_device, lun_in_cdb, "scsi_mod:scsi_device.lun_in_cdb")                                                   \
     F(scsi_device, expecting_cc_ua, "scsi_mod:scsi_device.expecting_cc_ua")                                         \
+    F(scsi_device, allow_restart, "scsi_mod:scsi_device.allow_restart")                                             \
     F(scsi_device, retry_hwerror, "scsi_mod:scsi_device.retry_hwerror")                                             \
     F(Scsi_Host, host_self_blocked, "scsi_mod:Scsi_Host.host_self_blocked")                                         \
     F(Scsi_Host, tmf_in_progress, "scsi_mod:Scsi_Host.tmf_in_progress")
@@ -379,6 +388,7 @@ int linux_scsi_eh_back(uint64_t cmnd);
     F(MQ_RQ_IN_FLIGHT, "MQ_RQ_IN_FLIGHT")                                                                           \
     F(SHOST_RUNNING, "scsi_mod:SHOST_RUNNING")                                                                      \
     F(SHOST_RECOVERY, "scsi_mod:SHOST_RECOVERY")                                                                    \
+    F(SHOST_CANCEL, "scsi_mod:SHOST_CANCEL")                                                                        \
     F(SHOST_CANCEL_RECOVERY, "scsi_mod:SHOST_CANCEL_RECOVERY")                                                      \
     F(SHOST_DEL_RECOVERY, "scsi_mod:SHOST_DEL_RECOVERY")                                                            \
     F(SDEV_DEL, "scsi_mod:SDEV_DEL")                                                                                \

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 from vmklinux.kobject import Obj
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vmklinux.linux import Linux
 
 
@@ -29,3 +31,11 @@ def list_del(linux: Linux, address: int) -> None:
     entry = Obj(linux.types, "list_head", address)
     entry.prev.next, entry.next.prev = entry.next, entry.prev
     list_init(linux, address)
+
+
+def list_entries(linux: Linux, head: int) -> Iterator[int]:
+    """The addresses of a list's entries, in their order; the one that was given last may leave the list meanwhile."""
+    at = Obj(linux.types, "list_head", head).next
+    while int(at) != head:
+        entry, at = int(at), at.next
+        yield entry

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.errors import UsageError, VmkError
 from vmkernel_core.memory import load_bytes, store, store_bytes
+from vmklinux.async_ import AsyncCalls
 from vmklinux.builtin import BuiltIns
 from vmklinux.bus import Buses
 from vmklinux.class_ import Classes
@@ -122,6 +123,7 @@ def silence(linux: Linux, low: int, high: int) -> None:
         linux.state(Interrupts).remove(action, cut=True)
     for thread in linux.state(KThreads).owned(low, high):
         linux.state(KThreads).end(thread)
+    linux.state(AsyncCalls).end(low, high)
     for timer in linux.state(Timers).owned(low, high):
         linux.state(Timers).drop(timer)
     for timer in linux.state(HrTimers).owned(low, high):
@@ -165,6 +167,8 @@ class Module:
         self.initialised = False
         if self.linked.exit:
             self.linux.call(self.linked.exit)
+        with self.linux.baton():
+            self.linux.state(AsyncCalls).reap(self.base, self.end)  # Linux waits for them too
 
     def leaks(self) -> list[Leak]:
         """What code of this module took and has not given back."""
@@ -179,6 +183,7 @@ class Module:
         self.silence()
         self.linux.state(Interrupts).reap(self.base, self.end)
         self.linux.state(KThreads).reap(self.base, self.end)
+        self.linux.state(AsyncCalls).reap(self.base, self.end)
         windows = self.linux.state(Windows)
         for virt in windows.owned(self.base, self.end):
             windows.unmap(virt)

@@ -49,7 +49,8 @@ DEAD_LIMIT = 20.0
 class PciDevice:
     """A pci_dev and what stands behind it. ``regions`` are the BARs that its driver asked for.
 
-    ``saved`` is what pci_save_state kept, by offset and size; ``table`` is pcim_iomap_table's.
+    ``saved`` is what pci_save_state kept, by offset and size; ``table`` is pcim_iomap_table's; one that is ``pinned``
+    stays enabled when its driver lets go.
     """
 
     obj: Obj
@@ -61,6 +62,7 @@ class PciDevice:
     regions: dict[int, Obj] = field(default_factory=dict)
     saved: dict[tuple[int, int], int] = field(default_factory=dict)
     table: int = 0
+    pinned: bool = False
 
     def read(self, offset: int, size: int) -> int:
         """Read configuration space."""

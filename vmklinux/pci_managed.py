@@ -41,9 +41,15 @@ def pcim_enable_device(linux: Linux, pdev: Obj) -> int:
     return error
 
 
+@linux_api()
+def pcim_pin_device(linux: Linux, pdev: Obj) -> None:
+    """Leave the device enabled when the driver lets go."""
+    pci_device(linux, pdev).pinned = True
+
+
 def _end(linux: Linux, pdev: Obj) -> None:
     pdev.is_managed = 0
-    if pdev.enable_cnt.counter:
+    if pdev.enable_cnt.counter and not pci_device(linux, pdev).pinned:
         pci_disable_device(linux, pdev)
 
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vmkernel_core.bus import Space
 from vmkernel_core.memory import store
-from vmklinux.api import linux_api
+from vmklinux.api import linux_api, no_op
 from vmklinux.ioremap import Windows
 from vmklinux.pci import pci_device
 from vmklinux.pci_regs import PCI_ROM_ADDRESS_ENABLE
@@ -73,3 +73,10 @@ def pci_unmap_rom(linux: Linux, pdev: Obj, rom: int) -> None:
     linux.state(Windows).unmap(rom)
     if device.function.rom:
         _decode(device, device.function.rom, on=False)
+
+
+no_op(
+    "pci_rom.py",
+    "No BIOS runs that would have left a copy of an adapter's ROM in memory: there is none.",
+    "pci_map_biosrom", "pci_unmap_biosrom", "pci_biosrom_size",
+)  # fmt: skip

@@ -2,7 +2,7 @@
 
 Each host has a world of its own for it (``scsi_eh_N``). It looks for commands whose time is up, has the driver abort
 them, and once every command that the driver still has is a failed one, it resets: device, target, bus, host, until the
-devices answer. What was rescued is sent again; devices that never answer are taken offline.
+devices answer (scsi_eh.py). What was rescued is sent again; devices that never answer are taken offline.
 """
 
 from __future__ import annotations
@@ -18,32 +18,34 @@ from vmklinux.api import linux_api
 from vmklinux.btf import BtfError
 from vmklinux.errors import DriverRefused, DriverStopped, WorldEnded
 from vmklinux.kobject import Obj, addressof
+from vmklinux.list import list_del, list_init
 from vmklinux.sched import WaitList
 from vmklinux.scsi import Scsi
+from vmklinux.scsi_eh import (
+    FAILED,
+    FAST_IO_FAIL,
+    SCSI_EH_ABORT_SCHEDULED,
+    SUCCESS,
+    device_of,
+    handler,
+    scsi_eh_flush_done_q,
+    scsi_eh_get_sense,
+    scsi_eh_ready_devs,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from vmklinux.hosts import Host
     from vmklinux.linux import Linux
 
 log = logging.getLogger(__name__)
 
-# What a driver's handlers return (include/scsi/scsi.h).
-SUCCESS, FAILED, FAST_IO_FAIL = 0x2002, 0x2003, 0x2009
-DID_TIME_OUT, DID_RESET = 3, 8
+DID_TIME_OUT = 3
 #: Seconds between looks for commands whose time is up; Linux's block layer rounds to whole seconds.
 PERIOD = 0.5
-#: Seconds after which a handler's thread is given up; after a bus or host reset, until the devices are asked again.
-LIMIT, SETTLE = 120.0, 10.0
-#: Seconds that a driver has for a command of the error handler's own (SCSI_DEFAULT_EH_TIMEOUT).
-EH_TIMEOUT = 10.0
+#: Seconds after which a handler's thread is given up.
+LIMIT = 120.0
 #: Commands that one look finds.
 MOST = 4096
-_SCMD_EH_ABORT_SCHEDULED = 2  # include/scsi/scsi_eh.h
-_TUR, _REQUEST_SENSE = 0x00, 0x03
-#: The fields of a scsi_cmnd that a command of the error handler's own takes over for a while (struct scsi_eh_save).
-_SAVED = ("result", "resid_len", "sc_data_direction", "underflow", "prot_op", "cmd_len", "submitter")
 
 
 class ErrorHandler:
@@ -129,8 +131,10 @@ class ErrorHandler:
         return int(busy[0]), int(failed[0])
 
     def _urgent(self) -> bool:
+        """Whether error handling is to begin: nothing goes on any more, and something is to be done."""
         busy, failed = self._load()
-        return bool(failed and busy == failed) or self.host.obj.host_eh_scheduled > 0 or self._reset_wanted
+        wanted = failed or self.host.obj.host_eh_scheduled > 0
+        return (bool(wanted) and busy == failed) or self._reset_wanted
 
     def _commands(self, count: int) -> list[Obj]:
         return [self.host.scsi.obj("scsi_cmnd", address) for address in self._cmnds[0:count]]
@@ -141,34 +145,32 @@ class ErrorHandler:
         if self._urgent():
             self._recover()
 
-    def _handler(self, name: str, cmnd: Obj) -> int | None:
-        """Call a function of the driver's for a command; None when it has none."""
-        function = getattr(self.host.obj.hostt, name)
-        return self.linux.call_int(function, cmnd, owner=self.host.owner) if function else None
-
     # ---- timeouts ----
 
     def _timed_out(self, cmnd: Obj) -> None:
         """scsi_timeout and scmd_eh_abort_handler."""
-        if (verdict := self._handler("eh_timed_out", cmnd)) is not None:
+        if (verdict := handler(self.host, "eh_timed_out", cmnd)) is not None:
             if verdict == self._verdict("RESET_TIMER"):
                 lib.linux_scsi_prolong(int(cmnd))
                 return
             if verdict == self._verdict("DONE") and self._verdict("NOT_HANDLED") is not None:
                 return  # the driver has seen to it
-        if not lib.linux_scsi_expire(int(cmnd)):
+        how = lib.linux_scsi_expire(int(cmnd))
+        if not how:
             return
-        where = self.linux.string(cmnd.device.sdev_gendev.kobj.name)
-        log.warning(
-            "%s: command %s timed out", where, load_bytes(addressof(cmnd, "cmnd"), cmnd.cmd_len).hex(" ")
-        )
-        set_host_byte(cmnd, DID_TIME_OUT)
-        cmnd.eh_eflags |= _SCMD_EH_ABORT_SCHEDULED
-        result = self._handler("eh_abort_handler", cmnd)
+        where = device_of(self.linux, cmnd)
+        if how == lib.LINUX_SCSI_TIMED_OUT:
+            cdb = load_bytes(addressof(cmnd, "cmnd"), cmnd.cmd_len)
+            log.warning("%s: command %s timed out", where, cdb.hex(" "))
+        if self.host.obj.hostt.eh_abort_handler:
+            cmnd.eh_eflags |= SCSI_EH_ABORT_SCHEDULED
+        result = handler(self.host, "eh_abort_handler", cmnd)
         set_host_byte(cmnd, DID_TIME_OUT)
         if result in (SUCCESS, FAST_IO_FAIL):
             log.warning("%s: it was aborted", where)
-            lib.linux_scsi_release(int(cmnd), result == SUCCESS)
+            if result == FAST_IO_FAIL:
+                cmnd.retries = cmnd.allowed  # it is not sent again
+            lib.linux_scsi_release(int(cmnd))
             lib.linux_scsi_run(self.host.handle)
         else:
             lib.linux_scsi_fail(int(cmnd))
@@ -184,151 +186,44 @@ class ErrorHandler:
 
     # ---- recovery ----
 
-    def _failed(self) -> list[Obj]:
-        return self._commands(lib.linux_scsi_failed(self.host.handle, self._cmnds, MOST))
-
     def _recover(self) -> None:
         """scsi_error_handler's one round: unjam the host, then let commands flow again."""
         host, shost = self.host, self.host.obj
-        host.set_state("RECOVERY")
+        host.recover()
         wanted, self._reset_wanted = self._reset_wanted, False
-        strategy = shost.transportt.eh_strategy_handler
-        failed = self._failed()
-        log.warning("host%d: error handling begins, %d commands failed", shost.host_no, len(failed))
+        # Drivers with an error handler of their own (libata) also look for devices in it.
+        level = logging.WARNING if shost.host_failed or wanted else logging.DEBUG
+        log.log(level, "host%d: error handling begins, %d commands failed", shost.host_no, shost.host_failed)
         if wanted:
             self._reset_result = self._reset_on_demand()
-        if strategy:
-            self.linux.call(strategy, shost, owner=host.owner)
-        self._unjam()
-        shost.host_eh_scheduled = 0
-        if shost.shost_state == host.scsi.enum("SHOST_RECOVERY"):
-            host.set_state("RUNNING")
-        log.warning("host%d: error handling has ended", shost.host_no)
+        if shost.transportt.eh_strategy_handler:
+            self._leave_to_driver()
+        else:
+            self._unjam()
+            shost.host_eh_scheduled = 0
+        host.recovered()
+        log.log(level, "host%d: error handling has ended", shost.host_no)
         lib.linux_scsi_run(host.handle)
         self.changed.wake_all()
 
+    def _leave_to_driver(self) -> None:
+        """The driver has an error handler of its own (libata, libsas), which empties eh_cmd_q."""
+        self.linux.call(self.host.obj.transportt.eh_strategy_handler, self.host.obj, owner=self.host.owner)
+        left = lib.linux_scsi_failed(self.host.handle, self._cmnds, MOST)
+        for cmnd in self._commands(left):  # none, as the rules are: Linux would wait for them for ever
+            log.error("%s: the driver's error handler has left a command", device_of(self.linux, cmnd))
+            list_del(self.linux, addressof(cmnd, "eh_entry"))
+            lib.linux_scsi_release(int(cmnd))
+
     def _unjam(self) -> None:
         """scsi_unjam_host: sense data, then one reset after the other until every device answers."""
-        for cmnd in self._failed():
-            if cmnd.result & 0xFF == 2 and cmnd.result >> 16 & 0xFF == 0:
-                self._fetch_sense(cmnd)
-        groups: tuple[tuple[str, Callable[[Obj], object], float], ...] = (
-            ("eh_device_reset_handler", lambda c: int(c.device), 0.0),
-            ("eh_target_reset_handler", lambda c: (c.device.channel, c.device.id), 0.0),
-            ("eh_bus_reset_handler", lambda c: c.device.channel, SETTLE),
-            ("eh_host_reset_handler", lambda _c: 0, SETTLE),
-        )
-        for name, group_of, settle in groups:
-            groups_left: dict[object, list[Obj]] = {}
-            for cmnd in self._failed():
-                groups_left.setdefault(group_of(cmnd), []).append(cmnd)
-            for cmnds in groups_left.values():
-                self._reset_group(name, cmnds, settle)
-        for cmnd in self._failed():
-            self._offline(cmnd)
-
-    def _reset_group(self, name: str, cmnds: list[Obj], settle: float) -> None:
-        result = self._handler(name, cmnds[0])
-        if result is None:
-            return
-        self.resets += 1
-        log.warning(
-            "%s: %s: %s",
-            self._name(cmnds[0]),
-            name.removesuffix("_handler"),
-            {SUCCESS: "done"}.get(result, "failed"),
-        )
-        if result not in (SUCCESS, FAST_IO_FAIL):
-            return
-        if settle and not self.host.obj.hostt.skip_settle_delay:
-            self.linux.call(self.linux.entry("msleep"), int(settle * 1000))
-        alive: dict[int, bool] = {}
-        for cmnd in cmnds:
-            cmnd.device.was_reset = 1
-            cmnd.device.expecting_cc_ua = 1
-            device = int(cmnd.device)
-            if device not in alive:
-                alive[device] = result == FAST_IO_FAIL or self._answers(cmnd)
-            if alive[device]:
-                set_host_byte(cmnd, DID_RESET if cmnd.result >> 16 & 0xFF == 0 else cmnd.result >> 16 & 0xFF)
-                lib.linux_scsi_release(int(cmnd), result == SUCCESS)
-
-    def _name(self, cmnd: Obj) -> str:
-        return self.linux.string(cmnd.device.sdev_gendev.kobj.name)
-
-    def _offline(self, cmnd: Obj) -> None:
-        """scsi_eh_offline_sdevs: nothing helped."""
-        scsi = self.host.scsi
-        if cmnd.device.sdev_state != scsi.enum("SDEV_OFFLINE"):
-            log.error("%s: it does not answer after all resets, and is taken offline", self._name(cmnd))
-            cmnd.device.sdev_state = scsi.enum("SDEV_OFFLINE")
-        set_host_byte(cmnd, DID_TIME_OUT)
-        lib.linux_scsi_release(int(cmnd), 0)
-
-    def _answers(self, cmnd: Obj) -> bool:
-        """scsi_eh_tur: whether the device answers TEST UNIT READY; a unit attention is asked away."""
-        for _ in range(3):
-            sense = self._send(cmnd, bytes([_TUR, 0, 0, 0, 0, 0]), 0)
-            if sense is None:
-                return False
-            key = sense[1 if sense[0] & 0x7F >= 0x72 else 2] & 0xF if sense else 0
-            if key != 6:
-                return True
-        return True
-
-    def _fetch_sense(self, cmnd: Obj) -> None:
-        """scsi_eh_get_sense: the driver brought no sense data; ask for it, and let the command end with it."""
-        if (
-            self._send(cmnd, bytes([_REQUEST_SENSE, 0, 0, 0, 96, 0]), 96) is not None
-            and load_bytes(cmnd.sense_buffer, 1)[0] & 0x70 == 0x70
-        ):
-            lib.linux_scsi_release(int(cmnd), 0)
-
-    def _send(self, cmnd: Obj, cdb: bytes, length: int) -> bytes | None:
-        """scsi_send_eh_cmnd: send another command in a failed one's place; its sense data, None when nobody answered."""
-        linux, host = self.linux, self.host
-        place = addressof(cmnd, "cmnd")
-        sdb, sdb_size = addressof(cmnd, "sdb"), host.scsi.types.sizeof("scsi_data_buffer")
-        saved = {name: getattr(cmnd, name) for name in _SAVED}
-        saved_cdb, saved_sdb = load_bytes(place, 32), load_bytes(sdb, sdb_size)
-        old_sense = load_bytes(cmnd.sense_buffer, 96)
-        sg = 0
-        store_bytes(place, cdb.ljust(32, b"\0"))
-        store_bytes(sdb, bytes(sdb_size))
-        cmnd.cmd_len, cmnd.underflow, cmnd.result, cmnd.resid_len = len(cdb), 0, 0, 0
-        cmnd.prot_op, cmnd.sc_data_direction = 0, 2 if length else 3
-        if length:
-            sg = int(linux.new("scatterlist"))
-            entry = Obj(linux.types, "scatterlist", sg)
-            linux.call("sg_init_one", sg, cmnd.sense_buffer, length)
-            cmnd.sdb.table.sgl, cmnd.sdb.table.nents, cmnd.sdb.table.orig_nents = entry, 1, 1
-            cmnd.sdb.length = length
-        store_bytes(cmnd.sense_buffer, bytes(96))
-        cmnd.submitter = host.scsi.enum("SUBMITTED_BY_SCSI_ERROR_HANDLER")
-        lib.linux_scsi_eh_back(int(cmnd))
-        answered = False
-        try:
-            if not linux.call_int(host.obj.hostt.queuecommand, host.obj, cmnd, owner=host.owner):
-                try:
-                    self.changed.wait_until(
-                        lambda: bool(lib.linux_scsi_eh_back(int(cmnd))),
-                        "a command of the error handler's",
-                        EH_TIMEOUT,
-                    )
-                    answered = cmnd.result >> 16 & 0xFF == 0
-                except TimedOut:
-                    self._handler("eh_abort_handler", cmnd)
-            sense = load_bytes(cmnd.sense_buffer, 96) if cmnd.result & 0xFF == 2 else b""
-        finally:
-            for name, value in saved.items():
-                setattr(cmnd, name, value)
-            store_bytes(place, saved_cdb)
-            store_bytes(sdb, saved_sdb)
-            if not length:
-                store_bytes(cmnd.sense_buffer, old_sense)
-            if sg:
-                linux.free(sg)
-        return sense if answered else None
+        linux, shost = self.linux, self.host.obj
+        work, done = shost.eh_cmd_q, linux.new("list_head")
+        list_init(linux, int(done))
+        if not scsi_eh_get_sense(linux, work, done):
+            scsi_eh_ready_devs(linux, shost, work, done)
+        scsi_eh_flush_done_q(linux, done)
+        linux.free(done)
 
     # ---- on demand ----
 
@@ -360,7 +255,7 @@ class ErrorHandler:
             cmnd.device = next(iter(host.devices.values())).obj
             Obj(self.linux.types, "request", memory).tag = -1
             self.resets += 1
-            return self._handler("eh_host_reset_handler", cmnd) or FAILED
+            return handler(host, "eh_host_reset_handler", cmnd) or FAILED
         finally:
             self.linux.free(memory)
 
@@ -372,9 +267,9 @@ def set_host_byte(cmnd: Obj, value: int) -> None:
 
 @linux_api()
 def scsi_schedule_eh(linux: Linux, shost: Obj) -> None:
-    """Have error handling run although no command failed."""
+    """Have error handling run although no command failed, once those in flight have ended."""
     host = linux.state(Scsi).host(shost)
-    if host is not None:
+    if host is not None and host.recover():
         shost.host_eh_scheduled += 1
         host.errors.wake()
 

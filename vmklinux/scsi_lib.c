@@ -15,6 +15,7 @@
 #define PAGE 4096u
 #define SG_END 2u /* include/linux/scatterlist.h: in page_link of the last entry */
 #define SCMD_TAGGED 1 /* include/scsi/scsi_cmnd.h */
+#define SCMD_FORCE_EH_SUCCESS 8 /* 6.12 has it; in 6.1 nobody sets the bit */
 #define SCMD_STATE_COMPLETE 0
 #define SOFTIRQ_OFFSET 0x100u
 #define SOFTIRQ_DISABLE_OFFSET 0x200u
@@ -23,7 +24,7 @@
 #define HOSTS 32
 
 enum { DMA_TO_DEVICE = 1, DMA_FROM_DEVICE = 2 };
-enum { REQ_OP_DRV_IN = 34, REQ_OP_DRV_OUT = 35 }; /* include/linux/blk_types.h */
+enum { REQ_OP_DISCARD = 3, REQ_OP_DRV_IN = 34, REQ_OP_DRV_OUT = 35 }; /* include/linux/blk_types.h */
 /* include/scsi/scsi_status.h */
 enum {
     DID_OK = 0, DID_NO_CONNECT = 1, DID_BUS_BUSY = 2, DID_TIME_OUT = 3, DID_BAD_TARGET = 4, DID_ABORT = 5, DID_PARITY = 6,
@@ -38,7 +39,7 @@ enum {
 enum {
     KEY_NOT_READY = 2, KEY_MEDIUM_ERROR = 3, KEY_HARDWARE_ERROR = 4, KEY_UNIT_ATTENTION = 6, KEY_ABORTED_COMMAND = 11,
 };
-enum { TEST_UNIT_READY = 0, INQUIRY = 0x12 };
+enum { TEST_UNIT_READY = 0, INQUIRY = 0x12, UNMAP = 0x42, WRITE_SAME_16 = 0x93 };
 
 enum verdict { FINISH, RETRY, REQUEUE, FAIL };
 
@@ -247,6 +248,15 @@ static uint64_t lba_of(const uint8_t *cdb)
     return bytes == 3 ? lba & 0x1fffff : lba;
 }
 
+/* What a request is for. libata gives blocks back only for a request that says so: it puts the ATA command's data in place of
+ * the block that WRITE SAME brings. */
+static uint32_t operation(const struct linux_scsi_io *io)
+{
+    if (io->cdb[0] == UNMAP || (io->cdb[0] == WRITE_SAME_16 && io->cdb[1] & 8))
+        return REQ_OP_DISCARD;
+    return io->direction == DMA_TO_DEVICE ? REQ_OP_DRV_OUT : REQ_OP_DRV_IN;
+}
+
 static bool prepare(struct linux_scsi_device *device, struct slot *slot, struct command *command)
 {
     struct linux_scsi_host *host = device->host;
@@ -262,7 +272,7 @@ static bool prepare(struct linux_scsi_device *device, struct slot *slot, struct 
     memset((void *)slot->sense, 0, SENSE_SIZE);
     FIELD(rq, request, q, uint64_t) = FIELD(sdev, scsi_device, request_queue, uint64_t);
     FIELD(rq, request, mq_hctx, uint64_t) = host->hctx;
-    FIELD(rq, request, cmd_flags, uint32_t) = io->direction == DMA_TO_DEVICE ? REQ_OP_DRV_OUT : REQ_OP_DRV_IN;
+    FIELD(rq, request, cmd_flags, uint32_t) = operation(io);
     FIELD(rq, request, tag, int) = slot->tag;
     FIELD(rq, request, internal_tag, int) = -1;
     FIELD(rq, request, timeout, uint32_t) = (uint32_t)((uint64_t)io->timeout_ms * linux_hz() / 1000);
@@ -272,6 +282,7 @@ static bool prepare(struct linux_scsi_device *device, struct slot *slot, struct 
     FIELD(rq, request, state, uint32_t) = (uint32_t)ENUM(MQ_RQ_IN_FLIGHT);
     FIELD(rq, request, ref, int) = 1;
     FIELD(cmnd, scsi_cmnd, device, uint64_t) = sdev;
+    list_init((struct list_head *)INNER(cmnd, scsi_cmnd, eh_entry));
     FIELD(cmnd, scsi_cmnd, jiffies_at_alloc, uint64_t) = linux_jiffies();
     FIELD(cmnd, scsi_cmnd, retries, int) = command->retries;
     FIELD(cmnd, scsi_cmnd, allowed, int) = io->retries;
@@ -299,13 +310,19 @@ static void wake(struct linux_scsi_device *device)
     pthread_mutex_unlock(&device->lock);
 }
 
+static void count_failed(struct linux_scsi_host *host, int change)
+{
+    host->failed += (unsigned)change;
+    FIELD(host->shost, Scsi_Host, host_failed, uint32_t) = host->failed;
+}
+
 /* The command leaves its slot. */
 static void leave(struct slot *slot)
 {
     struct command *command = slot->command;
     struct linux_scsi_device *device = command->device;
     if (slot->state == SLOT_FAILED)
-        device->host->failed--;
+        count_failed(device->host, -1);
     slot->state = SLOT_FREE;
     slot->command = NULL;
     command->slot = NULL;
@@ -374,12 +391,16 @@ static bool admitted(struct linux_scsi_device *device, struct command *command, 
     return true;
 }
 
-static bool host_open(struct linux_scsi_host *host)
+static bool recovers(struct linux_scsi_host *host)
 {
     int64_t state = FIELD(host->shost, Scsi_Host, shost_state, uint32_t);
-    bool recovers = state == ENUM(SHOST_RECOVERY) || state == ENUM(SHOST_CANCEL_RECOVERY) || state == ENUM(SHOST_DEL_RECOVERY) ||
-                    BITS_GET((void *)host->shost, Scsi_Host, tmf_in_progress);
-    return !recovers && !BITS_GET((void *)host->shost, Scsi_Host, host_self_blocked) && host->busy < host->tags;
+    return state == ENUM(SHOST_RECOVERY) || state == ENUM(SHOST_CANCEL_RECOVERY) || state == ENUM(SHOST_DEL_RECOVERY) ||
+           BITS_GET((void *)host->shost, Scsi_Host, tmf_in_progress);
+}
+
+static bool host_open(struct linux_scsi_host *host)
+{
+    return !recovers(host) && !BITS_GET((void *)host->shost, Scsi_Host, host_self_blocked) && host->busy < host->tags;
 }
 
 struct queueing {
@@ -491,15 +512,20 @@ static bool sense_read(const uint8_t *sense, uint8_t *key, uint8_t *asc, uint8_t
     return true;
 }
 
-static enum verdict judge_sense(struct slot *slot)
+/* What sense data make of a command; *unasked: it is a unit attention that nobody expected. */
+static enum verdict check_sense(uint64_t cmnd, bool *unasked)
 {
     uint8_t key, asc, ascq;
-    bool deferred, program = !(slot->command->io.flags & LINUX_SCSI_PRIVILEGED);
-    uint64_t sdev = slot->command->device->sdev;
-    if (!sense_read((uint8_t *)slot->sense, &key, &asc, &ascq, &deferred))
+    bool deferred;
+    uint64_t sdev = FIELD(cmnd, scsi_cmnd, device, uint64_t);
+    *unasked = false;
+    if (!sense_read(FIELD(cmnd, scsi_cmnd, sense_buffer, uint8_t *), &key, &asc, &ascq, &deferred))
         return FAIL;
     if (deferred)
         return RETRY;
+    if (*INNER(cmnd, scsi_cmnd, cmnd) == TEST_UNIT_READY &&
+        FIELD(cmnd, scsi_cmnd, submitter, uint8_t) != ENUM(SUBMITTED_BY_SCSI_ERROR_HANDLER))
+        return FINISH; /* who asks whether it is ready wants to know what it says */
     switch (key) {
     case KEY_ABORTED_COMMAND:
         return asc == 0x10 ? FINISH : RETRY;
@@ -508,9 +534,11 @@ static enum verdict judge_sense(struct slot *slot)
             BITS_SET((void *)sdev, scsi_device, expecting_cc_ua, 0);
             return RETRY;
         }
-        slot->command->device->stats.unit_attentions++;
-        return program ? RETRY : FINISH; /* scsi_io_completion: a command of a file system's is sent again */
-    case KEY_NOT_READY:
+        *unasked = true;
+        return FINISH;
+    case KEY_NOT_READY: /* it becomes ready; it waits to be started, which error handling does */
+        if (asc == 4 && ascq == 2 && BITS_GET((void *)sdev, scsi_device, allow_restart))
+            return FAIL;
         return asc == 4 && ascq == 1 ? RETRY : FINISH;
     case KEY_MEDIUM_ERROR: /* unrecovered read, no address mark, no record: trying again would not help */
         return asc == 0x11 || asc == 0x13 || asc == 0x14 ? FINISH : RETRY;
@@ -519,6 +547,21 @@ static enum verdict judge_sense(struct slot *slot)
     default:
         return FINISH;
     }
+}
+
+static enum verdict judge_sense(struct slot *slot)
+{
+    bool unasked, program = !(slot->command->io.flags & LINUX_SCSI_PRIVILEGED);
+    enum verdict verdict = check_sense(slot->cmnd, &unasked);
+    slot->command->device->stats.unit_attentions += unasked;
+    return unasked && program ? RETRY : verdict; /* scsi_io_completion: a command of a file system's is sent again */
+}
+
+int linux_scsi_check_sense(uint64_t cmnd)
+{
+    static const int disposition[] = {[FINISH] = 0x2002, [RETRY] = 0x2001, [REQUEUE] = 0x2006, [FAIL] = 0x2003}; /* scsi.h */
+    bool unasked;
+    return disposition[check_sense(cmnd, &unasked)];
 }
 
 static enum verdict judge_status(struct slot *slot, int32_t result)
@@ -577,13 +620,19 @@ static enum verdict judge(struct slot *slot)
     }
 }
 
+/* scsi_eh_scmd_add: from here on the command is in the list that error handlers, ours or the driver's own, work on. */
 static void to_error_handler(struct slot *slot)
 {
     struct linux_scsi_host *host = slot->command->device->host;
+    uint32_t *state = &FIELD(host->shost, Scsi_Host, shost_state, uint32_t);
     slot->state = SLOT_FAILED;
-    host->failed++;
-    if (FIELD(host->shost, Scsi_Host, shost_state, uint32_t) == ENUM(SHOST_RUNNING))
-        FIELD(host->shost, Scsi_Host, shost_state, uint32_t) = (uint32_t)ENUM(SHOST_RECOVERY);
+    count_failed(host, 1);
+    list_add_tail((struct list_head *)INNER(slot->cmnd, scsi_cmnd, eh_entry),
+                  (struct list_head *)INNER(host->shost, Scsi_Host, eh_cmd_q));
+    if (*state == ENUM(SHOST_RUNNING))
+        *state = (uint32_t)ENUM(SHOST_RECOVERY);
+    else if (*state == ENUM(SHOST_CANCEL))
+        *state = (uint32_t)ENUM(SHOST_CANCEL_RECOVERY);
     if (host->eh_task)
         vmk_world_wake(host->eh_task);
 }
@@ -651,7 +700,27 @@ static void scsi_done(uint64_t cmnd)
         vmk_kick();
 }
 
+/* The driver gives a command up that it has: its time is over now. */
+static void blk_abort_request(uint64_t rq)
+{
+    struct linux_scsi_host *host;
+    struct slot *slot = slot_at(rq + SIZE(request), &host);
+    if (!slot || slot->state != SLOT_IN_FLIGHT)
+        return;
+    slot->deadline = 0;
+    if (host->eh_task)
+        vmk_world_wake(host->eh_task);
+}
+
 bool linux_scsi_waiting(void) { return completed != NULL; }
+
+/* Commands of the host have ended. */
+static void go_on(struct linux_scsi_host *host)
+{
+    run_host(host);
+    if (host->eh_task && recovers(host)) /* fewer are busy now: error handling may begin */
+        vmk_world_wake(host->eh_task);
+}
 
 void linux_scsi_softirq(void)
 {
@@ -666,14 +735,11 @@ void linux_scsi_softirq(void)
         FIELD(slot->command->device->sdev, scsi_device, iodone_cnt, int)++;
         settle(slot);
         if (last && last != host)
-            run_host(last);
+            go_on(last);
         last = host;
     }
-    if (last) {
-        run_host(last);
-        if (last->failed && last->eh_task) /* fewer are busy now: error handling may begin */
-            vmk_world_wake(last->eh_task);
-    }
+    if (last)
+        go_on(last);
     *preempt_count() -= SOFTIRQ_OFFSET;
 }
 
@@ -1061,9 +1127,11 @@ int linux_scsi_expire(uint64_t cmnd)
         return 0;
     FIELD(cmnd, scsi_cmnd, state, uint64_t) |= 1ull << SCMD_STATE_COMPLETE;
     slot->expired = true;
-    slot->command->device->stats.timeouts++;
     FIELD(slot->command->device->sdev, scsi_device, iotmo_cnt, int)++;
-    return 1;
+    if (!slot->deadline)
+        return LINUX_SCSI_GIVEN_UP;
+    slot->command->device->stats.timeouts++;
+    return LINUX_SCSI_TIMED_OUT;
 }
 
 void linux_scsi_fail(uint64_t cmnd)
@@ -1073,6 +1141,35 @@ void linux_scsi_fail(uint64_t cmnd)
         to_error_handler(slot);
 }
 
+/* Whether the scsi_cmnd's own count, which error handlers change, leaves it another try. */
+static bool may_try_again(struct slot *slot)
+{
+    struct linux_scsi_host *host = slot->command->device->host;
+    int64_t state = FIELD(slot->command->device->sdev, scsi_device, sdev_state, uint32_t);
+    int *retries = &FIELD(slot->cmnd, scsi_cmnd, retries, int), allowed = FIELD(slot->cmnd, scsi_cmnd, allowed, int);
+    uint64_t hostt = FIELD(host->shost, Scsi_Host, hostt, uint64_t);
+    uint64_t should = FIELD(hostt, scsi_host_template, eh_should_retry_cmd, uint64_t);
+    if (state == ENUM(SDEV_OFFLINE) || state == ENUM(SDEV_TRANSPORT_OFFLINE) || state == ENUM(SDEV_DEL))
+        return false;
+    if (++*retries > allowed || (should && !((bool (*)(uint64_t))should)(slot->cmnd)))
+        return false;
+    slot->command->retries = *retries;
+    slot->command->io.retries = allowed < UINT8_MAX ? (uint8_t)allowed : UINT8_MAX;
+    return true;
+}
+
+void linux_scsi_release(uint64_t cmnd)
+{
+    struct slot *slot = slot_of(cmnd);
+    if (!slot || !slot->command || !(slot->state == SLOT_FAILED || slot->expired))
+        return;
+    if (may_try_again(slot) && again(slot, false, false))
+        return;
+    if (!FIELD(cmnd, scsi_cmnd, result, int32_t) && !(FIELD(cmnd, scsi_cmnd, flags, int) & SCMD_FORCE_EH_SUCCESS))
+        FIELD(cmnd, scsi_cmnd, result, int32_t) = DID_TIME_OUT << 16;
+    finish_slot(slot);
+}
+
 int linux_scsi_failed(struct linux_scsi_host *host, uint64_t *cmnds, unsigned max)
 {
     unsigned have = 0;
@@ -1080,13 +1177,6 @@ int linux_scsi_failed(struct linux_scsi_host *host, uint64_t *cmnds, unsigned ma
         if (host->slots[i].state == SLOT_FAILED)
             cmnds[have++] = host->slots[i].cmnd;
     return (int)have;
-}
-
-void linux_scsi_release(uint64_t cmnd, int retry)
-{
-    struct slot *slot = slot_of(cmnd);
-    if (slot && (slot->state == SLOT_FAILED || slot->expired) && slot->command && !(retry && again(slot, true, false)))
-        finish_slot(slot);
 }
 
 int linux_scsi_eh_back(uint64_t cmnd)
@@ -1107,6 +1197,8 @@ const struct linux_api scsi_lib_api[] = {
     API(scsi_host_busy, "done", "How many commands the driver has.", NULL),
     API(scsi_host_busy_iter, "done", "Calls a function for each command that the driver has.", NULL),
     API(scsi_host_complete_all_commands, "done", "Ends every command that the driver has, with one host status.", NULL),
+    API_AS("scsi_check_sense", linux_scsi_check_sense, "done", "What is to become of a command, by its sense data.", NULL),
+    API(blk_abort_request, "done", "Has a command treated as one whose time is up, now.", NULL),
     API(scsi_block_requests, "done", "Holds back new commands of a host.", NULL),
     API(scsi_unblock_requests, "done", "Lets the commands of a host go on.", NULL),
     API(blk_mq_tagset_busy_iter, "done", "Calls a function for each request in flight.", NULL),

@@ -462,6 +462,23 @@ def scsi_test_unit_ready(linux: Linux, sdev: Obj, timeout: int, retries: int, ss
     return answer.result
 
 
+@linux_api()
+def sdev_disable_disk_events(linux: Linux, sdev: Obj) -> None:
+    """Count up how often a device's medium is not to be looked at."""
+    sdev.disk_events_disable_depth.counter += 1
+
+
+@linux_api()
+def sdev_enable_disk_events(linux: Linux, sdev: Obj) -> None:
+    """Count it down."""
+    sdev.disk_events_disable_depth.counter -= 1
+
+
+no_op(
+    "scsi_lib.py",
+    "It tells programs by a hotplug event that something about the device has changed: none of them listens.",
+    "sdev_evt_send_simple",
+)  # fmt: skip
 no_op(
     "scsi_lib.py",
     "No power management core runs: a device is awake while its driver is bound.",

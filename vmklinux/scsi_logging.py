@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from vmkernel_core.memory import load_bytes
+from vmkernel_core.memory import load_bytes, store_bytes
 from vmkernel_core.storage.errors import Sense
 from vmklinux.api import linux_api
 from vmklinux.kobject import addressof
@@ -46,3 +46,14 @@ def scsi_print_command(linux: Linux, cmd: Obj) -> None:
     cdb = load_bytes(addressof(cmd, "cmnd"), cmd.cmd_len)
     name = linux.string(cmd.device.sdev_gendev.kobj.name)
     log.getChild("scsi").info("%s: CDB %s", name, cdb.hex(" "))
+
+
+@linux_api(note="Operation codes have no names here.")
+def __scsi_format_command(linux: Linux, logbuf: int, logbuf_len: int, cdb: int, cdb_len: int) -> int:
+    """Write a CDB as text into the caller's buffer; how long it is."""
+    code = load_bytes(cdb, 1)[0]
+    size = min((6, 10, 10, 12, 16, 12, 10, 10)[code >> 5], cdb_len)  # COMMAND_SIZE, by the group code
+    text = f"opcode={code:#x} {load_bytes(cdb, size).hex(' ')}".encode()[: max(logbuf_len - 1, 0)]
+    if logbuf_len:
+        store_bytes(logbuf, text + b"\0")
+    return len(text)

@@ -447,3 +447,9 @@ def _rescan_device(linux: Linux, dev: Obj) -> int:
             if dev in (device.obj, device.obj.sdev_gendev):
                 attach_vpd(device)
     return 0
+
+
+@linux_api(note="No upper-level driver has anything to wake.")
+def scsi_resume_device(linux: Linux, sdev: Obj) -> int:
+    """Wake a device's driver after the machine slept; -EWOULDBLOCK for a device that takes no commands yet."""
+    return 0 if sdev.sdev_state == linux.state(Scsi).enum("SDEV_RUNNING") else -errno.EWOULDBLOCK

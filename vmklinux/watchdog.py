@@ -14,4 +14,8 @@ no_op(
     "The machine does not restart under its drivers: each is unloaded before.",
     "register_reboot_notifier", "unregister_reboot_notifier",
 )  # fmt: skip
-no_op("watchdog.py", "The system never sleeps as a whole.", "lock_system_sleep", "unlock_system_sleep")
+no_op(
+    "watchdog.py",
+    "The system never sleeps as a whole.",
+    "lock_system_sleep", "unlock_system_sleep", "pm_suspend_default_s2idle",
+)  # fmt: skip

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from typing import Literal
 
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.platform.qemu import QemuPlatform
@@ -28,11 +29,14 @@ class Controller:
     driver: str
     path: str
     wwn: bool = True  # whether the disk's identification reaches this side
+    disk: str = "scsi-hd"  # QEMU's disk for it
+    vendor: str = "QEMU"  # what the disk says
+    reset: Literal["reset", "rescan"] = "reset"  # what of the adapter's has the driver reset it
     kept: str = ""  # the function that takes memory which the driver never gives back, in Linux either
 
     def platform(self, drive: str, *arguments: str) -> QemuPlatform:
         """QEMU with the controller and a disk on ``drive``, a ``-drive`` or ``-blockdev`` of the arguments."""
-        disk = f"scsi-hd,id=disk,drive={drive},bus=hba.0,wwn={WWN:#x},serial=0815"
+        disk = f"{self.disk},id=disk,drive={drive},bus=hba.0,wwn={WWN:#x},serial=0815"
         return QemuPlatform([f"{self.device},id=hba", disk], arguments=list(arguments))
 
 
@@ -46,6 +50,8 @@ CONTROLLERS = {
     "am53c974": Controller("am53c974", "am53c974", "vmhba0:C0:T0:L0", kept="esp_queuecommand"),
     "dc390": Controller("dc390", "am53c974", "vmhba0:C0:T0:L0", kept="esp_queuecommand"),
     "pvscsi": Controller("pvscsi", "vmw_pvscsi", "vmhba0:C0:T0:L0"),
+    # Each port is an adapter. libata translates SCSI into ATA; for a rescan it resets the link of a port.
+    "ahci": Controller("ich9-ahci", "ahci", "vmhba0:C0:T0:L0", disk="ide-hd", vendor="ATA", reset="rescan"),
 }
 
 

@@ -55,7 +55,7 @@ def test_the_device_says_what_it_is(host: VMkernel, disk: StorageDevice, control
     assert (adapter.driver, adapter.state) == (controller.driver, "online")
     assert adapter.model
     assert adapter.devices == [disk]
-    assert (disk.vendor, disk.model, disk.revision) == ("QEMU", "QEMU HARDDISK", "2.5+")
+    assert (disk.vendor, disk.model, disk.revision) == (controller.vendor, "QEMU HARDDISK", "2.5+")
     assert (disk.capacity, disk.block_size, disk.blocks) == (SIZE, 512, SIZE // 512)
     assert disk.path == controller.path
     if controller.wwn:
@@ -160,15 +160,16 @@ def test_a_command_of_ones_own(disk: StorageDevice) -> None:
     request = disk.submit(bytes([0x12, 0, 0, 0, 36, 0]), Direction.FROM_DEVICE, 36)
     assert request.result().good
     assert request.buffer is not None
-    assert bytes(request.buffer.view[8:12]) == b"QEMU"
+    assert bytes(request.buffer.view[16:20]) == b"QEMU"
 
 
 def test_what_the_device_refuses_is_an_error_in_words(disk: StorageDevice) -> None:
-    request = disk.submit(bytes([0x28, 0, 0xFF, 0xFF, 0xFF, 0, 0, 0, 1, 0]), Direction.FROM_DEVICE, 512)
-    with pytest.raises(IllegalRequest, match="logical block address out of range") as told:
+    no_such_page = bytes([0x5A, 0, 0x3E, 0, 0, 0, 0, 0, 8, 0])
+    request = disk.submit(no_such_page, Direction.FROM_DEVICE, 8)
+    with pytest.raises(IllegalRequest, match="invalid field in CDB") as told:
         request.result()
     assert told.value.sense is not None
-    assert (told.value.sense.key, told.value.sense.asc) == (5, 0x21)
+    assert (told.value.sense.key, told.value.sense.asc) == (5, 0x24)
     assert disk.read(0, 1)
 
 
@@ -189,7 +190,7 @@ def test_what_cannot_be_is_refused_on_this_side(disk: StorageDevice) -> None:
 def test_the_adapter_resets_under_load(host: VMkernel, disk: StorageDevice, controller: Controller) -> None:
     """Commands in flight at a reset by the driver's own handler are sent again, and none is lost."""
     requests = [request for n in range(16) for request in disk.start_write(4096 + n, bytes([n]) * 512)]
-    host.storage_adapters["vmhba0"].reset()
+    getattr(host.storage_adapters["vmhba0"], controller.reset)()
     for request in requests:
         request.result()
     disk.flush()
