@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 COMMANDS = {
     "boot": ("vmkernel_core.console.boot:boot", "Boot a vmkernel from a machine file and keep it running."),
     "demo": (
-        "vmkernel_core.console.demo:demo",
-        "Let an unmodified Linux driver move frames, and check them.",
+        "vmkernel_core.console.demo.command:demo",
+        "Let an unmodified Linux driver move frames or blocks, and check them.",
     ),
     "hardware": ("vmkernel_core.console.hardware:hardware", "Devices of a running vmkernel's machine."),
     "kernel": ("vmklinux.kernels.console:kernel", "Kernel packages: get them, and see which are here."),

@@ -1,4 +1,4 @@
-"""``vmk demo``, the real command, on both platforms and both kernels.
+"""``vmk demo`` of network devices, the real command, on both platforms and both kernels.
 
 Independent side: Debian's drivers, QEMU's devices, and the peer, a process that knows nothing of drivers.
 """
@@ -15,9 +15,10 @@ import msgspec
 import pytest
 
 from tests.vmkernel_core.console.vmk_command import said, vmk
-from vmkernel_core.console.pattern import LONGEST, SHORTEST
-from vmkernel_core.console.result import HclSays, NotVerified, Result, Seconds, judge
-from vmkernel_core.console.traffic import Way
+from vmkernel_core.console.demo.frame_pattern import LONGEST, SHORTEST
+from vmkernel_core.console.demo.nic import NicResult
+from vmkernel_core.console.demo.result import HclSays, NotVerified, Seconds, judge
+from vmkernel_core.console.demo.traffic import Way
 from vmklinux.kernels import Kernel
 
 KEYS = {
@@ -163,10 +164,11 @@ def test_another_module_is_unsupported(kernel61: Kernel) -> None:
     ("arguments", "code", "texts"),
     [
         (["--device", "nosuch"], 3, ["'nosuch' is not a valid device model name", "-device help"]),
-        (["--device", "nvme"], 4, ["'nvme.netdev' not found"]),
-        (["--device", "cirrus-vga"], 4, ["'cirrus-vga.netdev' not found"]),
+        (["--device", "nvme"], 4, ["-device nvme", "serial property not set"]),
+        (["--device", "cirrus-vga"], 3, ["cirrus-vga is neither a network device nor a storage controller"]),
+        (["--mib", "9"], 3, ["e1000 is a network device; --frames says how much it moves"]),
         (["--device", "i82551"], 7, ["e100 refused to open", "e100/d102e_ucode.bin", "VMK_FIRMWARE"]),
-        (["--device", "rocker"], 4, ["'rocker.netdev' not found"]),
+        (["--device", "rocker"], 3, ["rocker is neither"]),
         (["--device", "pvrdma"], 4, ["-device pvrdma"]),
         (
             ["--device", "rtl8139", "--hcl", "strict"],
@@ -229,7 +231,7 @@ def test_without_qemu_and_without_a_kernel(
     assert "apt-get install" not in told
 
 
-GOOD = Result(
+GOOD = NicResult(
     platform="qemu",
     device="e1000",
     hcl=HclSays("net/e1000", "vendor:device", "e1000"),

@@ -7,7 +7,15 @@ from __future__ import annotations
 
 import pytest
 
-from vmkernel_core.console.pattern import LONGEST, MOST_FRAMES, PROBE, SHORTEST, Checker, Pattern, patterns
+from vmkernel_core.console.demo.frame_pattern import (
+    LONGEST,
+    MOST_FRAMES,
+    PROBE,
+    SHORTEST,
+    Checker,
+    Pattern,
+    patterns,
+)
 
 CARD = bytes.fromhex("525400123456")
 SIZES = LONGEST - SHORTEST + 1

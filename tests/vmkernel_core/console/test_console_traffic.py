@@ -14,10 +14,10 @@ from typing import cast
 import pytest
 
 from tests.vmkernel_core.console.vmk_command import ROOT
-from vmkernel_core.console import traffic
+from vmkernel_core.console.demo import traffic
+from vmkernel_core.console.demo.frame_pattern import PROBE
+from vmkernel_core.console.demo.traffic import PeerProcess, Traffic
 from vmkernel_core.console.interruption import Interruption
-from vmkernel_core.console.pattern import PROBE
-from vmkernel_core.console.traffic import PeerProcess, Traffic
 from vmkernel_core.errors import TimedOut, VmkError
 from vmkernel_core.net.uplink import Uplink
 

@@ -1,6 +1,6 @@
 """The peer of ``vmk demo``: a process at the far end of the wire, which knows nothing of drivers.
 
-``python -m vmkernel_core.console.peer`` starts before the wire exists. Standard input is a SOCK_SEQPACKET socket;
+``python -m vmkernel_core.console.demo.peer`` starts before the wire exists. Standard input is a SOCK_SEQPACKET socket;
 each message is a JSON object:
 
 - in, first, with the wire's socket (SCM_RIGHTS): ``{"card": MAC address in hexadecimal, "frames": N, "window": W}``;
@@ -22,7 +22,7 @@ import socket
 import sys
 from typing import Any
 
-from vmkernel_core.console.pattern import LONGEST, PROBE, Checker, patterns
+from vmkernel_core.console.demo.frame_pattern import LONGEST, PROBE, Checker, patterns
 
 #: Milliseconds between probe frames.
 PROBE_EVERY = 10

@@ -6,30 +6,14 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from vmkernel_core.console.traffic import Way
 from vmkernel_core.errors import VmkError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 
-#: QEMU's cards that damage frames by themselves (QEMU 7.2, hw/net/eepro100.c): a command of an 82558 and later with one
-#: buffer is read as if it had two, and the second is what an earlier command left there, if it was one that configured.
-#: e100.ko has 128 commands; the first of them configure, and are used for frames when their turn comes again.
-_SECOND_BUFFER = (
-    "QEMU's 82558 and later put more behind a frame in the place of a command that configured the card; "
-    "--frames 100 ends before that"
-)
-_FLAWS = {
-    device: _SECOND_BUFFER
-    for device in (
-        "i82550", "i82551", "i82558a", "i82558b", "i82559a", "i82559b", "i82559c", "i82559er", "i82562", "i82801",
-    )
-}  # fmt: skip
-
-
 class NotVerified(VmkError):
-    """The demo ran, but frames were lost or damaged, or the module left something behind."""
+    """The demo ran, but what it moved was lost or damaged, or the module left something behind."""
 
 
 class HclSays(msgspec.Struct, frozen=True):
@@ -52,35 +36,37 @@ class Seconds(msgspec.Struct, frozen=True):
     traffic: float
 
 
-class Result(msgspec.Struct, frozen=True):
-    """What ``vmk demo --json`` prints."""
+class Result(msgspec.Struct, frozen=True, kw_only=True):
+    """What ``vmk demo --json`` prints, of every kind of device."""
 
     platform: str
     device: str
     hcl: HclSays
     module_path: str
     kernel: str
-    mac: str
-    link_mbps: int
-    tx: Way
-    rx: Way
-    mmio_per_frame: float
     seconds: Seconds
     leaks: int
 
+    def rows(self) -> list[tuple[str, str]]:
+        """What the table for people shows of this kind of device, between the kernel and the seconds."""
+        raise NotImplementedError
+
+    def problems(self) -> list[str]:
+        """What was not verified, in words; nothing when all is good."""
+        raise NotImplementedError
+
+    def remedy(self) -> str:
+        """What may help against the problems."""
+        return "vmk -v demo logs what happened"
+
 
 def judge(result: Result) -> None:
-    """Raise NotVerified unless every frame arrived byte for byte and nothing was left behind."""
-    problems = [
-        f"{way.frames - way.verified} of {way.frames} frames {where} were not verified"
-        for way, where in ((result.tx, "out"), (result.rx, "in"))
-        if way.verified != way.frames
-    ]
+    """Raise NotVerified unless all was verified and nothing was left behind."""
+    problems = result.problems()
     if result.leaks:
         problems.append(f"{result.hcl.module} left {result.leaks} things behind")
     if problems:
-        flaw = _FLAWS.get(result.device) if result.tx.verified != result.tx.frames else None
-        raise NotVerified(", ".join(problems), remedy=flaw or "vmk -v demo logs what happened")
+        raise NotVerified(", ".join(problems), remedy=result.remedy())
 
 
 def show(result: Result, leaks: Sequence[str]) -> None:
@@ -96,11 +82,7 @@ def show(result: Result, leaks: Sequence[str]) -> None:
         ("HCL", _hcl(result.hcl)),
         ("module", result.module_path),
         ("kernel", result.kernel),
-        ("MAC", result.mac),
-        ("link", f"{result.link_mbps} Mb/s"),
-        ("frames out", _way(result.tx)),
-        ("frames in", _way(result.rx)),
-        ("register accesses", f"{result.mmio_per_frame} per frame"),
+        *result.rows(),
         ("seconds", ", ".join(f"{part} {spent:.3f}" for part, spent in seconds.items())),
         ("leaks", "\n".join(leaks) or "none"),
     ]
@@ -113,7 +95,3 @@ def _hcl(says: HclSays) -> str:
     if says.driver is None:
         return f"not on the list; {says.rung}: module {says.module}"
     return f"{says.driver}, by {says.rung}: module {says.module}"
-
-
-def _way(way: Way) -> str:
-    return f"{way.frames} sent, {way.bytes} bytes; {way.verified} arrived, every byte checked"

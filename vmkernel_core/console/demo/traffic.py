@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
-from vmkernel_core.console.pattern import PROBE, Checker, patterns
+from vmkernel_core.console.demo.frame_pattern import PROBE, Checker, patterns
+from vmkernel_core.console.demo.meter import Meter
 from vmkernel_core.console.progress import Progress
 from vmkernel_core.errors import TimedOut, VmkError
-from vmkernel_core.traps import trap_stats
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -44,7 +44,7 @@ class PeerProcess:
         self._control, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "vmkernel_core.console.peer"],
+                [sys.executable, "-m", "vmkernel_core.console.demo.peer"],
                 stdin=theirs.fileno(),
                 stdout=subprocess.PIPE,
                 process_group=0,  # a Ctrl-C at the terminal is for us, not for the peer
@@ -148,7 +148,7 @@ def run(
     out, into = patterns(card)
     checker = Checker(into, frames)
     peer.begin(wire, card, frames, window)
-    meter = _Meter()
+    meter = Meter()
     with meter, Progress("frames out", frames) as progress:
         sent = 0
         while peer.verified < frames:
@@ -196,19 +196,3 @@ def _wait_until_it_receives(nic: Uplink, peer: PeerProcess, ctrl_c: Interruption
 
 def _arrived(nic: Uplink, timeout: float) -> bool:
     return nic.wait(rx=True, timeout=timeout)
-
-
-class _Meter:
-    """Adds up the seconds and the trapped accesses of the blocks that it is the context of."""
-
-    def __init__(self) -> None:
-        self.accesses = 0
-        self.seconds = 0.0
-
-    def __enter__(self) -> None:
-        self._began = perf_counter(), trap_stats().total
-
-    def __exit__(self, *exception: object) -> None:
-        began, before = self._began
-        self.seconds += perf_counter() - began
-        self.accesses += trap_stats().total - before

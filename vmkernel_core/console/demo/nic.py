@@ -1,0 +1,120 @@
+"""The demo of a network device: frames cross to a peer process and back."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from vmkernel_core.boot import NoDriver
+from vmkernel_core.console.demo import one_device, traffic
+from vmkernel_core.console.demo.result import Result
+from vmkernel_core.console.demo.session import Session
+from vmkernel_core.console.demo.traffic import PeerProcess, Way
+from vmkernel_core.errors import TimedOut
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from vmkernel_core.boot import Adapter
+    from vmkernel_core.console.demo.session import Wanted
+    from vmkernel_core.console.interruption import Interruption
+    from vmkernel_core.net.uplink import Uplink
+    from vmklinux.loader import Leak
+
+#: Seconds for the link to come up; autonegotiation over copper takes about three.
+LINK_LIMIT = 10.0
+
+#: Frames that may be under way to QEMU's cards whose memory holds few: an NE2000 has 13 KB, and keeps room for one more.
+_WINDOWS: Final = {"ne2k_pci": 5}
+
+#: QEMU's cards that damage frames by themselves (QEMU 7.2, hw/net/eepro100.c): a command of an 82558 and later with one
+#: buffer is read as if it had two, and the second is what an earlier command left there, if it was one that configured.
+#: e100.ko has 128 commands; the first of them configure, and are used for frames when their turn comes again.
+_SECOND_BUFFER: Final = (
+    "QEMU's 82558 and later put more behind a frame in the place of a command that configured the card; "
+    "--frames 100 ends before that"
+)
+_FLAWS: Final = {
+    device: _SECOND_BUFFER
+    for device in (
+        "i82550", "i82551", "i82558a", "i82558b", "i82559a", "i82559b", "i82559c", "i82559er", "i82562", "i82801",
+    )
+}  # fmt: skip
+
+
+class NicResult(Result, frozen=True, kw_only=True):
+    """What came of moving frames."""
+
+    mac: str
+    link_mbps: int
+    tx: Way
+    rx: Way
+    mmio_per_frame: float
+
+    def rows(self) -> list[tuple[str, str]]:
+        """The link and both directions."""
+        return [
+            ("MAC", self.mac),
+            ("link", f"{self.link_mbps} Mb/s"),
+            ("frames out", _way(self.tx)),
+            ("frames in", _way(self.rx)),
+            ("register accesses", f"{self.mmio_per_frame} per frame"),
+        ]
+
+    def problems(self) -> list[str]:
+        """Frames that did not arrive byte for byte."""
+        return [
+            f"{way.frames - way.verified} of {way.frames} frames {where} were not verified"
+            for way, where in ((self.tx, "out"), (self.rx, "in"))
+            if way.verified != way.frames
+        ]
+
+    def remedy(self) -> str:
+        """A card that damages frames is told of."""
+        damaged = self.tx.verified != self.tx.frames
+        return _FLAWS.get(self.device, super().remedy()) if damaged else super().remedy()
+
+
+def run(wanted: Wanted, frames: int, ctrl_c: Interruption) -> tuple[NicResult, Sequence[Leak]]:
+    """Boot, move so many frames each way, stop; what came of it, and what the module left behind."""
+    # The peer starts while this process boots.
+    with PeerProcess() as peer:
+        machine = one_device.with_wire(wanted.platform, wanted.device)
+        with Session(wanted, machine) as session:
+            nic = _uplink(session.adapter, wanted.device)
+            with nic:
+                if not ctrl_c.wait(partial(_link_comes, nic), LINK_LIMIT):
+                    raise TimedOut(f"the link of {nic.name} did not come up within {LINK_LIMIT:g} s")
+                mac, speed = nic.mac, nic.speed
+                wire = machine.platform.wires[0].socket
+                window = _WINDOWS.get(wanted.device, traffic.WINDOW_IN)
+                moved = traffic.run(nic, wire, peer, frames, ctrl_c, window)
+    result = NicResult(
+        **session.report(moved.seconds),
+        mac=mac,
+        link_mbps=speed,
+        tx=moved.tx,
+        rx=moved.rx,
+        mmio_per_frame=round(moved.accesses / (moved.tx.frames + moved.rx.frames), 3),
+    )
+    return result, session.host.leaks
+
+
+def _uplink(adapter: Adapter, device: str) -> Uplink:
+    if adapter.uplink is None:
+        raise NoDriver(
+            f"{adapter.verdict.module} made no network device of {device}", where=str(adapter.function)
+        )
+    return adapter.uplink
+
+
+def _link_comes(nic: Uplink, timeout: float) -> bool:
+    try:
+        nic.wait_link(timeout=timeout)
+    except TimedOut:
+        return False
+    return True
+
+
+def _way(way: Way) -> str:
+    return f"{way.frames} sent, {way.bytes} bytes; {way.verified} arrived, every byte checked"
