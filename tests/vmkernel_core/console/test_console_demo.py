@@ -17,7 +17,7 @@ import pytest
 from tests.vmkernel_core.console.vmk_command import said, vmk
 from vmkernel_core.console.demo.frame_pattern import LONGEST, SHORTEST
 from vmkernel_core.console.demo.nic import NicResult
-from vmkernel_core.console.demo.result import HclSays, NotVerified, Seconds, judge
+from vmkernel_core.console.demo.result import HclSays, Left, NotVerified, Seconds, judge
 from vmkernel_core.console.demo.traffic import Way
 from vmklinux.kernels import Kernel
 
@@ -252,11 +252,18 @@ GOOD = NicResult(
     [
         ({"tx": Way(10, 800, 9)}, "1 of 10 frames out were not verified"),
         ({"rx": Way(10, 800, 8)}, "2 of 10 frames in were not verified"),
-        ({"leaks": 3}, "e1000 left 3 things behind"),
     ],
 )
 def test_what_does_not_hold_is_an_error(change: dict[str, Any], text: str) -> None:
-    judge(GOOD)
+    judge(GOOD, [])
     with pytest.raises(NotVerified, match=text) as error:
-        judge(msgspec.structs.replace(GOOD, **change))
+        judge(msgspec.structs.replace(GOOD, **change), [])
     assert error.value.exit_code == 1
+
+
+def test_what_is_left_behind_is_an_error() -> None:
+    """But for what the driver keeps in Linux, too."""
+    kept, lost = Left("memory", kept=True), Left("irq", kept=False)
+    judge(GOOD, [kept])
+    with pytest.raises(NotVerified, match="e1000 left 2 things behind"):
+        judge(GOOD, [lost, kept, lost])

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, TypeAlias
 from vmkernel_core.console.demo.block_pattern import differing
 from vmkernel_core.console.progress import Progress
 from vmkernel_core.errors import TimedOut
+from vmkernel_core.storage.command import describe
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -64,7 +65,8 @@ class Blocks:
         """Wait for all of them; the buffer that they share. It must not be given back before."""
         for request in requests:
             if not self._ctrl_c.wait(partial(_ends, request), LIMIT):
-                raise TimedOut(f"{request.what} has not ended after {LIMIT:g} s", where=self._disk.name)
+                what = describe(request.command.cdb)
+                raise TimedOut(f"{what} has not ended after {LIMIT:g} s", where=self._disk.name)
         for request in requests:
             request.result()
         buffer = requests[0].buffer

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmkernel_core.boot import Policy
-    from vmkernel_core.console.demo.result import Result
+    from vmkernel_core.console.demo.result import Left, Result
     from vmkernel_core.console.demo.session import Wanted
-    from vmklinux.loader import Leak
 
 #: How many frames go each way, and MiB that are written, unless the user says so; and the most MiB.
 FRAMES, MIB, MOST_MIB = 1000, 16, 256
@@ -90,19 +89,19 @@ def demo(
         from vmkernel_core.console.demo.session import Wanted
 
         wanted = Wanted(device, platform, kernel, settings, policy, module, allow_unresolved)
-        result, leaks = _run(wanted, kind, frames, mib, ctrl_c)
+        result, left = _run(wanted, kind, frames, mib, ctrl_c)
     from vmkernel_core.console.demo.result import judge, show
 
     if as_json:
         click.echo(msgspec.json.format(msgspec.json.encode(result), indent=2))
     else:
-        show(result, [f"{leak.kind}: {leak.what}, {leak.where}" for leak in leaks])
-    judge(result)
+        show(result, left)
+    judge(result, left)
 
 
 def _run(
     wanted: Wanted, kind: str, frames: int | None, mib: int | None, ctrl_c: Interruption
-) -> tuple[Result, Sequence[Leak]]:
+) -> tuple[Result, Sequence[Left]]:
     if kind == NETWORK:
         if mib is not None:
             raise UsageError(f"{wanted.device} is a network device", remedy="--frames says how much it moves")

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from vmkernel_core.console.demo.blocks import Content, Extent
     from vmkernel_core.console.demo.ext4 import Superblock
     from vmkernel_core.console.demo.gpt import Gpt
+    from vmkernel_core.console.demo.result import Left
     from vmkernel_core.console.demo.session import Wanted
     from vmkernel_core.console.interruption import Interruption
     from vmkernel_core.storage.device import StorageDevice
-    from vmklinux.loader import Leak
 
 #: Seconds for the disk to appear: a controller may look for it after its driver's probe.
 DISK_LIMIT: Final = 30.0
@@ -106,7 +106,7 @@ class DiskResult(Result, frozen=True, kw_only=True):
         ]
 
 
-def run(wanted: Wanted, kind: str, mib: int, ctrl_c: Interruption) -> tuple[DiskResult, Sequence[Leak]]:
+def run(wanted: Wanted, kind: str, mib: int, ctrl_c: Interruption) -> tuple[DiskResult, Sequence[Left]]:
     """Boot with a disk of that kind (QEMU's name), read it, write so many MiB, stop; what came of it, and the leaks."""
     with DiskImage(mib) as image:
         ctrl_c.check()
@@ -144,7 +144,7 @@ def run(wanted: Wanted, kind: str, mib: int, ctrl_c: Interruption) -> tuple[Disk
         write=_moved(target, miswritten),
         mmio_per_command=round(meter.accesses / commands, 3),
     )
-    return result, session.host.leaks
+    return result, session.left()
 
 
 def _the_disk(host: VMkernel, module: str, ctrl_c: Interruption) -> StorageDevice:

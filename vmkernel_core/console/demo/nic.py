@@ -16,10 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from vmkernel_core.boot import Adapter
+    from vmkernel_core.console.demo.result import Left
     from vmkernel_core.console.demo.session import Wanted
     from vmkernel_core.console.interruption import Interruption
     from vmkernel_core.net.uplink import Uplink
-    from vmklinux.loader import Leak
 
 #: Seconds for the link to come up; autonegotiation over copper takes about three.
 LINK_LIMIT = 10.0
@@ -75,7 +75,7 @@ class NicResult(Result, frozen=True, kw_only=True):
         return _FLAWS.get(self.device, super().remedy()) if damaged else super().remedy()
 
 
-def run(wanted: Wanted, frames: int, ctrl_c: Interruption) -> tuple[NicResult, Sequence[Leak]]:
+def run(wanted: Wanted, frames: int, ctrl_c: Interruption) -> tuple[NicResult, Sequence[Left]]:
     """Boot, move so many frames each way, stop; what came of it, and what the module left behind."""
     # The peer starts while this process boots.
     with PeerProcess() as peer:
@@ -97,7 +97,7 @@ def run(wanted: Wanted, frames: int, ctrl_c: Interruption) -> tuple[NicResult, S
         rx=moved.rx,
         mmio_per_frame=round(moved.accesses / (moved.tx.frames + moved.rx.frames), 3),
     )
-    return result, session.host.leaks
+    return result, session.left()
 
 
 def _uplink(adapter: Adapter, device: str) -> Uplink:
