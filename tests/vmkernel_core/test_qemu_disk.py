@@ -41,11 +41,11 @@ def test_disks_hang_where_they_shall(memory: MachineMemory, tmp_path: Path) -> N
             ("disk1", "qcow2", True, str(other)),
             ("disk2", "raw", True, "null-co://"),
         ]
+        assert [one["cache"]["writeback"] for one in told.values()] == [False, True, True]
         for device, name, value in (
             ("disk0", "type", "scsi-hd"),
             ("disk0", "parent_bus", "/machine/peripheral/sas/sas.0"),
             ("disk0", "serial", "0815"),
-            ("disk0", "write-cache", "off"),
             ("named", "parent_bus", "/machine/peripheral/raid/raid.0"),
             ("named", "scsi-id", 5),
             ("disk2", "type", "scsi-cd"),
