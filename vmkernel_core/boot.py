@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from vmkernel_core.platform.base import PciAddress, Platform
     from vmkernel_core.storage.adapter import StorageAdapter
     from vmkernel_core.storage.device import StorageDevice
+    from vmkernel_core.storage.events import StorageEvent
     from vmklinux.kernels import Kernel
     from vmklinux.kobject import Obj
     from vmklinux.module.param import Parameter
@@ -122,6 +123,7 @@ class VMkernel:
         self._booted = False
         self._watchers: list[Callable[[UplinkEvent], None]] = []
         self._device_watchers: list[Callable[[DeviceEvent], None]] = []
+        self._storage_watchers: list[Callable[[StorageEvent], None]] = []
 
     def __enter__(self) -> VMkernel:
         """Boot."""
@@ -170,6 +172,7 @@ class VMkernel:
             self.linux.state(NetDevices).on_register = self._new_uplink
             self.linux.state(Binder).on_failed = self._on_refused
             self._inventory = Inventory(self.linux)
+            self._inventory.on_event = self._tell_storage
             self.seconds.update(load=0.0, probe=0.0)
             self.hotplug = Hotplug(self.platform, _Devices(self))
             self._take_in(scan(self.platform))
@@ -441,6 +444,15 @@ class VMkernel:
         """Be told of devices that come and go, from a thread of the vmkernel; the watcher must not block."""
         self._device_watchers.append(watcher)
 
+    def watch_storage(self, watcher: Callable[[StorageEvent], None]) -> None:
+        """Be told of storage adapters and devices, from a thread of the vmkernel; the watcher must not block."""
+        self._storage_watchers.append(watcher)
+
+    def _tell_storage(self, event: StorageEvent) -> None:
+        log.info("%s %s: %s", event.name, event.kind, event.detail)
+        for watcher in self._storage_watchers:
+            watcher(event)
+
     def _tell(self, event: UplinkEvent) -> None:
         for watcher in self._watchers:
             watcher(event)
@@ -469,6 +481,8 @@ class VMkernel:
             places = [int(device.obj.netdev_ops), int(below.driver or 0) if below else 0]
             if device.uplink and any(low <= place < high for place in places for low, high in ranges):
                 device.uplink.kill("stopped", error)
+        for low, high in ranges:
+            self._inventory.stopped(low, high, error)
         self.loader.silence(error.module)
 
     def _on_refused(self, device: Obj, driver: str, error: int) -> None:

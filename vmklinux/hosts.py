@@ -23,12 +23,14 @@ from vmklinux.device import (
 )
 from vmklinux.kobject import Obj, addressof, container_of
 from vmklinux.list import list_init
+from vmklinux.pci import PciCore
 from vmklinux.sched import WaitList
 from vmklinux.scsi import Device, Scsi
 from vmklinux.scsi_error import ErrorHandler
 from vmklinux.scsi_sysfs import Kinds, remove_device, transport
 
 if TYPE_CHECKING:
+    from vmkernel_core.platform.base import PciAddress
     from vmkernel_core.storage.adapter import AdapterState, StorageAdapter
     from vmklinux.linux import Linux
 
@@ -148,6 +150,11 @@ class Host:
         self.set_state(RECOVERY[name] if recovers else name)
 
     # ---- AdapterDriver ----
+
+    def pci_address(self) -> PciAddress | None:
+        """Of the PCI device that it is, or hangs behind."""
+        below = self.linux.state(PciCore).of(self.obj.dma_dev)
+        return below.function.address if below else None
 
     def model(self) -> str:
         """scsi_host_template.info, else its name."""

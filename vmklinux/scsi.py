@@ -35,7 +35,8 @@ _PORT, _PORT_GROUP, _NAME_STRING = 4, 5, 8
 class Scsi:
     """The mid-layer of one kernel: its types, its hosts by address, and who is told of hosts and devices.
 
-    ``on_host`` and ``on_device`` are told of what appears, ``on_device_gone`` of what goes.
+    ``on_host`` and ``on_device`` are told of what appears, ``on_host_gone`` and ``on_device_gone`` of what goes,
+    ``on_device_offline`` of devices that error handling gave up.
     """
 
     def __init__(self, linux: Linux) -> None:
@@ -48,6 +49,7 @@ class Scsi:
         self.on_host: Callable[[Host], None] = lambda _host: None
         self.on_device: Callable[[Device], None] = lambda _device: None
         self.on_device_gone: Callable[[Device], None] = lambda _device: None
+        self.on_device_offline: Callable[[Device], None] = lambda _device: None
         self.on_host_gone: Callable[[Host], None] = lambda _host: None
 
     @property
@@ -80,13 +82,20 @@ class Scsi:
 
     def abandon(self, low: int, high: int) -> None:
         """The drivers in [low, high) are dead: every command of their hosts ends, and nobody calls their code."""
-        for host in list(self.hosts.values()):
-            if low <= int(host.obj.hostt) < high or low <= host.owner < high:
-                host.end()
-                for device in list(host.devices.values()):
-                    self.on_device_gone(device)
-                self.on_host_gone(host)
-                host.release()
+        for host in self.of_driver(low, high):
+            host.end()
+            for device in list(host.devices.values()):
+                self.on_device_gone(device)
+            self.on_host_gone(host)
+            host.release()
+
+    def of_driver(self, low: int, high: int) -> list[Host]:
+        """The hosts whose driver lies in [low, high)."""
+        return [
+            host
+            for host in self.hosts.values()
+            if low <= int(host.obj.hostt) < high or low <= host.owner < high
+        ]
 
 
 @dataclass(eq=False)

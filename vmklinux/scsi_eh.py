@@ -305,3 +305,5 @@ def _offline(host: Host, cmnd: Obj) -> None:
             "%s: it does not answer after all resets, and is taken offline", device_of(host.linux, cmnd)
         )
         cmnd.device.sdev_state = offline
+        if (device := host.scsi.device(cmnd.device)) is not None:
+            host.scsi.on_device_offline(device)

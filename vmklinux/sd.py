@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 from vmkernel_core.errors import DeviceGone, VmkError
 from vmkernel_core.storage.adapter import StorageAdapter
 from vmkernel_core.storage.device import StorageDevice
+from vmkernel_core.storage.events import StorageEvent
 from vmklinux.scsi import Scsi, scsi_change_queue_depth, vpd_page
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from vmkernel_core.storage.adapter import StorageStats
     from vmkernel_core.storage.command import Command, Completion
+    from vmkernel_core.storage.device import DeviceState
+    from vmkernel_core.storage.events import StorageEventKind
     from vmklinux.hosts import Host
     from vmklinux.kobject import Obj
     from vmklinux.linux import Linux
@@ -26,6 +29,10 @@ log = logging.getLogger(__name__)
 
 #: Peripheral device types that hold blocks (SPC-4, 6.6.2): direct access, CD and DVD, optical memory, reduced blocks.
 BLOCK_TYPES = frozenset({0x00, 0x05, 0x07, 0x0E})
+#: enum scsi_device_state; in those that are not here a device takes nothing.
+_STATES: dict[str, DeviceState] = {
+    "RUNNING": "active", "QUIESCE": "active", "BLOCK": "blocked", "CREATED_BLOCK": "blocked",
+}  # fmt: skip
 
 
 class Disk:
@@ -58,6 +65,11 @@ class Disk:
     def address(self) -> tuple[int, int, int]:
         """Channel, target and LUN."""
         return self._device.address
+
+    def state(self) -> DeviceState:
+        """How the way to it is, by its state in Linux."""
+        scsi, state = self._device.host.scsi, self._device.obj.sdev_state
+        return next((word for name, word in _STATES.items() if state == scsi.enum(f"SDEV_{name}")), "dead")
 
     def queue_depth(self) -> int:
         """scsi_device.queue_depth."""
@@ -99,7 +111,8 @@ class Disk:
 class Inventory:
     """The adapters and devices that the vmkernel has, by name: ``vmhba0``, ``naa.…`` or ``vmhba0:C0:T1:L0``.
 
-    A device that two paths lead to keeps its name on the first; the other is known by its path.
+    A device that two paths lead to keeps its name on the first; the other is known by its path. ``on_event`` is told of
+    what happens to them, in a thread of the vmkernel.
     """
 
     def __init__(self, linux: Linux) -> None:
@@ -108,19 +121,24 @@ class Inventory:
         self.devices: dict[str, StorageDevice] = {}
         #: Notified when a device came or went.
         self.changed = threading.Condition()
+        self.on_event: Callable[[StorageEvent], None] = lambda _event: None
         self._by_device: dict[Device, StorageDevice] = {}
         self._scsi = linux.state(Scsi)
         self._scsi.on_host, self._scsi.on_host_gone = self._host_came, self._host_went
         self._scsi.on_device, self._scsi.on_device_gone = self._device_came, self._device_went
+        self._scsi.on_device_offline = self._device_offline
 
     def _host_came(self, host: Host) -> None:
         name = next(name for n in count() if (name := f"vmhba{n}") not in self.adapters)
         host.adapter = self.adapters[name] = StorageAdapter(name, host)
+        self.on_event(StorageEvent(name, "appeared", f"{host.adapter.driver}: {host.adapter.model}"))
 
     def _host_went(self, host: Host) -> None:
-        if host.adapter is not None:
-            self.adapters.pop(host.adapter.name, None)
-            host.adapter.removed()
+        adapter = host.adapter
+        if adapter is not None and adapter.name in self.adapters:
+            del self.adapters[adapter.name]
+            adapter.removed()
+            self._tell(adapter.name, "removed", adapter.error)
 
     def _device_came(self, device: Device) -> None:
         adapter = device.host.adapter
@@ -133,9 +151,14 @@ class Inventory:
             return
         adapter.devices.append(storage)
         self._by_device[device] = storage
+        name = storage.path if storage.name in self.devices else storage.name
         with self.changed:
-            self.devices[storage.path if storage.name in self.devices else storage.name] = storage
+            self.devices = self.devices | {name: storage}
             self.changed.notify_all()
+        what = f"{storage.vendor} {storage.model}, {storage.blocks} blocks of {storage.block_size} bytes"
+        self.on_event(
+            StorageEvent(name, "appeared", what if name == storage.path else f"{what}, {storage.path}")
+        )
 
     def _device_went(self, device: Device) -> None:
         storage = self._by_device.pop(device, None)
@@ -143,14 +166,40 @@ class Inventory:
             return
         storage.removed(DeviceGone(f"{storage.name} has gone", where=storage.path))
         storage.adapter.devices.remove(storage)
+        name = self._name(storage)
         with self.changed:
             self.devices = {name: other for name, other in self.devices.items() if other is not storage}
             self.changed.notify_all()
+        self._tell(name, "removed", storage.error)
+
+    def _device_offline(self, device: Device) -> None:
+        if (storage := self._by_device.get(device)) is not None:
+            self.on_event(
+                StorageEvent(self._name(storage), "dead", "it answers no longer, whatever is reset")
+            )
+
+    def _name(self, storage: StorageDevice) -> str:
+        return next(name for name, other in self.devices.items() if other is storage)
+
+    def stopped(self, low: int, high: int, error: VmkError) -> None:
+        """The driver that lies in [low, high) was stopped: ``error``, which its adapters and devices have now."""
+        for host in self._scsi.of_driver(low, high):
+            self._dead(host, "stopped", error)
+
+    def _dead(self, host: Host, kind: StorageEventKind, error: VmkError | None = None) -> None:
+        adapter = host.adapter
+        if adapter is None or adapter.error is not None:
+            return
+        adapter.removed(error)
+        for name in (adapter.name, *map(self._name, adapter.devices)):
+            self._tell(name, kind, adapter.error)
+
+    def _tell(self, name: str, kind: StorageEventKind, error: VmkError | None) -> None:
+        self.on_event(StorageEvent(name, kind, error.what if error else ""))
 
     def gone(self, below: Obj | None = None) -> None:
         """The hardware has gone, all of it or what hangs at one PCI device: every command there ends now."""
         for host in list(self._scsi.hosts.values()):
             if below is None or host.obj.dma_dev == below:
-                if host.adapter is not None:
-                    host.adapter.removed()
+                self._dead(host, "dead")
                 host.end()

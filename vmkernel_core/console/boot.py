@@ -15,12 +15,13 @@ import click
 from vmkernel_core.console.machine import read_machine
 from vmkernel_core.console.server import Server
 from vmkernel_core.console.socket_path import claim, default_path
-from vmkernel_core.errors import VmkError
+from vmkernel_core.errors import TimedOut, VmkError
 
 if TYPE_CHECKING:
     from vmkernel_core.boot import VMkernel
     from vmkernel_core.console.machine import Machine
     from vmkernel_core.net.uplink import UplinkEvent
+    from vmkernel_core.storage.events import StorageEvent
 
 
 @click.command()
@@ -31,8 +32,9 @@ if TYPE_CHECKING:
 def boot(config: Path, socket: Path | None) -> None:
     """Boot a vmkernel from a machine file and keep it running.
 
-    It prints "ready" and the path of its socket when it can be talked to, and tells systemd. Events of uplinks are
-    lines on standard error. SIGTERM and Ctrl-C end it: modules are unloaded, the socket is removed.
+    It prints "ready" and the path of its socket when it can be talked to, and tells systemd. Events of uplinks,
+    storage adapters and devices are lines on standard error. SIGTERM and Ctrl-C end it: modules are unloaded, the
+    socket is removed.
     """
     machine = read_machine(config)
     path = socket or (Path(machine.socket) if machine.socket else default_path())
@@ -55,15 +57,18 @@ async def _run(machine: Machine, listener: sockets.socket, path: Path) -> None:
     with ThreadPoolExecutor(1, thread_name_prefix="vmk-console") as executor:
         host = machine.vmkernel()
 
-        def watch(
-            event: UplinkEvent,
-        ) -> None:  # in any thread; it may not wait for who reads our standard error
-            loop.call_soon_threadsafe(_tell, event)
+        # Called in any thread; they may not wait for who reads our standard error.
+        def watch(event: UplinkEvent) -> None:
+            loop.call_soon_threadsafe(_tell, event.uplink, event.kind, event.detail)
+
+        def watch_storage(event: StorageEvent) -> None:
+            loop.call_soon_threadsafe(_tell, event.name, event.kind, event.detail)
 
         host.subscribe(watch)
+        host.watch_storage(watch_storage)
         await loop.run_in_executor(executor, host.start)
         try:
-            await loop.run_in_executor(executor, _open, host, machine.open)
+            await loop.run_in_executor(executor, _open, host, machine)
             if not ended.is_set():
                 _ready(path)
                 await Server(host, executor).serve(listener, ended)
@@ -71,19 +76,22 @@ async def _run(machine: Machine, listener: sockets.socket, path: Path) -> None:
             await loop.run_in_executor(executor, host.stop)
 
 
-def _open(host: VMkernel, names: list[str]) -> None:
+def _open(host: VMkernel, machine: Machine) -> None:
     from vmkernel_core.console.nic_operations import find
 
-    for name in names:
+    try:
+        machine.wait_disks(host)
+    except TimedOut as error:
+        click.echo(f"vmk: {error}", err=True)
+    for name in machine.open:
         try:
             find(host, name).open()
         except VmkError as error:  # the vmkernel is of use without it: to find out why
             click.echo(f"vmk: {name} is not opened: {error}", err=True)
 
 
-def _tell(event: UplinkEvent) -> None:
-    detail = f" ({event.detail})" if event.detail else ""
-    click.echo(f"vmk: {event.uplink}: {event.kind}{detail}", err=True)
+def _tell(name: str, kind: str, detail: str) -> None:
+    click.echo(f"vmk: {name}: {kind}{f' ({detail})' if detail else ''}", err=True)
 
 
 def _ready(path: Path) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from vmkernel_core.boot import VMkernel
     from vmkernel_core.platform.model import ModelPlatform
     from vmkernel_core.platform.qemu import QemuPlatform
+
+
+#: Seconds for a machine's disks to appear.
+DISKS_LIMIT: Final = 30.0
 
 
 class BadMachine(UsageError):
@@ -67,6 +71,14 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             allow_unresolved=self.allow_unresolved,
             core=self.core,
         )
+
+    def wait_disks(self, host: VMkernel) -> None:
+        """Wait until a host of it has as many storage devices as it has disks, if it has an adapter; TimedOut.
+
+        Some adapters show theirs some time after their driver has started.
+        """
+        if self.platform.disks and host.storage_adapters:
+            host.wait_storage(len(self.platform.disks), timeout=DISKS_LIMIT)
 
     def _platform(self) -> QemuPlatform | ModelPlatform:
         if self.platform.type == "qemu":

@@ -33,6 +33,10 @@ COMMANDS = {
         "vmkernel_core.console.network:network",
         "Uplinks of a running vmkernel: see them, open and close them, change them.",
     ),
+    "storage": (
+        "vmkernel_core.console.storage:storage",
+        "Storage of a running vmkernel: adapters, devices, paths; and how fast a device is.",
+    ),
     "system": (
         "vmkernel_core.console.system:system",
         "Linux modules in a running vmkernel: see, load and unload them, set their parameters.",

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vmkernel_core.console import module_operations as module
 from vmkernel_core.console import nic_operations as nic
 from vmkernel_core.console import pci_operations as pci
+from vmkernel_core.console import storage_operations as storage
 
 if TYPE_CHECKING:
     from vmkernel_core.console.protocol import Operation
@@ -30,5 +31,12 @@ OPERATIONS: Final[dict[str, Operation[Any, Any]]] = {
         module.module_unload,
         module.parameters_list,
         module.parameters_set,
+        storage.adapter_list,
+        storage.adapter_rescan,
+        storage.adapter_stats_get,
+        storage.device_list,
+        storage.device_get,
+        storage.device_stats_get,
+        storage.path_list,
     )
 }

@@ -58,17 +58,22 @@ class PciDevice(msgspec.Struct, frozen=True):
 @operation("hardware.pci.list", PciFilter, list[PciDevice])
 def pci_list(host: VMkernel, wanted: PciFilter) -> list[PciDevice]:
     """The devices of the machine, by address."""
-    devices = (_device(adapter) for adapter in sorted(host.adapters, key=lambda one: one.function.address))
+    devices = (
+        _device(host, adapter) for adapter in sorted(host.adapters, key=lambda one: one.function.address)
+    )
     return [device for device in devices if device.device_class.startswith(wanted.pci_class)]
 
 
-def _device(adapter: Adapter) -> PciDevice:
+def _device(host: VMkernel, adapter: Adapter) -> PciDevice:
     import hcl
 
     function, verdict = adapter.function, adapter.verdict
+    names = [one.name for one in host.storage_adapters.values() if one.pci_address == function.address]
+    if adapter.uplink:
+        names.append(adapter.uplink.name)
     return PciDevice(
         address=str(function.address),
-        vmkernel_name=adapter.uplink.name if adapter.uplink else None,
+        vmkernel_name=", ".join(names) or None,
         vendor_id=f"{function.vendor:04x}",
         device_id=f"{function.device:04x}",
         subvendor_id=f"{function.subsystem_vendor:04x}",

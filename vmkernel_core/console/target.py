@@ -6,11 +6,11 @@ import functools
 import logging
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec
 
 import click
 
-from vmkernel_core.errors import UsageError
+from vmkernel_core.errors import TimedOut, UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -45,12 +45,13 @@ def asks(*, config_flags: Sequence[str] = ("-c", "--config")) -> Callable[..., C
             config: Path | None,
             platform: str,
             devices: tuple[str, ...],
+            disks: tuple[str, ...],
             kernel: str | None,
             as_json: bool,
             *arguments: Options.args,
             **options: Options.kwargs,
         ) -> None:
-            with _vmkernel(socket, config, platform, devices, kernel) as caller:
+            with _vmkernel(socket, config, platform, devices, disks, kernel) as caller:
                 function(caller, as_json, *arguments, **options)
 
         wrapped: Callable[..., None] = command
@@ -74,6 +75,10 @@ def _options(config_flags: Sequence[str]) -> list[Callable[..., Any]]:
             help="Boot a machine with this device for the call (what QEMU's -device takes); repeatable.",
         ),
         click.option(
+            "--disk", "disks", multiple=True, metavar="FILE[,OPTION=VALUE…]",
+            help="Give the machine of --device a disk made of this image file (raw, or format=qcow2 …); repeatable.",
+        ),
+        click.option(
             "--platform", type=click.Choice(["qemu", "model"]), default="qemu", help="The hardware of --device."
         ),
         click.option("--kernel", metavar="RELEASE", help="The kernel of --device: a release or its beginning."),
@@ -83,14 +88,25 @@ def _options(config_flags: Sequence[str]) -> list[Callable[..., Any]]:
 
 @contextmanager
 def _vmkernel(
-    socket: Path | None, config: Path | None, platform: str, devices: Sequence[str], kernel: str | None
+    socket: Path | None,
+    config: Path | None,
+    platform: str,
+    devices: Sequence[str],
+    disks: Sequence[str],
+    kernel: str | None,
 ) -> Iterator[Caller]:
     if sum(map(bool, (socket, config, devices))) > 1:
         raise UsageError("--socket, --config and --device exclude each other", remedy="give one of them")
+    if disks and not devices:
+        raise UsageError(
+            "--disk is a disk of the machine of --device",
+            remedy="give a controller too: --device megasas; a machine file has disks of its own",
+        )
     if devices:
         from vmkernel_core.console.machine import Machine, PlatformTable
 
-        table = PlatformTable(type="model" if platform == "model" else "qemu", devices=list(devices))
+        kind: Literal["qemu", "model"] = "model" if platform == "model" else "qemu"
+        table = PlatformTable(type=kind, devices=list(devices), disks=list(disks))
         with _booted(Machine(platform=table, kernel=kernel)) as caller:
             yield caller
         return
@@ -122,6 +138,10 @@ def _booted(machine: Machine) -> Iterator[Caller]:
     from vmkernel_core.console.nic_operations import find
 
     with machine.vmkernel() as host:
+        try:
+            machine.wait_disks(host)
+        except TimedOut as error:
+            click.echo(f"vmk: {error}", err=True)
         for name in machine.open:
             find(host, name).open()
         yield InProcess(host)

@@ -53,7 +53,8 @@ class QemuPlatform:
     ``disks`` are files that disks are made of, ``"disk.raw,wwn=0x5000c50015ea71ac"``: each hangs at the last of the
     controllers that has room, unless its option ``bus`` names another. Options are those of QEMU's ``scsi-hd`` (``bus``,
     ``scsi-id``, ``lun``, ``serial``, ``wwn`` …), ``type`` for another of its disks, and those of its ``-drive``
-    (``format``, raw if not given, ``readonly``, ``cache``, ``discard``, ``throttling.…``). Disk N has the id ``diskN``.
+    (``format``, raw if not given, ``readonly``, ``cache``, ``discard``, ``throttling.…``). Disk N has the id ``diskN``
+    and, if no other is given, a ``wwn`` of its own.
 
     ``arguments`` go to QEMU as they are, for what devices refer to (``-blockdev``, ``-global``). A NAME that a
     ``-netdev`` among them defines, such as ``-netdev tap,id=wire0,ifname=tap0``, becomes no Wire.

@@ -16,6 +16,10 @@ DRIVE_OPTIONS: Final = frozenset(
     {"aio", "cache", "detect-zeroes", "discard", "format", "readonly", "rerror", "snapshot", "werror"}
 )
 DRIVE_GROUPS: Final = ("cache.", "file.", "throttling.")
+#: Disks that have a world wide name, and that of the first one that is given none: a locally assigned one (NAA 3,
+#: SPC-4, 7.8.6.5). QEMU's SAS controllers do not show a disk without.
+NAMED: Final = frozenset({"ide-cd", "ide-hd", "scsi-cd", "scsi-hd"})
+FIRST_NAME: Final = 0x3000_0000_0000_0001
 #: The disk that is made of a file unless its option ``type`` names another of QEMU's devices.
 DISK: Final = "scsi-hd"
 
@@ -24,7 +28,8 @@ def disk_arguments(disks: Sequence[str]) -> Iterator[str]:
     """QEMU's arguments for disks, each ``FILE[,option=value…]`` (a comma in a value is doubled); UsageError.
 
     They go behind the controllers': without an option ``bus`` a disk hangs at the last that has room. Disk N has the
-    id ``diskN``, unless an option says another. The format is raw unless one says so: QEMU does not guess.
+    id ``diskN`` and a world wide name of its own, unless options say others. The format is raw unless one says
+    otherwise: QEMU does not guess.
     """
     for number, disk in enumerate(disks):
         file, *options = re.split(r"(?<!,),(?!,)", disk)
@@ -35,7 +40,10 @@ def disk_arguments(disks: Sequence[str]) -> Iterator[str]:
         }
         kind = settings.pop("type", DISK)
         yield from ("-drive", f"if=none,{_joined(drive)}")
-        yield from ("-device", f"{kind},{_joined({'id': drive['id'], 'drive': drive['id']} | settings)}")
+        device = {"id": drive["id"], "drive": drive["id"]}
+        if kind in NAMED:
+            device["wwn"] = f"{FIRST_NAME + number:#x}"
+        yield from ("-device", f"{kind},{_joined(device | settings)}")
 
 
 def _is_drives(key: str) -> bool:

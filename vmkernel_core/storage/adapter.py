@@ -9,6 +9,7 @@ from vmkernel_core.errors import DeviceGone
 
 if TYPE_CHECKING:
     from vmkernel_core.errors import VmkError
+    from vmkernel_core.platform.base import PciAddress
     from vmkernel_core.storage.device import StorageDevice
 
 #: online; recovering: error handling is at work, commands wait; dead: its hardware or its driver has gone.
@@ -46,6 +47,9 @@ class AdapterDriver(Protocol):
 
     driver_name: str
 
+    def pci_address(self) -> PciAddress | None:
+        """Where the controller is on the PCI bus; None for one that is on none."""
+
     def model(self) -> str:
         """What the driver says of the hardware, in a line."""
 
@@ -63,11 +67,15 @@ class AdapterDriver(Protocol):
 
 
 class StorageAdapter:
-    """A controller: ``name`` (``vmhba0``), ``driver`` (the module's name) and ``devices``, those that it serves now."""
+    """A controller: ``name`` (``vmhba0``), ``driver`` (the module's name) and ``devices``, those that it serves now.
+
+    ``pci_address`` is its place on the PCI bus, None for one that is on none.
+    """
 
     def __init__(self, name: str, driver: AdapterDriver) -> None:
         self.name = name
         self.devices: list[StorageDevice] = []
+        self.pci_address = driver.pci_address()
         self.error: VmkError | None = None
         self._driver = driver
 

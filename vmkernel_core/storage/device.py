@@ -7,7 +7,7 @@ import struct
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
 from vmkernel_core.errors import NotSupported, TimedOut, UsageError, VmkError
 from vmkernel_core.storage.buffer import Buffer
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: active: it takes commands; blocked: they wait, its transport has lost it for now; dead: it answers no longer.
+DeviceState: TypeAlias = Literal["active", "blocked", "dead"]
+
 READ_CAPACITY_16 = 0x10  # a service action (SBC-3)
 CACHING_PAGE = 0x08
 #: Seconds for a flush: a cache may be large, its disks slow.
@@ -67,6 +70,9 @@ class DeviceDriver(Protocol):
 
     def address(self) -> tuple[int, int, int]:
         """Channel, target and LUN on its adapter."""
+
+    def state(self) -> DeviceState:
+        """How the way to it is."""
 
     def queue_depth(self) -> int:
         """Commands that it takes at once."""
@@ -174,6 +180,11 @@ class StorageDevice:
         driver.configured(self.block_size)
 
     # ---- what it is ----
+
+    @property
+    def state(self) -> DeviceState:
+        """How the way to it is."""
+        return "dead" if self.error else self._driver.state()
 
     @property
     def capacity(self) -> int:

@@ -12,7 +12,7 @@ from typing import get_args
 import msgspec
 import pytest
 
-from vmkernel_core.console import module_operations, nic_operations, pci_operations
+from vmkernel_core.console import module_operations, nic_operations, pci_operations, storage_operations
 from vmkernel_core.console.machine import Machine, PlatformTable, read_machine
 from vmkernel_core.console.operations import OPERATIONS
 
@@ -54,7 +54,7 @@ def test_operations() -> None:
 
 
 def test_every_operation_is_in_the_table() -> None:
-    modules = (module_operations, nic_operations, pci_operations)
+    modules = (module_operations, nic_operations, pci_operations, storage_operations)
     found = {
         one.name for module in modules for one in vars(module).values() if type(one).__name__ == "Operation"
     }
