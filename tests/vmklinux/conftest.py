@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from vmkernel_core._core import ffi, lib
 from vmkernel_core.idle import IdleLoop
 from vmkernel_core.memory import MachineMemory, store_bytes
 from vmklinux import kernels
@@ -41,6 +42,13 @@ def scratch(linux: Linux) -> Iterator[int]:
     address = linux.allocate(512)
     yield address
     linux.free(address)
+
+
+def objects() -> int:
+    """How many allocations there are in machine memory."""
+    stats = ffi.new("struct vmk_memory_stats *")
+    lib.vmk_memory_stats(stats)
+    return int(stats.objects)
 
 
 def code(*parts: bytes) -> int:

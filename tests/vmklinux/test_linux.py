@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.vmkernel_core.hardware import LIMIT, until
-from tests.vmklinux.conftest import CODE, code
+from tests.vmklinux.conftest import CODE, code, objects
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.memory import load, load_bytes, load_string, store, store_bytes
 from vmklinux import kernels
@@ -66,9 +66,9 @@ def test_a_per_cpu_variable_is_reached_through_gs(linux: Linux) -> None:
     assert linux.call(read, place) == 0
     store(PERCPU + place & (1 << 64) - 1, 8, 0x1234)
     assert linux.call(read, place) == 0x1234
-    before = _objects()
+    before = objects()
     linux.call(linux.entry("free_percpu"), place)
-    assert _objects() == before - 1
+    assert objects() == before - 1
 
 
 def test_a_double_free_stops_the_driver_by_name(linux: Linux, scratch: int) -> None:
@@ -244,12 +244,12 @@ def test_firmware_is_found_copied_and_freed(
     (tmp_path / "vendor" / "chip.bin").write_bytes(b"microcode")
     monkeypatch.setenv("VMK_FIRMWARE", str(tmp_path))
     store_bytes(scratch + 64, b"vendor/chip.bin\0")
-    before = _objects()
+    before = objects()
     assert linux.call_int(linux.entry("request_firmware"), scratch, scratch + 64, 0) == 0
     firmware = load(scratch, 8)
     assert load(firmware, 8) == len(b"microcode")
     linux.call(linux.entry("release_firmware"), firmware)
-    assert _objects() == before
+    assert objects() == before
     store_bytes(scratch + 64, b"../../etc/passwd\0")
     assert linux.call_int(linux.entry("request_firmware"), scratch, scratch + 64, 0) == -2
 
@@ -266,7 +266,7 @@ def test_firmware_may_come_later(
     store_bytes(scratch + 64, bytes(16))
     module, device = linux.new("module"), linux.new("device")
     linux.call(linux.entry("device_initialize"), device)
-    before = _objects()
+    before = objects()
     # mov %rdi,(%rsi); movl $1,8(%rsi)
     told = code(b"\x48\x89\x3e\xc7\x46\x08\x01\x00\x00\x00")
     ask = linux.entry("request_firmware_nowait")
@@ -284,7 +284,7 @@ def test_firmware_may_come_later(
     if content:
         assert load_bytes(load(firmware + 8, 8), load(firmware, 8)) == content
         linux.call(linux.entry("release_firmware"), firmware)
-    assert _objects() == before
+    assert objects() == before
     for ours in (module, device):
         linux.free(ours)
 
@@ -298,12 +298,6 @@ def _call_with_seven(linux: Linux, function: int, first: list[int], seventh: int
         + b"\xff\xd0\x48\x83\xc4\x08\xc3",
     )  # fmt: skip
     return linux.call_int(CODE + 256, *first)
-
-
-def _objects() -> int:
-    stats = ffi.new("struct vmk_memory_stats *")
-    lib.vmk_memory_stats(stats)
-    return int(stats.objects)
 
 
 def test_a_bad_address_from_a_caller_stops_the_driver_not_the_process(linux: Linux, scratch: int) -> None:

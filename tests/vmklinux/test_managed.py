@@ -5,7 +5,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmkernel_core._core import ffi, lib
+from tests.vmklinux.conftest import objects
+from vmkernel_core._core import lib
 from vmkernel_core.memory import load, store, store_bytes
 from vmklinux.device import device_initialize
 from vmklinux.devres import Devres
@@ -16,14 +17,8 @@ if TYPE_CHECKING:
     from vmklinux.linux import Linux
 
 
-def _objects() -> int:
-    stats = ffi.new("struct vmk_memory_stats *")
-    lib.vmk_memory_stats(stats)
-    return int(stats.objects)
-
-
 def test_a_managed_net_device_is_unregistered_and_freed(linux: Linux) -> None:
-    before = _objects()
+    before = objects()
     device, ops, pattern = linux.new("device"), linux.new("net_device_ops"), linux.new_string("port%d")
     device_initialize(linux, device)
     address = linux.call(linux.entry("devm_alloc_etherdev_mqs"), device, 64, 1, 1)
@@ -41,7 +36,7 @@ def test_a_managed_net_device_is_unregistered_and_freed(linux: Linux) -> None:
     assert not linux.state(NetDevices).registered
     for memory in (device, ops, pattern):
         linux.free(memory)
-    assert _objects() == before
+    assert objects() == before
 
 
 def test_managed_dma_memory_can_be_freed_early_or_late(linux: Linux, scratch: int) -> None:
@@ -61,7 +56,7 @@ def test_managed_dma_memory_can_be_freed_early_or_late(linux: Linux, scratch: in
 
 
 def test_a_platform_device_has_a_name_and_an_end(linux: Linux) -> None:
-    before = _objects()
+    before = objects()
     info, name = linux.new("platform_device_info"), linux.new_string("board")
     info.name, info.id = name, 3
     address = linux.call(linux.entry("platform_device_register_full"), info)
@@ -71,4 +66,4 @@ def test_a_platform_device_has_a_name_and_an_end(linux: Linux) -> None:
     linux.call(linux.entry("platform_device_unregister"), device)
     linux.free(info)
     linux.free(name)
-    assert _objects() == before
+    assert objects() == before

@@ -8,7 +8,7 @@ import struct
 
 import pytest
 
-from vmkernel_core._core import ffi, lib
+from tests.vmklinux.conftest import objects
 from vmkernel_core.memory import load_bytes
 from vmklinux.kobject import Obj
 from vmklinux.linux import Linux
@@ -16,12 +16,6 @@ from vmklinux.linux import Linux
 NETLINK_ISCSI, MAX_LINKS = 8, 32
 #: struct nlmsghdr: length, type, flags, sequence number, port.
 HEADER = struct.Struct("<IHHII")
-
-
-def objects() -> int:
-    stats = ffi.new("struct vmk_memory_stats *")
-    lib.vmk_memory_stats(stats)
-    return int(stats.objects)
 
 
 def message(linux: Linux, length: int) -> Obj:
