@@ -177,6 +177,20 @@ def test_a_contended_mutex_is_handed_over(linux: Linux) -> None:
     linux.free(mutex)
 
 
+def test_words_are_copied_one_by_one(linux: Linux, scratch: int) -> None:
+    store_bytes(scratch, bytes(range(32)))
+    linux.call(linux.entry("__iowrite32_copy"), scratch + 64, scratch, 3)
+    assert load_bytes(scratch + 64, 16) == bytes(range(12)) + bytes(4)
+
+
+def test_an_array_whose_size_overflows_is_refused(linux: Linux) -> None:
+    allocate = linux.entry("vmalloc_array")
+    assert linux.call(allocate, 1 << 40, 1 << 40) == 0
+    array = linux.call(allocate, 100, 100)
+    assert lib.vmk_alloc_size(array) >= 10_000
+    linux.call(linux.entry("vfree"), array)
+
+
 def test_a_timer_fires_once_and_not_before_its_time(linux: Linux) -> None:
     timer, began = linux.new("timer_list"), time.monotonic()
     flag = int(timer) + linux.types.sizeof("timer_list") - 8

@@ -1,5 +1,5 @@
-"""NVMe over Fibre Channel is refused. Independent side: the types that Debian's own nvme-fc.ko and nvmet-fc.ko bring, and
-the drivers that import from them, which load without them."""
+"""NVMe over Fibre Channel is refused. Independent side: the types that Debian's own nvme-fc.ko and nvmet-fc.ko bring,
+and lpfc.ko, which imports from them and loads without them."""
 
 from __future__ import annotations
 
