@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 
 # To build the core, to run devices, to name them, to make disks, and what the tests compare with.
 PACKAGES := gcc python3-dev python3-venv qemu-system-x86 pci.ids qemu-utils fdisk e2fsprogs \
-	binutils xz-utils zstd kmod iproute2 iputils-ping busybox-static openssl
+	binutils xz-utils zstd kmod iproute2 iputils-ping busybox-static openssl pciutils usbutils umockdev
 # The Debian kernels whose drivers the tests run.
 KERNELS := 6.1 6.12
 

@@ -1,6 +1,6 @@
 """Readers of inventories: whatever tells of a machine's devices becomes an ``Inventory``.
 
-``read`` takes a file and finds out itself which reader it is for. Each reader is a module of this package
+``read`` takes a file or a directory and finds out itself which reader it is for. Each reader is a module of this package
 with two functions: ``recognise(head)``, whether a text that begins so is its kind, and ``read(text, place)``.
 """
 
@@ -18,7 +18,7 @@ HEAD = 64 << 10
 MOST = 256 << 20
 """Bytes of a file beyond which it is no inventory."""
 
-READERS = ("document",)
+READERS = ("document", "lspci")
 """The readers of text, each a module of this package; the first that recognises a text reads it."""
 
 
@@ -33,7 +33,11 @@ class Reader(Protocol):
 
 
 def read(path: Path) -> Inventory:
-    """The inventory in a file. BadInventory."""
+    """The inventory in a file, or in a ``/sys`` tree or a copy of one. BadInventory."""
+    if path.is_dir():
+        from hcl.readers import sysfs
+
+        return sysfs.read_tree(path)
     return read_text(_text(path), str(path))
 
 
