@@ -108,4 +108,6 @@ class Inventory(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Manufacturer and product."""
     kernel: str | None = None
     """The kernel release that ran there."""
+    notes: tuple[str, ...] = ()
+    """What the reader could not find out, a sentence each."""
     devices: tuple[Device, ...]

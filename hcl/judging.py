@@ -79,6 +79,7 @@ class Judge:
                 for device in inventory.devices
                 if (found := self._overridden(device))
             ),
+            notes=inventory.notes,
             devices=devices,
         )
 

@@ -84,6 +84,8 @@ class MachineReport(msgspec.Struct, frozen=True, kw_only=True):
     """Devices by status; every status is there."""
     tainted: tuple[str, ...] = ()
     """What an operator overrode, a sentence each. A report with any is not to be taken for the list's own verdict."""
+    notes: tuple[str, ...] = ()
+    """What the inventory's reader could not find out, a sentence each."""
     devices: tuple[DeviceReport, ...]
 
 

@@ -8,12 +8,18 @@ import click
 
 
 @click.command()
-@click.argument("file", type=click.Path(path_type=Path))
-def inventory(file: Path) -> None:
+@click.argument("file", type=click.Path(path_type=Path), required=False)
+def inventory(file: Path | None) -> None:
     """Write down what devices a machine has, as JSON.
 
-    FILE is an inventory of any kind that `hcl validate` reads.
+    FILE is an inventory of any kind that `hcl validate` reads, or a /sys tree; without one it is this machine's.
     """
     from hcl.readers import document, read
 
-    click.echo(document.write(read(file)), nl=False)
+    if file is None:
+        from hcl.readers.live import read_host
+
+        found = read_host()
+    else:
+        found = read(file)
+    click.echo(document.write(found), nl=False)

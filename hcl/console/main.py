@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 #: Command, and where it is: ``package.module:object``, a click command or group; and its line in ``hcl --help``.
 COMMANDS = {
     "inventory": ("hcl.console.inventory:inventory", "Write down what devices a machine has, as JSON."),
+    "watch": ("hcl.console.watch:watch", "Judge devices of this machine as they are plugged in."),
     "validate": ("hcl.console.validate:validate", "Judge the devices of machines: do drivers fit them?"),
 }
 

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from hcl.formats import FORMATS
 
+if TYPE_CHECKING:
+    from hcl.inventory import Inventory
+
 
 @click.command()
 @click.option(
-    "--inventory", "files", metavar="FILE", type=click.Path(path_type=Path), multiple=True, required=True,
-    help="An inventory; repeatable.",
+    "--inventory", "files", metavar="FILE", type=click.Path(path_type=Path), multiple=True,
+    help="An inventory; repeatable. Without one this machine is judged.",
 )  # fmt: skip
 @click.option("--kernel", metavar="RELEASE", help="A kernel release or its beginning, like 6.12.")
 @click.option(
@@ -64,13 +68,20 @@ def validate(
 
     def reports() -> Iterator[MachineReport]:
         nonlocal code
-        for file in files:
-            report = judge.machine(read(file))
+        for inventory in map(read, files) if files else [live_inventory()]:
+            report = judge.machine(inventory)
             code = max(code, report.exit_code)
             yield report
 
     _print(formats.render(form, reports()))
     context.exit(code)
+
+
+def live_inventory() -> Inventory:
+    """This machine's."""
+    from hcl.readers.live import read_host
+
+    return read_host()
 
 
 def _print(pieces: Iterable[str]) -> None:

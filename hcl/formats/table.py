@@ -51,6 +51,8 @@ def _machine(report: MachineReport) -> str:
     for device in judged:
         if device.status in (Status.UNSUPPORTED, Status.UNKNOWN):
             console.print(f"{device.place}: {device.status}: {device.reason}")
+    for sentence in report.notes:
+        console.print(f"note: {sentence}")
     for sentence in report.tainted:
         console.print(f"tainted: {sentence}", style="red")
     console.print(

@@ -18,7 +18,7 @@ HEAD = 64 << 10
 MOST = 256 << 20
 """Bytes of a file beyond which it is no inventory."""
 
-READERS = ("document", "lspci")
+READERS = ("document", "udev", "lsusb", "lspci")
 """The readers of text, each a module of this package; the first that recognises a text reads it."""
 
 

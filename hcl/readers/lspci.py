@@ -1,4 +1,4 @@
-"""What lspci prints (lspci(8)): ``-n``, ``-nn``, either with ``-k`` or ``-v``, ``-mm``, ``-vmm``; with ``-D`` or without.
+"""What lspci prints (lspci(8)): ``-n``, ``-nn``, either with ``-k`` or ``-v``, ``-mm``, ``-vmm``; ``-D`` or not.
 
 Without numbers (``-n`` or ``-nn``) the ids are not there: such a device is ``Unidentified``, never guessed from names.
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import msgspec
@@ -25,10 +25,15 @@ def read_tree(root: Path) -> Inventory:
         devices = (*_pci(top), *_usb(top))
     except OSError as error:
         raise BadInventory(f"cannot read the tree: {error.strerror}", where=str(error.filename)) from error
-    model = " ".join(filter(None, (_text(top / _DMI / name) for name in ("sys_vendor", "product_name"))))
     return Inventory(
-        host=root.resolve().name or "localhost", source=f"sysfs: {root}", model=model or None, devices=devices
+        host=root.resolve().name or "localhost", source=f"sysfs: {root}", model=model_of(top), devices=devices
     )
+
+
+def model_of(top: Path) -> str | None:
+    """Manufacturer and product, as the machine's firmware tells them (DMI)."""
+    told = (_text(top / _DMI / name) for name in ("sys_vendor", "product_name"))
+    return " ".join(filter(None, told)) or None
 
 
 def _children(directory: Path) -> list[Path]:
@@ -65,23 +70,47 @@ def _made(kind: type[Device], place: Path, values: dict[str, object]) -> Device:
 
 
 def _pci(top: Path) -> Iterator[Device]:
-    slots = {_text(slot / "address"): slot.name for slot in _children(top / _SLOTS)}
+    slots = slots_of(top)
     for device in _children(top / _PCI):
-        number = {
-            field: (_text(device / file) or "").removeprefix("0x") or None for field, file in _NUMBERS.items()
-        }
-        yield _made(
-            PciDevice,
-            device,
-            {
-                "address": device.name,
-                **number,
-                "driver": _driver(device),
-                "driver_version": _text(device / "driver" / "module" / "version"),
-                "slot": slots.get(device.name.rpartition(".")[0]) or _text(device / "label"),
-            },
-        )
+        yield pci_device(device, slots)
 
+
+def slots_of(top: Path) -> dict[str | None, str]:
+    """The names of the slots of a tree, by ``domain:bus:device``."""
+    return {_text(slot / "address"): slot.name for slot in _children(top / _SLOTS)}
+
+
+def pci_device(device: Path, slots: Mapping[str | None, str]) -> Device:
+    """The PCI device of a directory of the tree. BadInventory names an attribute that is malformed."""
+    number = {
+        field: (_text(device / file) or "").removeprefix("0x") or None for field, file in _NUMBERS.items()
+    }
+    return _made(
+        PciDevice,
+        device,
+        {
+            "address": device.name,
+            **number,
+            "driver": _driver(device),
+            "driver_version": _text(device / "driver" / "module" / "version"),
+            "firmware": _firmware(device),
+            "slot": slots.get(device.name.rpartition(".")[0]) or _text(device / "label"),
+        },
+    )
+
+
+def _firmware(device: Path) -> str | None:
+    """What a storage driver tells of its adapter's firmware."""
+    for host in _children(device):
+        for name in _FIRMWARE if host.name.startswith("host") else ():
+            if told := _text(host / "scsi_host" / host.name / name):
+                return told
+    return None
+
+
+#: The attribute of scsi_host that has it, which each driver names its own way: mpt3sas and mptsas; qla2xxx and qla4xxx;
+#: lpfc; aacraid and its like.
+_FIRMWARE = ("version_fw", "fw_version", "fwrev", "hba_kernel_version", "firmware_version")
 
 _NUMBERS = {
     "vendor": "vendor",
@@ -94,34 +123,39 @@ _NUMBERS = {
 
 
 def _usb(top: Path) -> Iterator[Device]:
-    found = _children(top / _USB)
-    for device in found:
-        vendor = _text(device / "idVendor")
-        if vendor is None:  # an interface
-            continue
-        interfaces = [
-            UsbInterface(
-                number=int(_text(one / "bInterfaceNumber") or "0", 16),
-                usb_class=_class(one, "bInterface"),
-                driver=_driver(one),
-            )
-            for one in found
-            if one.name.startswith(f"{_stem(device.name)}:")
-        ]
-        name = " ".join(filter(None, (_text(device / "manufacturer"), _text(device / "product"))))
-        yield _made(
-            UsbDevice,
-            device,
-            {
-                "port": device.name,
-                "vendor": vendor,
-                "product": _text(device / "idProduct"),
-                "release": _text(device / "bcdDevice"),
-                "usb_class": _class(device, "bDevice"),
-                "interfaces": msgspec.to_builtins(interfaces),
-                "name": name or None,
-            },
+    for device in _children(top / _USB):
+        if (device / "idVendor").exists():  # else an interface
+            yield usb_device(device)
+
+
+def usb_device(device: Path) -> Device:
+    """The USB device of a directory of the tree. BadInventory names an attribute that is malformed."""
+    # In bus/usb/devices its interfaces lie beside it, below /sys/devices inside it.
+    beside = (*_children(device.parent), *_children(device))
+    found = {one.name: one for one in beside if one.name.startswith(f"{_stem(device.name)}:")}
+    interfaces = [
+        UsbInterface(
+            number=int(_text(one / "bInterfaceNumber") or "0", 16),
+            usb_class=_class(one, "bInterface"),
+            driver=_driver(one),
         )
+        for one in found.values()
+    ]
+    name = " ".join(filter(None, (_text(device / "manufacturer"), _text(device / "product"))))
+    return _made(
+        UsbDevice,
+        device,
+        {
+            "port": device.name,
+            "vendor": _text(device / "idVendor"),
+            "product": _text(device / "idProduct"),
+            "release": _text(device / "bcdDevice"),
+            "usb_class": _class(device, "bDevice"),
+            # One that is not configured has none, and that says nothing of what it would have.
+            "interfaces": msgspec.to_builtins(interfaces) if interfaces else None,
+            "name": name or None,
+        },
+    )
 
 
 def _stem(port: str) -> str:

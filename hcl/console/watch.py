@@ -1,0 +1,33 @@
+"""``hcl watch``: the verdict on each device as it comes."""
+
+from __future__ import annotations
+
+import click
+import msgspec
+
+
+@click.command()
+@click.option("--kernel", metavar="RELEASE", help="A kernel release or its beginning, like 6.12.")
+@click.option(
+    "--timeout", type=click.FloatRange(min=0), help="End when nothing came or went for so many seconds."
+)
+@click.option(
+    "--json", "as_json", is_flag=True, help="A line of JSON for each: action, place, and the report."
+)
+def watch(kernel: str | None, timeout: float | None, as_json: bool) -> None:
+    """Judge the PCI and USB devices of this machine as they come, until Ctrl-C."""
+    from hcl.console import kernel as kernels
+    from hcl.judging import Judge
+    from hcl.readers import live
+    from hcl.reading import shipped
+
+    judge = Judge(shipped(), *kernels.find(kernel))
+    for change in live.watch(timeout):
+        report = judge.device(change.device) if change.device else None
+        if as_json:
+            line = {"action": change.action, "place": change.place, "report": report}
+            click.echo(msgspec.json.encode(line))
+        elif report:
+            click.echo(f"{change.place}: {report.ids} {report.status}: {report.reason}")
+        else:
+            click.echo(f"{change.place}: gone")
