@@ -5,7 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 
 # To build the core, to run devices, to name them, to make disks, and what the tests compare with.
-PACKAGES := gcc python3-dev python3-venv qemu-system-x86 pci.ids qemu-utils fdisk e2fsprogs \
+PACKAGES := gcc libc6-dev python3-dev python3-venv qemu-system-x86 pci.ids qemu-utils fdisk e2fsprogs \
 	binutils xz-utils zstd kmod iproute2 iputils-ping busybox-static openssl \
 	pciutils usbutils udev umockdev gir1.2-umockdev-1.0 python3-gi libusb-1.0-0
 # The Debian kernels whose drivers the tests run.
@@ -36,6 +36,7 @@ bench: $(VENV)/installed
 	$(BIN)/vmk kernel fetch
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.nics
+	$(BIN)/python -m bench.storage
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info vmkernel_core/_core.*

@@ -33,6 +33,21 @@ uint64_t floor_receive(struct floor *floor, uint64_t count, struct wire_credit *
 /* Register accesses since it was opened. */
 uint64_t floor_accesses(struct floor *floor);
 
+/* disk.c. */
+struct disk;
+enum disk_kind { DISK_MEGASAS, DISK_MPTSAS, DISK_PVSCSI };
+/* The controller whose registers are at `bar`, over a qtest socket with no reply under way, with its frames and buffers
+ * from `place` on in the machine memory mapped at `memory`. Resets it. NULL: no memory, or it has gone. */
+struct disk *disk_open(int kind, int fd, char *memory, uint64_t place, uint64_t bar);
+void disk_close(struct disk *disk);
+/* Reads or writes `count` times `size` bytes with `depth` (up to 64) commands in flight, one after the other within the
+ * first `blocks` blocks, multiples of what one takes. How many did well; 0 when it hears nothing for silence_ns. */
+uint64_t disk_run(struct disk *disk, uint32_t depth, uint32_t size, int write, uint64_t count, uint32_t blocks,
+                  uint64_t silence_ns);
+/* Registers read and written since it was opened. */
+uint64_t disk_reads(struct disk *disk);
+uint64_t disk_writes(struct disk *disk);
+
 /* ---- END CDEF ---- */
 
 uint64_t bench_now(void);

@@ -1,25 +1,19 @@
 /* The floor: an e1000's rings driven by the least code that can do it. No driver, no interrupts, no skbs, no locks.
  *
- * Registers and descriptors: Intel 8254x Software Developer's Manual (317453), 3.2, 3.3 and 13.4. Registers are reached
- * over QEMU's qtest protocol: one line a command, one line a reply. Replies to writes are not waited for, only counted;
- * that of a tail write comes once QEMU has worked on the ring.
+ * Registers and descriptors: Intel 8254x Software Developer's Manual (317453), 3.2, 3.3 and 13.4. The reply to a tail
+ * write comes once QEMU has worked on the ring.
  */
 #define _GNU_SOURCE
-#include <errno.h>
-#include <poll.h>
 #include <sched.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/socket.h>
 
 #include "bench.h"
+#include "registers.h"
 
 #define RING 256u /* descriptors in each ring, Linux's number too */
 #define BATCH 64u
 #define BUFFER 2048u
-#define LIMIT_MS 10000
-#define UNREAD_MOST 64
 
 enum {
     CTRL = 0x0000, IMC = 0x00d8, RCTL = 0x0100, TCTL = 0x0400, RDBAL = 0x2800, RDBAH = 0x2804, RDLEN = 0x2808,
@@ -46,9 +40,9 @@ struct rx_descriptor {
 };
 
 struct floor {
-    int fd;
+    struct registers registers;
     char *memory;
-    uint64_t place, bar, accesses, unread;
+    uint64_t place;
     volatile struct tx_descriptor *tx;
     volatile struct rx_descriptor *rx;
     unsigned tx_next, rx_next, rx_taken; /* taken from the card, and not yet given back */
@@ -56,35 +50,9 @@ struct floor {
 
 static uint64_t buffer_of(struct floor *floor, unsigned number) { return floor->place + 8192 + number * BUFFER; }
 
-/* Takes in replies; waits for the first when told to. Whether QEMU is still there. */
-static int replies(struct floor *floor, int wait)
+static bool write_register(struct floor *floor, unsigned offset, uint32_t value)
 {
-    char text[4096];
-    struct pollfd readable = {.fd = floor->fd, .events = POLLIN};
-    if (wait && poll(&readable, 1, LIMIT_MS) <= 0)
-        return 0;
-    ssize_t got = recv(floor->fd, text, sizeof text, MSG_DONTWAIT);
-    for (ssize_t i = 0; i < got; i++)
-        floor->unread -= text[i] == '\n';
-    return got > 0 || (got < 0 && (errno == EAGAIN || errno == EINTR));
-}
-
-static int write_register(struct floor *floor, unsigned offset, uint32_t value)
-{
-    char line[64];
-    int length = snprintf(line, sizeof line, "writel 0x%llx 0x%x\n", (unsigned long long)(floor->bar + offset), value);
-    floor->accesses++;
-    floor->unread++;
-    return send(floor->fd, line, (size_t)length, MSG_NOSIGNAL) == length &&
-           (floor->unread % UNREAD_MOST || replies(floor, 0));
-}
-
-static int settle(struct floor *floor)
-{
-    while (floor->unread)
-        if (!replies(floor, 1))
-            return 0;
-    return 1;
+    return registers_write(&floor->registers, offset, value) && registers_flush(&floor->registers);
 }
 
 struct floor *floor_open(int fd, char *memory, uint64_t place, uint64_t bar)
@@ -92,7 +60,7 @@ struct floor *floor_open(int fd, char *memory, uint64_t place, uint64_t bar)
     struct floor *floor = calloc(1, sizeof *floor);
     if (!floor)
         return NULL;
-    *floor = (struct floor){.fd = fd, .memory = memory, .place = place, .bar = bar};
+    *floor = (struct floor){.registers = {.fd = fd, .bar = bar}, .memory = memory, .place = place};
     floor->tx = (void *)(memory + place);
     floor->rx = (void *)(memory + place + 4096);
     memset(memory + place, 0, 8192);
@@ -107,10 +75,10 @@ struct floor *floor_open(int fd, char *memory, uint64_t place, uint64_t bar)
         {RDBAL, (uint32_t)place + 4096}, {RDBAH, 0}, {RDLEN, RING * sizeof *floor->rx}, {RDH, 0}, {RDT, RING - 1},
         {TCTL, TCTL_ON},      {RCTL, RCTL_ON},
     };
-    int there = 1;
+    bool there = true;
     for (unsigned i = 0; there && i < sizeof steps / sizeof *steps; i++)
         there = write_register(floor, steps[i].offset, steps[i].value);
-    if (there && settle(floor))
+    if (there && registers_settle(&floor->registers))
         return floor;
     free(floor);
     return NULL;
@@ -120,18 +88,18 @@ void floor_close(struct floor *floor)
 {
     write_register(floor, RCTL, 0);
     write_register(floor, TCTL, 0);
-    settle(floor);
+    registers_settle(&floor->registers);
     free(floor);
 }
 
-uint64_t floor_accesses(struct floor *floor) { return floor->accesses; }
+uint64_t floor_accesses(struct floor *floor) { return floor->registers.writes; }
 
 /* Until the descriptor has been worked off: by looking, then by sleeping until QEMU replies to a tail write. */
 static int wait_done(struct floor *floor, unsigned number, uint64_t spin_ns)
 {
     uint64_t end = bench_now() + spin_ns;
     while (!(floor->tx[number].status & DONE))
-        if ((!spin_ns || bench_now() > end) && !replies(floor, 1))
+        if ((!spin_ns || bench_now() > end) && !registers_replies(&floor->registers, true))
             return 0;
     return 1;
 }
@@ -159,7 +127,7 @@ uint64_t floor_transmit(struct floor *floor, const char *frame, uint32_t size, u
             break;
         sent += batch;
     }
-    return settle(floor) ? sent : 0;
+    return registers_settle(&floor->registers) ? sent : 0;
 }
 
 uint64_t floor_receive(struct floor *floor, uint64_t count, struct wire_credit *credit, uint64_t silence_ns)
@@ -190,5 +158,5 @@ uint64_t floor_receive(struct floor *floor, uint64_t count, struct wire_credit *
             sched_yield(); /* QEMU may share our core */
         }
     }
-    return settle(floor) ? got : 0;
+    return registers_settle(&floor->registers) ? got : 0;
 }

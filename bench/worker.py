@@ -5,17 +5,25 @@ from __future__ import annotations
 import multiprocessing
 from typing import TYPE_CHECKING, Any, TypeAlias
 
+from bench.disk_guest import DiskGuestSide
+from bench.disk_sides import DeviceSide, DiskFloorSide
 from bench.guest import GuestSide
 from bench.sides import FloorSide, UplinkSide
 from vmkernel_core.errors import VmkError
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
-    from pathlib import Path
     from types import TracebackType
 
 _LIMIT = 120.0
-Kind: TypeAlias = type[FloorSide] | type[UplinkSide] | type[GuestSide]
+Kind: TypeAlias = (
+    type[FloorSide]
+    | type[UplinkSide]
+    | type[GuestSide]
+    | type[DiskFloorSide]
+    | type[DeviceSide]
+    | type[DiskGuestSide]
+)
 
 
 def _serve(connection: Connection, kind: Kind, arguments: tuple[Any, ...]) -> None:
@@ -32,11 +40,11 @@ def _serve(connection: Connection, kind: Kind, arguments: tuple[Any, ...]) -> No
 class Worker:
     """``ask("tx", ...)`` calls that method of the side. A context manager; raises the side's VmkError."""
 
-    def __init__(self, kind: Kind, native: Path, *arguments: Any) -> None:
-        """``arguments`` and ``native`` make the side."""
+    def __init__(self, kind: Kind, *arguments: Any) -> None:
+        """``arguments`` make the side."""
         spawn = multiprocessing.get_context("spawn")
         self._ours, theirs = spawn.Pipe()
-        self._process = spawn.Process(target=_serve, args=(theirs, kind, (native, *arguments)), daemon=True)
+        self._process = spawn.Process(target=_serve, args=(theirs, kind, arguments), daemon=True)
         self._name = kind.__name__
 
     def __enter__(self) -> Worker:

@@ -14,7 +14,7 @@ from vmklinux.safe import image_safe
 from vmklinux.stand_in import STAND_INS
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Container, Mapping, Sequence
     from pathlib import Path
 
     from vmklinux.image import Image
@@ -53,16 +53,18 @@ def resolve(module: ModuleFile, image: Image, others: Mapping[str, ModuleFile]) 
     return Resolution(sources, tuple(sorted(unresolved)))
 
 
-def dependencies(module: ModuleFile, kernel: Kernel) -> dict[str, ModuleFile]:
+def dependencies(
+    module: ModuleFile, kernel: Kernel, without: Container[str] = STAND_INS
+) -> dict[str, ModuleFile]:
     """The modules that it needs, by name, each after those that it needs itself (.modinfo depends).
 
-    Those that vmklinux stands in for are not among them.
+    ``without``: those that are not asked for, nor what only they need; vmklinux stands in for these.
     """
     found: dict[str, ModuleFile] = {}
 
     def visit(needed: ModuleFile) -> None:
         for name in needed.info.depends:
-            if name not in found and name not in STAND_INS:
+            if name not in found and name not in without:
                 other = ModuleFile.read(kernel.find_module(name))
                 visit(other)
                 found[name] = other
