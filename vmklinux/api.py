@@ -71,6 +71,7 @@ SUBSYSTEMS = (
     "i2c",
     "ioremap",
     "irq",
+    "kallsyms",
     "kmod",
     "kthread",
     "leds",

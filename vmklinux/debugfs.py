@@ -39,7 +39,7 @@ no_op(
     "debugfs_create_u32", "debugfs_create_u64", "debugfs_create_x8", "debugfs_create_x16", "debugfs_create_x32",
     "debugfs_create_x64", "debugfs_create_ulong", "debugfs_create_bool", "debugfs_create_atomic_t",
     "debugfs_create_size_t", "debugfs_create_str", "debugfs_create_regset32", "debugfs_create_u32_array",
-    "debugfs_create_blob", "debugfs_create_devm_seqfile", "debugfs_initialized",
+    "debugfs_create_blob", "debugfs_create_devm_seqfile", "debugfs_initialized", "debugfs_create_file_size",
 )  # fmt: skip
 no_op(
     "debugfs.py",

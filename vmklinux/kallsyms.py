@@ -16,8 +16,13 @@ from bisect import bisect_left, bisect_right
 from itertools import accumulate
 from typing import TYPE_CHECKING
 
+from vmkernel_core.memory import store_bytes
+from vmklinux.api import linux_api
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from vmklinux.linux import Linux
 
 #: The single-character tokens of digits and capital letters come in their order, each with its zero.
 _DIGITS = b"".join(bytes([c, 0]) for c in range(ord("0"), ord("9") + 1))
@@ -176,3 +181,11 @@ def pack(symbols: Mapping[str, int]) -> bytes:
     order = array("I", sorted(range(len(names)), key=addresses.__getitem__))
     blob = "".join(f"{name}\n" for name in names).encode()
     return _HEADER.pack(len(names), 0) + addresses.tobytes() + starts.tobytes() + order.tobytes() + blob
+
+
+@linux_api(note="Without the size of what lies there.")
+def sprint_symbol(linux: Linux, buffer: int, address: int) -> int:
+    """Write what lies at an address (``fnic_probe+0x1a [fnic]``) into the caller's buffer; its length."""
+    text = linux.symbolize(address).encode()
+    store_bytes(buffer, text + b"\0")
+    return len(text)

@@ -251,6 +251,10 @@ int linux_scsi_check_sense(uint64_t cmnd);
     F(kmem_cache, ctor, "kmem_cache.ctor")                                                                          \
     F(kmem_cache_args, align, "?kmem_cache_args.align")                                                             \
     F(kmem_cache_args, ctor, "?kmem_cache_args.ctor")                                                               \
+    F(sbitmap, map_nr, "sbitmap.map_nr")                                                                            \
+    F(sbitmap, map, "sbitmap.map")                                                                                  \
+    F(sbitmap_word, word, "sbitmap_word.word")                                                                      \
+    F(sbitmap_word, cleared, "sbitmap_word.cleared")                                                                \
     F(tasklet_struct, next, "tasklet_struct.next")                                                                  \
     F(tasklet_struct, state, "tasklet_struct.state")                                                                \
     F(tasklet_struct, count, "tasklet_struct.count")                                                                \
@@ -279,6 +283,9 @@ int linux_scsi_check_sense(uint64_t cmnd);
     F(scsi_device, request_queue, "scsi_mod:scsi_device.request_queue")                                             \
     F(scsi_device, sdev_state, "scsi_mod:scsi_device.sdev_state")                                                   \
     F(scsi_device, queue_depth, "scsi_mod:scsi_device.queue_depth")                                                 \
+    F(scsi_device, budget_map, "scsi_mod:scsi_device.budget_map")                                                   \
+    F(scsi_device, handler, "scsi_mod:scsi_device.handler")                                                         \
+    F(scsi_device_handler, check_sense, "scsi_mod:scsi_device_handler.check_sense")                                 \
     F(scsi_device, lun, "scsi_mod:scsi_device.lun")                                                                 \
     F(scsi_device, sector_size, "scsi_mod:scsi_device.sector_size")                                                 \
     F(scsi_device, iorequest_cnt, "scsi_mod:scsi_device.iorequest_cnt")                                             \
@@ -352,6 +359,7 @@ int linux_scsi_check_sense(uint64_t cmnd);
     F(system_time_snapshot, "system_time_snapshot")                                                                 \
     F(netdev_queue, "netdev_queue")                                                                                 \
     F(task_struct, "task_struct")                                                                                   \
+    F(sbitmap_word, "sbitmap_word") \
     F(kmem_cache, "kmem_cache") \
     F(request, "request")                                                                                           \
     F(scatterlist, "scatterlist")                                                                                   \

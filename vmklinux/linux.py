@@ -48,8 +48,9 @@ PERCPU = 0x1200_0000_0000
 #: Room behind the image's own per-CPU data, for modules.
 PERCPU_DYNAMIC = 0x1_0000
 _RWX, _RW = 7, 3
-#: Functions that the image does not export, but which are replaced like those that it does: kobjects call them.
-INTERNAL = ("sysfs_create_dir_ns",)
+#: Functions that the image does not export, but which are replaced like those that it does: kobjects and memory
+#: pools call them.
+INTERNAL = ("sysfs_create_dir_ns", "__ksize")
 #: x86's __preempt_count of a task that may be preempted and need not reschedule (the flag is inverted).
 _PREEMPT_ENABLED = 0x8000_0000
 

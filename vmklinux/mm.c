@@ -77,6 +77,13 @@ static void *vmalloc_array(uint64_t count, uint64_t size)
 static void *kvmalloc_sized(uint64_t size, uint32_t gfp) { return k_alloc(size, gfp, SITE()); }
 /* Objects are as large as they were asked to be, up to eight bytes: nothing is to be gained by asking for more. */
 static uint64_t kmalloc_size_roundup(uint64_t size) { return size; }
+/* Whether there is memory at an address, and a struct page for it. */
+static bool __virt_addr_valid(uint64_t address)
+{
+    struct vmk_memory_stats stats;
+    vmk_memory_stats(&stats);
+    return address - *(uint64_t *)SYMBOL(page_offset_base) < stats.size;
+}
 static uint64_t is_vmalloc_addr(uint64_t address)
 {
     (void)address; /* vmalloc memory is contiguous machine memory here, so no address needs the other path */
@@ -306,6 +313,7 @@ const struct linux_api mm_api[] = {
     API_AS("__kmalloc_cache_node_noprof", kmalloc_from_cache_on, "done", "Allocates an object of a fixed size.", NULL),
     API(kmalloc_size_roundup, "done", "The size that an allocation of a size really has: the same.", NULL),
     API(kfree, "done", "Frees an object; a double or stray free stops the driver.", NULL),
+    API_AS("__ksize", ksize, "done", "The usable size of an object; the image's memory pools ask.", NULL),
     API(ksize, "done", "The usable size of an object.", NULL),
     API(krealloc, "done", "Grows an object.", NULL),
     API_AS("krealloc_noprof", krealloc, "done", "Grows an object.", NULL),
@@ -327,6 +335,7 @@ const struct linux_api mm_api[] = {
     API_AS("kvmalloc_node", kvmalloc_sized, "done", "Allocates from slabs or pages, whichever fits.", NULL),
     API_AS("__kvmalloc_node_noprof", kmalloc_from_bucket, "done", "Allocates from slabs or pages, whichever fits.", NULL),
     API_AS("kvfree", kfree, "done", "Frees what kvmalloc gave.", NULL),
+    API(__virt_addr_valid, "done", "Whether an address lies in machine memory.", NULL),
     API(is_vmalloc_addr, "done", "Never: all memory here can be reached by DMA as it is.", NULL),
     API(kmem_cache_create, "partial", "Makes a cache of objects of one size.",
         "Caches share slabs by size; SLAB_* flags are not looked at."),

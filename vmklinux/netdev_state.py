@@ -28,6 +28,13 @@ def _carrier(linux: Linux, dev: Obj, up: bool) -> None:
             device.uplink.post("link-up" if up else "link-down")
 
 
+@linux_api(note="A net_device lives until its driver takes it away: no reference is counted.")
+def dev_get_by_name(linux: Linux, net: Obj, name: int) -> int:
+    """The registered device of that name; 0 for none."""
+    wanted, devices = linux.string(name), linux.state(NetDevices).registered.values()
+    return next((int(device.obj) for device in devices if device.linux_name == wanted), 0)
+
+
 @linux_api()
 def netif_carrier_on(linux: Linux, dev: Obj) -> None:
     """The driver sees a link."""

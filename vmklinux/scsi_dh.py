@@ -7,6 +7,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from vmklinux.api import linux_api
+from vmklinux.kmod import module_put, try_module_get
 from vmklinux.kobject import Obj
 
 if TYPE_CHECKING:
@@ -72,10 +73,13 @@ def attach(linux: Linux, device: Device) -> None:
     handler = linux.state(Handlers).known.get(_wanted(device))
     if handler is None:
         return
+    if not try_module_get(linux, handler.module):
+        return
     error = linux.call_int(handler.attach, device.obj)
     if not error:
         device.obj.handler = handler
         return
+    module_put(linux, handler.module)
     refusals = {device.host.scsi.enum(f"SCSI_DH_{name}"): code for name, code in _REFUSALS.items()}
     if refusals.get(error) != errno.ENODEV:
         log.error("%s: %s does not attach: %d", device.address, linux.string(handler.name), error)
@@ -85,12 +89,13 @@ def release(linux: Linux, device: Device) -> None:
     """scsi_dh_release_device: a device goes, and its handler lets go of it."""
     if handler := device.obj.handler:
         linux.call(handler.detach, device.obj)
+        module_put(linux, handler.module)
         device.obj.handler = 0
 
 
 @linux_api(
     partial="A path is never activated: nothing above chooses between paths yet. prep_fn, which would keep blocks "
-    "away from a passive path, is not asked."
+    "away from a passive path, is not asked; check_sense is (scsi_lib.c)."
 )
 def scsi_register_device_handler(linux: Linux, scsi_dh: Obj) -> int:
     """Make a handler known: devices that appear from now on, and that are of its kind, are attached to it."""

@@ -37,8 +37,11 @@ enum {
 };
 /* include/scsi/scsi_proto.h */
 enum {
-    KEY_NOT_READY = 2, KEY_MEDIUM_ERROR = 3, KEY_HARDWARE_ERROR = 4, KEY_UNIT_ATTENTION = 6, KEY_ABORTED_COMMAND = 11,
+    KEY_RECOVERED_ERROR = 1, KEY_NOT_READY = 2, KEY_MEDIUM_ERROR = 3, KEY_HARDWARE_ERROR = 4, KEY_UNIT_ATTENTION = 6,
+    KEY_ABORTED_COMMAND = 11,
 };
+/* What becomes of a command (include/scsi/scsi.h). */
+enum { NEEDS_RETRY = 0x2001, SUCCESS = 0x2002, FAILED = 0x2003, ADD_TO_MLQUEUE = 0x2006, NOT_HANDLED = 0x2008 };
 enum { TEST_UNIT_READY = 0, INQUIRY = 0x12, UNMAP = 0x42, WRITE_SAME_16 = 0x93 };
 
 enum verdict { FINISH, RETRY, REQUEUE, FAIL };
@@ -331,6 +334,18 @@ static void leave(struct slot *slot)
     device->host->busy--;
 }
 
+static bool sense_read(const uint8_t *sense, uint8_t *key, uint8_t *asc, uint8_t *ascq, bool *deferred);
+
+/* Whether a command failed; a recovered error is told, but the command did what it was to do. */
+static bool failed(int32_t result, const uint8_t *sense, uint32_t sense_length)
+{
+    uint8_t key, asc, ascq;
+    bool deferred;
+    if (result != STATUS_CHECK_CONDITION || sense_length < 8 || !sense_read(sense, &key, &asc, &ascq, &deferred))
+        return result != 0;
+    return deferred || key != KEY_RECOVERED_ERROR;
+}
+
 /* The end of a command: it waits to be reaped. */
 static void finish(struct command *command, int32_t result, uint32_t residual, const void *sense, uint32_t sense_length)
 {
@@ -344,7 +359,7 @@ static void finish(struct command *command, int32_t result, uint32_t residual, c
     command->done = true;
     device->queued--;
     device->stats.commands++;
-    device->stats.errors += result != 0;
+    device->stats.errors += failed(result, command->answer.sense, command->answer.sense_length);
     device->stats.retries += (uint32_t)command->retries;
     if (command->io.direction == DMA_TO_DEVICE)
         device->stats.bytes_written += command->io.length - residual;
@@ -512,6 +527,29 @@ static bool sense_read(const uint8_t *sense, uint8_t *key, uint8_t *asc, uint8_t
     return true;
 }
 
+struct asking {
+    uint64_t handler, sdev;
+    uint8_t header[8]; /* struct scsi_sense_hdr: format, key, asc, ascq, three bytes, length of what follows */
+    int answer;
+};
+
+static void ask_handler(void *arg)
+{
+    struct asking *q = arg;
+    q->answer = FIELD(q->handler, scsi_device_handler, check_sense, int (*)(uint64_t, void *))(q->sdev, q->header);
+}
+
+/* A device handler knows its array's sense data (scsi_dh.py); whether this one does. */
+static bool handler_judges(struct asking *q, enum verdict *verdict)
+{
+    uint64_t function = q->handler ? FIELD(q->handler, scsi_device_handler, check_sense, uint64_t) : 0;
+    if (!function)
+        return false;
+    vmk_guarded(ask_handler, q, (uint32_t)function);
+    *verdict = q->answer == NEEDS_RETRY ? RETRY : q->answer == ADD_TO_MLQUEUE ? REQUEUE : q->answer == FAILED ? FAIL : FINISH;
+    return q->answer != NOT_HANDLED;
+}
+
 /* What sense data make of a command; *unasked: it is a unit attention that nobody expected. */
 static enum verdict check_sense(uint64_t cmnd, bool *unasked)
 {
@@ -523,6 +561,11 @@ static enum verdict check_sense(uint64_t cmnd, bool *unasked)
         return FAIL;
     if (deferred)
         return RETRY;
+    struct asking q = {FIELD(sdev, scsi_device, handler, uint64_t), sdev,
+                       {*FIELD(cmnd, scsi_cmnd, sense_buffer, uint8_t *) & 0x7f, key, asc, ascq}, NOT_HANDLED};
+    enum verdict verdict;
+    if (handler_judges(&q, &verdict))
+        return verdict;
     if (*INNER(cmnd, scsi_cmnd, cmnd) == TEST_UNIT_READY &&
         FIELD(cmnd, scsi_cmnd, submitter, uint8_t) != ENUM(SUBMITTED_BY_SCSI_ERROR_HANDLER))
         return FINISH; /* who asks whether it is ready wants to know what it says */
@@ -559,7 +602,7 @@ static enum verdict judge_sense(struct slot *slot)
 
 int linux_scsi_check_sense(uint64_t cmnd)
 {
-    static const int disposition[] = {[FINISH] = 0x2002, [RETRY] = 0x2001, [REQUEUE] = 0x2006, [FAIL] = 0x2003}; /* scsi.h */
+    static const int disposition[] = {[FINISH] = SUCCESS, [RETRY] = NEEDS_RETRY, [REQUEUE] = ADD_TO_MLQUEUE, [FAIL] = FAILED};
     bool unasked;
     return disposition[check_sense(cmnd, &unasked)];
 }
@@ -813,6 +856,22 @@ static void scsi_host_busy_iter(uint64_t shost, bool (*function)(uint64_t, void 
             return;
 }
 
+/* How many bits of a map are set. That of a device's commands in flight, by which scsi_device_busy counts them, stays empty
+ * here: they are counted in `busy`. */
+static uint32_t sbitmap_weight(uint64_t map)
+{
+    uint64_t word = FIELD(map, sbitmap, map, uint64_t);
+    uint32_t set = 0;
+    for (int i = 0; i < HOSTS; i++)
+        for (struct linux_scsi_device *device = hosts[i] ? hosts[i]->devices : NULL; device; device = device->next)
+            if ((uint64_t)INNER(device->sdev, scsi_device, budget_map) == map)
+                return device->busy;
+    for (uint32_t i = 0; i < FIELD(map, sbitmap, map_nr, uint32_t); i++, word += SIZE(sbitmap_word))
+        set += (uint32_t)(__builtin_popcountll(FIELD(word, sbitmap_word, word, uint64_t)) -
+                          __builtin_popcountll(FIELD(word, sbitmap_word, cleared, uint64_t)));
+    return set;
+}
+
 static int scsi_host_busy(uint64_t shost)
 {
     struct linux_scsi_host *host = host_of(shost);
@@ -823,6 +882,13 @@ static uint32_t blk_mq_unique_tag(uint64_t rq)
 {
     uint64_t hctx = FIELD(rq, request, mq_hctx, uint64_t);
     return (hctx ? FIELD(hctx, blk_mq_hw_ctx, queue_num, uint32_t) << 16 : 0) | (FIELD(rq, request, tag, uint32_t) & 0xffff);
+}
+
+/* Whichever CPU the world that submits is on, commands are queued on the first. */
+static uint32_t blk_mq_rq_cpu(uint64_t rq)
+{
+    (void)rq;
+    return 0;
 }
 
 /* What tag_set.tags[] points to is the host: nobody but this function looks inside. */
@@ -1201,8 +1267,10 @@ const struct linux_api scsi_lib_api[] = {
     API(blk_abort_request, "done", "Has a command treated as one whose time is up, now.", NULL),
     API(scsi_block_requests, "done", "Holds back new commands of a host.", NULL),
     API(scsi_unblock_requests, "done", "Lets the commands of a host go on.", NULL),
+    API(sbitmap_weight, "done", "How many bits of a map are set; of a device's, how many commands the driver has.", NULL),
     API(blk_mq_tagset_busy_iter, "done", "Calls a function for each request in flight.", NULL),
     API(blk_mq_unique_tag, "done", "A request's tag with the number of its hardware queue.", NULL),
+    API(blk_mq_rq_cpu, "done", "The CPU on which a request was queued: the first.", NULL),
     API(blk_mq_tag_to_rq, "done", "The request in flight that has a tag.", NULL),
     API_END,
 };

@@ -7,7 +7,7 @@ import logging
 import struct
 from typing import TYPE_CHECKING
 
-from vmkernel_core._core import lib
+from vmkernel_core._core import ffi, lib
 from vmkernel_core.errors import DeviceGone, TimedOut
 from vmkernel_core.memory import load_bytes, store_bytes
 from vmklinux.api import linux_api
@@ -119,8 +119,13 @@ def reap_target(linux: Linux, target: Obj) -> None:
 
 
 def _alloc_device(linux: Linux, host: Host, target: Obj, lun: int, hostdata: int) -> Device | None:
-    """scsi_alloc_sdev: a scsi_device that has a queue, and that the driver accepted; None when it did not."""
+    """scsi_alloc_sdev: a scsi_device that has a queue, and that the driver accepted; None when it did not.
+
+    Also None when the driver was stopped meanwhile: its host has gone, while the scan still looks on.
+    """
     scsi, shost = host.scsi, host.obj
+    if host.handle == ffi.NULL:
+        return None
     sdev = scsi.new("scsi_device", shost.transportt.device_size, host.owner)
     kept = scsi.kept[int(sdev)] = [linux.new_string("", 0)]
     sdev.vendor = sdev.model = sdev.rev = kept[0]

@@ -121,4 +121,16 @@ class Completion:
     @property
     def good(self) -> bool:
         """Whether it did what it was to do; with sense data of a recovered error too."""
-        return self.host == HostStatus.OK and self.status in (Status.GOOD, Status.CONDITION_MET)
+        if self.host != HostStatus.OK:
+            return False
+        return self.status in (Status.GOOD, Status.CONDITION_MET) or (
+            self.status == Status.CHECK_CONDITION and self._recovered
+        )
+
+    @property
+    def _recovered(self) -> bool:
+        """Whether the sense data, of this command, tell of an error that the device made good."""
+        format_ = self.sense[0] & 0x7F if len(self.sense) >= 8 else 0
+        return (format_ == 0x70 and self.sense[2] & 0xF == 1) or (
+            format_ == 0x72 and self.sense[1] & 0xF == 1
+        )
