@@ -99,10 +99,14 @@ class Host:
         self.errors.start()
 
     def end(self) -> None:
-        """The hardware or the driver is dead: every command ends now."""
+        """The hardware or the driver is dead: every command ends now.
+
+        So does error handling, but for a driver's own, whose end the driver waits for when it lets go of the device.
+        """
         if self.handle != ffi.NULL:
             lib.linux_scsi_host_end(self.handle)
-            self.errors.cut()
+            if not self.obj.transportt.eh_strategy_handler:
+                self.errors.cut()
 
     def release(self) -> None:
         """Give back what belongs to this side; the Scsi_Host itself is the driver's."""

@@ -84,6 +84,7 @@ class Scsi:
         """The drivers in [low, high) are dead: every command of their hosts ends, and nobody calls their code."""
         for host in self.of_driver(low, high):
             host.end()
+            host.errors.cut()
             for device in list(host.devices.values()):
                 self.on_device_gone(device)
             self.on_host_gone(host)

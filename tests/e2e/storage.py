@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -14,6 +15,9 @@ from vmklinux.loader import Leak
 
 #: Seconds until what was to come has failed to come; mptsas shows its disk some time after its probe.
 LIMIT = 30.0
+#: A block in the middle of the disk, and Linux's error numbers as QEMU's disks tell them: 61 is an unrecovered read
+#: error, 5 an I/O error of the host's.
+BAD, ENODATA, EIO = 1000, 61, 5
 #: Bytes of a disk.
 SIZE = 8 << 20
 #: The disk's world wide name, and the name that it gets by it.
@@ -64,6 +68,18 @@ def blank(path: Path, size: int = SIZE) -> Path:
 def raw_drive(image: Path, options: str = "") -> tuple[str, ...]:
     """QEMU's arguments for a raw image as the drive ``hd``."""
     return ("-drive", f"if=none,id=hd,file={image},format=raw,discard=unmap{options}")
+
+
+def failing(image: Path, event: str, error: int, *, once: bool = False) -> tuple[str, ...]:
+    """QEMU's arguments for an image as the drive ``hd`` that fails at the block BAD."""
+    rule = {"event": event, "errno": error, "sector": BAD, "once": once}
+    debug = {
+        "driver": "blkdebug",
+        "inject-error": [rule],
+        "image": {"driver": "file", "filename": str(image)},
+    }
+    options = {"driver": "raw", "node-name": "hd", "file": debug}
+    return ("-blockdev", json.dumps(options))
 
 
 def leaks(host: VMkernel, controller: Controller) -> list[Leak]:

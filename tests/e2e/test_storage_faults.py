@@ -5,7 +5,6 @@ Independent of us: QEMU's controllers, its blkdebug driver, which injects the er
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -15,7 +14,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.storage import CONTROLLERS, LIMIT, Controller, blank, only_disk, raw_drive
+from tests.e2e.storage import (
+    BAD,
+    CONTROLLERS,
+    EIO,
+    ENODATA,
+    LIMIT,
+    Controller,
+    blank,
+    failing,
+    only_disk,
+    raw_drive,
+)
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.errors import DeviceGone
 from vmkernel_core.platform.qemu import QemuPlatform
@@ -24,9 +34,6 @@ from vmkernel_core.storage.device import StorageDevice
 from vmkernel_core.storage.errors import MediumError, PathLost, ScsiError
 from vmklinux.kernels import Kernel
 
-#: A block in the middle of the disk, and Linux's error numbers as QEMU's disks tell them: 61 is an unrecovered read
-#: error, 5 an I/O error of the host's.
-BAD, ENODATA, EIO = 1000, 61, 5
 READ_ONE = bytes([0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0])
 
 Boot = Callable[..., tuple[VMkernel, StorageDevice]]
@@ -54,18 +61,6 @@ def boot(kernel: Kernel) -> Iterator[Boot]:
             return host, only_disk(host)
 
         yield start
-
-
-def failing(image: Path, event: str, error: int, *, once: bool = False) -> tuple[str, ...]:
-    """QEMU's arguments for an image as the drive ``hd`` that fails at the block BAD."""
-    rule = {"event": event, "errno": error, "sector": BAD, "once": once}
-    debug = {
-        "driver": "blkdebug",
-        "inject-error": [rule],
-        "image": {"driver": "file", "filename": str(image)},
-    }
-    options = {"driver": "raw", "node-name": "hd", "file": debug}
-    return ("-blockdev", json.dumps(options))
 
 
 def test_a_medium_error_is_told_with_its_block(boot: Boot, controller: Controller, image: Path) -> None:

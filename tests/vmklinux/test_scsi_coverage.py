@@ -22,9 +22,10 @@ if TYPE_CHECKING:
 
 #: The Linux drivers of ESX's own SCSI and RAID adapters, and the modules under them.
 ESX = {
-    "aacraid", "aic79xx", "aic7xxx", "hpsa", "ips", "lpfc", "megaraid", "megaraid_mbox", "megaraid_mm", "megaraid_sas",
-    "mptbase", "mptfc", "mptsas", "mptscsih", "mptspi", "qla2xxx", "qla4xxx", "raid_class", "scsi_transport_fc",
-    "scsi_transport_iscsi", "scsi_transport_sas", "scsi_transport_spi", "scsi_transport_srp",
+    "aacraid", "aic79xx", "aic7xxx", "aic94xx", "hpsa", "ips", "libsas", "lpfc", "megaraid", "megaraid_mbox",
+    "megaraid_mm", "megaraid_sas", "mptbase", "mptfc", "mptsas", "mptscsih", "mptspi", "qla2xxx", "qla4xxx",
+    "raid_class", "scsi_transport_fc", "scsi_transport_iscsi", "scsi_transport_sas", "scsi_transport_spi",
+    "scsi_transport_srp",
 }  # fmt: skip
 #: Drivers whose init gives -ENODEV when it finds no adapter.
 SHY = {"ips"}

@@ -1,0 +1,127 @@
+"""SATA through Debian's ahci, libahci and libata: native command queuing, and libata's own error handler.
+
+libata has a strategy of its own for errors (eh_strategy_handler): it takes the failed commands off the host's queue, and
+sends them again or ends them by functions that vmklinux emulates. Independent of us: QEMU's AHCI controller and ATA
+disk, which tell by their trace what came; its blkdebug and throttling, which make them fail; Debian's modules.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from tests.e2e.storage import BAD, CONTROLLERS, EIO, LIMIT, blank, failing, only_disk, raw_drive
+from vmkernel_core.boot import VMkernel
+from vmkernel_core.storage.command import Command, Direction
+from vmkernel_core.storage.device import StorageDevice
+from vmkernel_core.storage.errors import ScsiError
+from vmklinux.kernels import Kernel
+
+ABORTED_COMMAND = 0xB  # the sense key (SPC-4, 4.5.6)
+
+
+def read_10(lba: int, count: int) -> bytes:
+    """READ(10) of so many blocks from ``lba`` on (SBC-3, 5.11)."""
+    return struct.pack(">BBIBHB", 0x28, 0, lba, 0, count, 0)
+
+
+Boot = Callable[..., tuple[VMkernel, StorageDevice]]
+
+
+@pytest.fixture
+def image(tmp_path: Path) -> Path:
+    """The file behind the disk."""
+    return blank(tmp_path / "disk.raw")
+
+
+@pytest.fixture
+def boot(kernel: Kernel) -> Iterator[Boot]:
+    """Boots a host whose disk is on the drive ``hd`` of QEMU's arguments; at its end nothing may have leaked."""
+    hosts: list[VMkernel] = []
+    with ExitStack() as stack:
+
+        def start(*arguments: str) -> tuple[VMkernel, StorageDevice]:
+            platform = CONTROLLERS["ahci"].platform("hd", *arguments)
+            hosts.append(stack.enter_context(VMkernel(platform, kernel=kernel.release)))
+            return hosts[-1], only_disk(hosts[-1])
+
+        yield start
+    assert [leak for host in hosts for leak in host.leaks] == []
+
+
+def test_each_port_is_an_adapter(boot: Boot, image: Path) -> None:
+    host, disk = boot(*raw_drive(image))
+    ports = host.storage_adapters
+    assert list(ports) == [f"vmhba{port}" for port in range(6)]
+    assert {port.driver for port in ports.values()} == {"ahci"}
+    assert [port.devices for port in ports.values()] == [[disk], [], [], [], [], []]
+    assert disk.limits.discard
+
+
+def test_many_commands_are_queued_in_the_disk(boot: Boot, image: Path, tmp_path: Path) -> None:
+    """QEMU's trace has each as a queued one, under many tags."""
+    trace = tmp_path / "trace"
+    _, disk = boot(*raw_drive(image), "-D", str(trace), "-trace", "process_ncq_command")
+    content = image.read_bytes()
+    buffer = disk.buffer(64 * 4096)
+    reads = [Command(read_10(n * 8, 8), Direction.FROM_DEVICE, buffer, n * 4096, 4096) for n in range(64)]
+    for request in disk.start(reads):
+        request.result()
+    assert bytes(buffer.view) == content[: 64 * 4096]
+    tags = set(re.findall(r"\[tag:(\d+)\]: NCQ op 0x60", trace.read_text()))
+    assert disk.stats().in_flight_most == disk.queue_depth == len(tags) >= 31
+
+
+def test_one_bad_block_fails_one_command_of_many(boot: Boot, image: Path) -> None:
+    """When a queued command fails, the disk drops all others: libata sends these again; only the bad one is lost."""
+    host, disk = boot(*failing(image, "read_aio", EIO))
+    content = image.read_bytes()
+    requests = {n: disk.start_read(BAD - 16 + n, 1)[0] for n in range(32)}
+    with pytest.raises(ScsiError) as told:
+        requests.pop(16).result()
+    assert told.value.sense is not None
+    assert told.value.sense.key == ABORTED_COMMAND  # all that QEMU's disk tells of any error
+    for n, request in requests.items():
+        request.result()
+        assert request.buffer is not None
+        at = (BAD - 16 + n) * 512
+        assert bytes(request.buffer.view) == content[at : at + 512]
+    assert disk.stats().timeouts == 0
+    assert disk.in_flight == 0
+    assert host.storage_adapters["vmhba0"].state == "online"
+
+
+def test_an_error_that_passes_is_tried_again(boot: Boot, image: Path) -> None:
+    _, disk = boot(*failing(image, "read_aio", EIO, once=True))
+    assert disk.read(BAD, 1) == image.read_bytes()[BAD * 512 : (BAD + 1) * 512]
+    assert disk.stats().retries == 1
+
+
+def test_a_write_that_failed_is_reported(boot: Boot, image: Path) -> None:
+    _, disk = boot(*failing(image, "write_aio", EIO))
+    before = image.read_bytes()
+    with pytest.raises(ScsiError):
+        disk.write(BAD, b"x" * 512)
+    disk.write(BAD + 1, b"y" * 512)
+    disk.flush()
+    after = image.read_bytes()
+    assert after[BAD * 512 : (BAD + 1) * 512] == before[BAD * 512 : (BAD + 1) * 512]
+    assert after[(BAD + 1) * 512 : (BAD + 2) * 512] == b"y" * 512
+
+
+def test_a_command_that_takes_too_long_ends(boot: Boot, image: Path) -> None:
+    """The disk is throttled so that it seems dead for seconds: libata freezes the port and resets the link."""
+    _, disk = boot(*raw_drive(image, ",throttling.iops-total=1,throttling.iops-size=4096"))
+    disk.read(0, 32)  # QEMU counts it as four requests
+    buffer = disk.buffer(512)
+    slow = Command(read_10(0, 1), Direction.FROM_DEVICE, buffer, 0, 512, timeout=1.0, retries=0)
+    [request] = disk.start([slow])
+    with pytest.raises(ScsiError):
+        request.result(3 * LIMIT)
+    assert disk.stats().timeouts >= 1
+    assert disk.in_flight == 0
