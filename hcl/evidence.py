@@ -129,14 +129,15 @@ class Evidence:
         ]
         return tuple(signing.public_key(file) for file in files)
 
-    def newest(self, vendor: str, device: str, module: str, series: str) -> Run | None:
-        """The last run of the module of a kernel series on such a device, passed or not; None when nobody made one.
+    def newest(self, vendor: str, device: str, module: str, series: str) -> tuple[Path, Run] | None:
+        """The last run of the module of a kernel series on such a device, passed or not, and its file; None when nobody
+        made one.
 
         One that is not signed by a trusted key, or was changed, counts for nothing, and the log says so.
         """
         for path, signed in self._index().get((vendor, device, module), ()):
             if of_series(signed.run.kernel, series) and self._holds(path, signed):
-                return signed.run
+                return path, signed.run
         return None
 
     def _holds(self, path: Path, signed: _Signed) -> bool:

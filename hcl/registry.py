@@ -246,11 +246,20 @@ class Registry:
 
     def _proof(self, vendor: int, device: int, module: str | None, series: str) -> Proof | None:
         """What the last certification run of the module on such a device says."""
-        run = self.evidence.newest(f"{vendor:04x}", f"{device:04x}", module, series) if module else None
-        if run is None:
+        found = self.evidence.newest(f"{vendor:04x}", f"{device:04x}", module, series) if module else None
+        if found is None:
             return None
-        status = Status.CERTIFIED if run.passed else Status.UNSUPPORTED
-        return Proof(run.name, status, run.kernel, run.counterpart, run.started)
+        path, run = found
+        return Proof(
+            run=run.name,
+            status=Status.CERTIFIED if run.passed else Status.UNSUPPORTED,
+            kernel=run.kernel,
+            counterpart=run.counterpart,
+            started=run.started,
+            checks=tuple(check.name for check in run.checks),
+            failed=tuple(check.name for check in run.checks if not check.passed),
+            file=str(path),
+        )
 
     def _series(self, kernel: str) -> str:
         for series in self.kernels:

@@ -56,6 +56,12 @@ class Proof(msgspec.Struct, frozen=True):
     counterpart: str
     """The device that it ran on."""
     started: datetime
+    checks: tuple[str, ...] = ()
+    """What the run looked at."""
+    failed: tuple[str, ...] = ()
+    """Those of the checks that did not pass."""
+    file: str = ""
+    """Where the evidence is."""
 
     def age(self, now: datetime | None = None) -> int:
         """Whole days since then."""

@@ -11,7 +11,7 @@ from typing import Protocol, cast
 
 from hcl.report import MachineReport
 
-FORMATS = ("table", "json")
+FORMATS = ("table", "json", "csv", "junit", "html")
 """Their names, and those of their modules."""
 
 

@@ -50,7 +50,7 @@ def _machine(report: MachineReport) -> str:
         console.print(table)
     for device in judged:
         if device.status in (Status.UNSUPPORTED, Status.UNKNOWN):
-            console.print(f"{device.place}: {device.status}: {device.reason}")
+            console.print(f"{device.place}: {device.status}: {device.reason}", soft_wrap=True)
     for sentence in report.notes:
         console.print(f"note: {sentence}")
     for sentence in report.tainted:

@@ -1,0 +1,47 @@
+"""The JSON Schemas (draft 2020-12) of what this package writes and reads, as files beside this one.
+
+They are made of the types themselves: ``python -m hcl.schemas`` writes them anew.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from hcl.evidence import Run
+from hcl.inventory import Inventory
+from hcl.report import VERSION, MachineReport
+from hcl.verdict import Status
+
+HERE = Path(__file__).parent
+
+
+class Report(msgspec.Struct, frozen=True):
+    """What ``hcl validate --format json`` writes."""
+
+    version: int
+    machines: tuple[MachineReport, ...]
+    counts: dict[str, int]
+    exit_code: int
+
+
+SCHEMAS = {"report": Report, "inventory": Inventory, "run": Run}
+"""By the name of its file: the type that it describes."""
+
+
+def schema(name: str) -> dict[str, Any]:
+    """The schema of that name, made of the type."""
+    made = msgspec.json.schema(SCHEMAS[name])
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": f"hcl {name}, version {VERSION}",
+        "description": f"Statuses are {', '.join(Status)}.",
+        **made,
+    }
+
+
+def text(name: str) -> bytes:
+    """The content of its file."""
+    return msgspec.json.format(msgspec.json.encode(schema(name)), indent=2) + b"\n"
