@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Final
 from vmkernel_core.console import module_operations as module
 from vmkernel_core.console import nic_operations as nic
 from vmkernel_core.console import pci_operations as pci
+from vmkernel_core.console import storage_bench
 from vmkernel_core.console import storage_operations as storage
 
 if TYPE_CHECKING:
@@ -38,5 +39,6 @@ OPERATIONS: Final[dict[str, Operation[Any, Any]]] = {
         storage.device_get,
         storage.device_stats_get,
         storage.path_list,
+        storage_bench.bench,
     )
 }

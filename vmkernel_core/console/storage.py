@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import re
+from typing import TYPE_CHECKING, Any, Final
 
 import click
 
@@ -16,6 +17,8 @@ if TYPE_CHECKING:
     from vmkernel_core.console.client import Caller
 
 _DEVICES = ("name", "paths", "state", "vendor", "model", "revision", "size", "block_size", "error")
+
+_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20}
 
 
 def _adapter(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -127,3 +130,58 @@ def path_list(vmkernel: Caller, as_json: bool, device: str | None) -> None:
     from vmkernel_core.console.storage_operations import DeviceFilter, path_list
 
     show(vmkernel.call(path_list, DeviceFilter(device)), as_json)
+
+
+@storage.command()
+@_device(required=True)
+@click.option(
+    "--block-size", default="4K", show_default=True, metavar="BYTES", help="What a transfer carries; 4K, 1M."
+)
+@click.option("--depth", type=int, default=32, show_default=True, help="How many transfers are under way.")
+@click.option("--read/--write", "read", default=True, help="What they do.  [default: read]")
+@click.option("--random/--sequential", "random", default=True, help="Where.  [default: random]")
+@click.option("--seconds", type=float, default=5.0, show_default=True, help="For how long, 30 at most.")
+@click.option(
+    "--yes-destroy-data", is_flag=True, help="What is on the device may be overwritten: for --write."
+)
+@asks()
+def bench(
+    vmkernel: Caller,
+    as_json: bool,
+    device: str,
+    block_size: str,
+    depth: int,
+    read: bool,
+    random: bool,
+    seconds: float,
+    yes_destroy_data: bool,
+) -> None:
+    """Measure a device: transfers and bytes a second, and how long a transfer takes.
+
+    Writing overwrites what is on it, and has to be confirmed. A running vmkernel serves nobody else meanwhile.
+    """
+    from vmkernel_core.console.storage_bench import MOST_DEPTH, MOST_SECONDS, Bench, bench
+
+    if not 0 < seconds <= MOST_SECONDS:
+        raise UsageError(
+            f"{seconds:g} seconds cannot be", remedy=f"use more than 0, at most {MOST_SECONDS:g}"
+        )
+    if not 1 <= depth <= MOST_DEPTH:
+        raise UsageError(f"a depth of {depth} cannot be", remedy=f"use 1 to {MOST_DEPTH}")
+    wanted = Bench(
+        device,
+        "read" if read else "write",
+        "random" if random else "sequential",
+        _bytes(block_size),
+        depth,
+        seconds,
+        yes_destroy_data,
+    )
+    show(vmkernel.call(bench, wanted), as_json)
+
+
+def _bytes(text: str) -> int:
+    match = re.fullmatch(r"(\d+)([KM]?)", text.upper())
+    if match is None:
+        raise UsageError(f"{text!r} is no number of bytes", remedy="use 4096, 4K or 1M")
+    return int(match[1]) * _UNITS[match[2]]

@@ -419,6 +419,11 @@ class StorageDevice:
         """Send several commands at once; a Request for each. DeviceGone."""
         return self._send([Request(self, command) for command in commands])
 
+    def wait(self, timeout: float) -> None:
+        """Wait until commands in flight have ended, for so many seconds at most; Request.done says which."""
+        self._driver.wait(timeout)
+        self._reap()
+
     def _send(self, requests: list[Request]) -> list[Request]:
         if self.error:
             raise self.error

@@ -12,7 +12,13 @@ from typing import get_args
 import msgspec
 import pytest
 
-from vmkernel_core.console import module_operations, nic_operations, pci_operations, storage_operations
+from vmkernel_core.console import (
+    module_operations,
+    nic_operations,
+    pci_operations,
+    storage_bench,
+    storage_operations,
+)
 from vmkernel_core.console.machine import Machine, PlatformTable, read_machine
 from vmkernel_core.console.operations import OPERATIONS
 
@@ -35,10 +41,17 @@ def test_shapes(name: str) -> None:
     assert [row[0] for row in _rows(name)] == list(RESULTS[name].__struct_fields__)
 
 
-def test_the_shape_within_a_shape() -> None:
-    [bars] = [row[2] for row in _rows("PciDevice") if row[0] == "bars"]
-    for field in pci_operations.PciBar.__struct_fields__:
-        assert field in bars
+@pytest.mark.parametrize(
+    ("shape", "key", "within"),
+    [
+        ("PciDevice", "bars", pci_operations.PciBar),
+        ("BenchResult", "latency_us", storage_bench.Latency),
+    ],
+)
+def test_the_shape_within_a_shape(shape: str, key: str, within: type[msgspec.Struct]) -> None:
+    [told] = [row[2] for row in _rows(shape) if row[0] == key]
+    for field in within.__struct_fields__:
+        assert field in told
 
 
 def test_operations() -> None:
@@ -54,7 +67,7 @@ def test_operations() -> None:
 
 
 def test_every_operation_is_in_the_table() -> None:
-    modules = (module_operations, nic_operations, pci_operations, storage_operations)
+    modules = (module_operations, nic_operations, pci_operations, storage_bench, storage_operations)
     found = {
         one.name for module in modules for one in vars(module).values() if type(one).__name__ == "Operation"
     }
