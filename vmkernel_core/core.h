@@ -49,6 +49,8 @@ struct vmk_allocation { uint64_t address; uint64_t size; uint32_t site; uint32_t
 uint64_t vmk_allocations(uint32_t low, uint32_t high, struct vmk_allocation *out, uint64_t max);
 /* Frees all allocations whose site is in [low, high): what a driver left. Returns how many. */
 uint64_t vmk_free_owned(uint32_t low, uint32_t high);
+/* A piece of machine memory: where it begins, as a device sees it, and its bytes. */
+struct vmk_sg_elem { uint64_t address, length; };
 struct vmk_memory_stats { uint64_t size, pages_total, pages_free, objects, bytes; };
 void vmk_memory_stats(struct vmk_memory_stats *out);
 

@@ -88,14 +88,15 @@ class Host:
             hctx = linux.new("blk_mq_hw_ctx")
             hctx.queue_num = number
             self._hctxs.append(int(hctx))
-        chosen = load(self._maps[0], 4)  # commands are queued on the first CPU
-        self.handle = lib.linux_scsi_host_create(int(shost), self.owner, self._hctxs[min(chosen, queues - 1)])
+        chosen = [self._hctxs[load(self._maps[0] + 4 * cpu, 4)] for cpu in range(linux.cpus)]
+        sets = 1 if shost.host_tagset else queues
+        self.handle = lib.linux_scsi_host_create(int(shost), self.owner, chosen, linux.cpus, sets)
         if self.handle == ffi.NULL:
             raise VmkError("too many SCSI hosts in one process", remedy="start another process")
         self._maps.append(linux.allocate(8 * queues))
         tag_set.tags = self._maps[-1]
-        for number in range(queues):  # opaque: blk_mq_tag_to_rq is ours
-            store(self._maps[-1] + 8 * number, 8, int(ffi.cast("uint64_t", self.handle)))
+        for number in range(queues):
+            store(self._maps[-1] + 8 * number, 8, lib.linux_scsi_host_tags(self.handle, number))
         self.errors.start()
 
     def end(self) -> None:

@@ -104,10 +104,13 @@ struct linux_scsi_device;
 /* PRIVILEGED: it may go to a device that is quiesced, and a unit attention ends it (the scan's own commands). AT_HEAD: before
  * those that wait. */
 enum { LINUX_SCSI_PRIVILEGED = 1, LINUX_SCSI_AT_HEAD = 2 };
-/* A command: data lies in machine memory; direction is 1 to the device, 2 from it, 3 without data; retries may follow the
- * first try; underflow: fewer bytes than this are an error to the driver. */
+/* A command. Its `length` bytes of data lie in machine memory: at the address `data`, else (0) in pieces, `offset` bytes from
+ * the first one's begin on; the elements are the caller's until the command has ended. direction is 1 to the device, 2 from it,
+ * 3 without data; retries may follow the first try; underflow: fewer bytes than this are an error to the driver. */
 struct linux_scsi_io {
     uint64_t cookie, data;
+    const struct vmk_sg_elem *elements;
+    uint64_t offset;
     uint32_t length, timeout_ms, underflow;
     uint8_t direction, cdb_length, retries, flags;
     uint8_t cdb[32];
@@ -123,8 +126,11 @@ struct linux_scsi_stats {
     uint64_t commands, bytes_read, bytes_written, errors, retries, timeouts, busy, queue_full, unit_attentions, in_flight,
         in_flight_most;
 };
-/* hctx: the blk_mq_hw_ctx that requests carry. NULL: no memory, or too many hosts. */
-struct linux_scsi_host *linux_scsi_host_create(uint64_t shost, uint32_t owner, uint64_t hctx);
+/* hctx: by CPU, the blk_mq_hw_ctx of the hardware queue that commands submitted there go to. sets: of tags, one for each hardware
+ * queue, or 1 where they share them. NULL: no memory, or too many hosts. */
+struct linux_scsi_host *linux_scsi_host_create(uint64_t shost, uint32_t owner, const uint64_t *hctx, unsigned cpus, unsigned sets);
+/* What tag_set.tags[] has for a hardware queue: opaque, blk_mq_tag_to_rq is ours. */
+uint64_t linux_scsi_host_tags(struct linux_scsi_host *host, unsigned queue);
 /* The world of the error handler is woken when commands failed, or came back to it. */
 void linux_scsi_host_watch(struct linux_scsi_host *host, uint64_t task);
 /* The hardware or its driver is dead: every command ends now, with DID_NO_CONNECT. */
@@ -138,7 +144,10 @@ struct linux_scsi_device *linux_scsi_device_create(struct linux_scsi_host *host,
 /* The device leaves its host: its commands end. The memory goes when nobody can be inside a call with it any more. */
 void linux_scsi_device_end(struct linux_scsi_device *device);
 void linux_scsi_device_free(struct linux_scsi_device *device);
-/* How many commands were taken, in their order, or -ENODEV. */
+/* How many bytes of a command's data the device can take in one command; all of them, or as many as its limits allow of the
+ * pieces that they lie in. */
+uint32_t linux_scsi_fits(struct linux_scsi_device *device, const struct linux_scsi_io *io);
+/* How many commands were taken, in their order, or, none, -ENODEV or -EMSGSIZE: the data of one does not fit. */
 int linux_scsi_submit(struct linux_scsi_device *device, const struct linux_scsi_io *ios, unsigned count);
 /* Fetches what ended. How many. */
 int linux_scsi_reap(struct linux_scsi_device *device, struct linux_scsi_done *out, unsigned max);
@@ -269,14 +278,13 @@ int linux_scsi_check_sense(uint64_t cmnd);
     F(Scsi_Host, hostt, "scsi_mod:Scsi_Host.hostt")                                                                 \
     F(Scsi_Host, can_queue, "scsi_mod:Scsi_Host.can_queue")                                                         \
     F(Scsi_Host, sg_tablesize, "scsi_mod:Scsi_Host.sg_tablesize")                                                   \
-    F(Scsi_Host, max_segment_size, "scsi_mod:Scsi_Host.max_segment_size")                                           \
-    F(Scsi_Host, dma_boundary, "scsi_mod:Scsi_Host.dma_boundary")                                                   \
     F(Scsi_Host, shost_state, "scsi_mod:Scsi_Host.shost_state")                                                     \
     F(Scsi_Host, dma_dev, "scsi_mod:Scsi_Host.dma_dev")                                                             \
     F(Scsi_Host, eh_cmd_q, "scsi_mod:Scsi_Host.eh_cmd_q")                                                           \
     F(Scsi_Host, host_failed, "scsi_mod:Scsi_Host.host_failed")                                                     \
     F(scsi_host_template, cmd_size, "scsi_mod:scsi_host_template.cmd_size")                                         \
     F(scsi_host_template, queuecommand, "scsi_mod:scsi_host_template.queuecommand")                                 \
+    F(scsi_host_template, commit_rqs, "scsi_mod:scsi_host_template.commit_rqs")                                     \
     F(scsi_host_template, init_cmd_priv, "scsi_mod:scsi_host_template.init_cmd_priv")                               \
     F(scsi_host_template, exit_cmd_priv, "scsi_mod:scsi_host_template.exit_cmd_priv")                               \
     F(scsi_device, host, "scsi_mod:scsi_device.host")                                                               \
@@ -321,6 +329,11 @@ int linux_scsi_check_sense(uint64_t cmnd);
     F(request, ref, "request.ref")                                                                                  \
     F(request, data_len, "request.__data_len")                                                                      \
     F(request, sector, "request.__sector")                                                                          \
+    F(request_queue, seg_boundary_mask, "request_queue.limits.seg_boundary_mask")                                   \
+    F(request_queue, virt_boundary_mask, "request_queue.limits.virt_boundary_mask")                                 \
+    F(request_queue, max_segment_size, "request_queue.limits.max_segment_size")                                     \
+    F(request_queue, max_segments, "request_queue.limits.max_segments")                                             \
+    F(request_queue, dma_alignment, "request_queue.limits.dma_alignment")                                           \
     F(blk_mq_hw_ctx, queue_num, "blk_mq_hw_ctx.queue_num")                                                          \
     F(sg_table, sgl, "sg_table.sgl")                                                                                \
     F(sg_table, nents, "sg_table.nents")                                                                            \

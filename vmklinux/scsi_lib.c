@@ -15,6 +15,7 @@
 #define PAGE 4096u
 #define SG_END 2u /* include/linux/scatterlist.h: in page_link of the last entry */
 #define SCMD_TAGGED 1 /* include/scsi/scsi_cmnd.h */
+#define SCMD_LAST 4
 #define SCMD_FORCE_EH_SUCCESS 8 /* 6.12 has it; in 6.1 nobody sets the bit */
 #define SCMD_STATE_COMPLETE 0
 #define SOFTIRQ_OFFSET 0x100u
@@ -22,6 +23,7 @@
 /* Milliseconds after which a queue that a driver called busy is tried again (BLK_MQ_RESOURCE_DELAY, SCSI_QUEUE_DELAY). */
 #define BUSY_DELAY_NS 3000000ull
 #define HOSTS 32
+#define CPUS 64 /* cpu.py: MOST_CPUS */
 
 enum { DMA_TO_DEVICE = 1, DMA_FROM_DEVICE = 2 };
 enum { REQ_OP_DISCARD = 3, REQ_OP_DRV_IN = 34, REQ_OP_DRV_OUT = 35 }; /* include/linux/blk_types.h */
@@ -50,6 +52,7 @@ enum verdict { FINISH, RETRY, REQUEUE, FAIL };
 struct command {
     struct linux_scsi_io io;
     struct linux_scsi_device *device;
+    unsigned cpu; /* that it was submitted on */
     struct command *next;
     struct slot *slot;
     int retries;
@@ -76,13 +79,21 @@ struct slot {
     struct slot *next; /* in the list of the completed */
 };
 
+/* The tags of a hardware queue, or of all of them where the host shares them (host_tagset): what tag_set.tags[] points to. */
+struct tags {
+    struct linux_scsi_host *host;
+    unsigned first; /* of its slots; their number in here is the tag */
+};
 struct linux_scsi_host {
     uint64_t shost;
     uint32_t owner;
-    unsigned tags, busy, failed;
+    unsigned depth, sets; /* tags in a set, and sets of them */
+    unsigned tags, busy, failed; /* tags: slots, in all sets together */
     bool ended;
-    uint64_t hctx; /* struct blk_mq_hw_ctx, one per hardware queue */
+    unsigned cpus;
+    uint64_t hctx[CPUS]; /* by the CPU that submits: struct blk_mq_hw_ctx of its hardware queue */
     uint64_t eh_task;
+    struct tags *set;
     struct slot *slots;
     struct linux_scsi_device *devices;
 };
@@ -181,15 +192,21 @@ static bool slot_make(struct linux_scsi_host *host, struct slot *slot)
     }
     memset((void *)slot->request, 0, size);
     slot->cmnd = slot->request + SIZE(request);
-    slot->tag = (int)(slot - host->slots);
+    slot->tag = (int)((unsigned)(slot - host->slots) % host->depth);
     if (init)
         ((int (*)(uint64_t, uint64_t))init)(host->shost, slot->cmnd);
     return true;
 }
 
-static struct slot *slot_take(struct linux_scsi_host *host)
+/* Where the tags of a hardware queue begin. */
+static unsigned first_of(const struct linux_scsi_host *host, uint64_t hctx)
 {
-    for (unsigned i = 0; i < host->tags; i++) {
+    return host->sets > 1 && hctx ? FIELD(hctx, blk_mq_hw_ctx, queue_num, uint32_t) * host->depth : 0;
+}
+
+static struct slot *slot_take(struct linux_scsi_host *host, uint64_t hctx)
+{
+    for (unsigned i = first_of(host, hctx), end = i + host->depth; i < end; i++) {
         struct slot *slot = &host->slots[i];
         if (slot->state != SLOT_FREE)
             continue;
@@ -201,11 +218,13 @@ static struct slot *slot_take(struct linux_scsi_host *host)
 /* The slot that a scsi_cmnd is in, and its host; the scsi_device that it names may be gone. */
 static struct slot *slot_at(uint64_t cmnd, struct linux_scsi_host **host)
 {
-    int tag = FIELD(cmnd - SIZE(request), request, tag, int);
+    uint64_t rq = cmnd - SIZE(request), hctx = FIELD(rq, request, mq_hctx, uint64_t);
+    uint32_t tag = FIELD(rq, request, tag, uint32_t);
     for (int i = 0; i < HOSTS; i++) {
         *host = hosts[i];
-        if (*host && tag >= 0 && (unsigned)tag < (*host)->tags && (*host)->slots[tag].cmnd == cmnd)
-            return &(*host)->slots[tag];
+        unsigned at = *host ? first_of(*host, hctx) + tag : 0;
+        if (*host && tag < (*host)->depth && at < (*host)->tags && (*host)->slots[at].cmnd == cmnd)
+            return &(*host)->slots[at];
     }
     *host = NULL;
     return NULL;
@@ -219,24 +238,74 @@ static struct slot *slot_of(uint64_t cmnd)
 
 /* ---- dispatch ---- */
 
-/* Cuts the data into entries that the host can take; how many, 0 when it needs more than there is room for. */
-static uint32_t fill_sg(struct linux_scsi_host *host, struct slot *slot, uint64_t data, uint32_t length)
+/* What one segment, and all of a command's, may be: the queue's limits, which drivers may have changed since the host's. */
+struct sg_limits {
+    uint64_t boundary, virt_boundary, alignment;
+    uint32_t size, segments;
+};
+
+static struct sg_limits limits_of(struct linux_scsi_device *device)
 {
-    uint32_t most = FIELD(host->shost, Scsi_Host, max_segment_size, uint32_t), count = 0;
-    uint64_t boundary = FIELD(host->shost, Scsi_Host, dma_boundary, uint64_t);
-    uint32_t room = FIELD(host->shost, Scsi_Host, sg_tablesize, uint16_t);
-    for (uint32_t size; length; length -= size, data += size) {
-        uint64_t entry = slot->sg + count * SIZE(scatterlist), at = physical(data);
-        uint64_t to_boundary = (boundary | at) - at + 1;
-        if (count++ == room)
-            return 0;
-        size = length < most ? length : most;
-        size = to_boundary && size > to_boundary ? (uint32_t)to_boundary : size;
-        memset((void *)entry, 0, SIZE(scatterlist));
-        FIELD(entry, scatterlist, page_link, uint64_t) =
-            (*(uint64_t *)SYMBOL(vmemmap_base) + at / PAGE * SIZE(page)) | (size == length ? SG_END : 0);
-        FIELD(entry, scatterlist, offset, uint32_t) = at % PAGE;
-        FIELD(entry, scatterlist, length, uint32_t) = size;
+    uint64_t queue = FIELD(device->sdev, scsi_device, request_queue, uint64_t);
+    uint32_t table = FIELD(device->host->shost, Scsi_Host, sg_tablesize, uint16_t);
+    uint32_t segments = FIELD(queue, request_queue, max_segments, uint16_t);
+    return (struct sg_limits){
+        .boundary = FIELD(queue, request_queue, seg_boundary_mask, uint64_t),
+        .virt_boundary = FIELD(queue, request_queue, virt_boundary_mask, uint64_t),
+        .alignment = FIELD(queue, request_queue, dma_alignment, uint32_t),
+        .size = FIELD(queue, request_queue, max_segment_size, uint32_t),
+        .segments = segments < table || !table ? segments : table,
+    };
+}
+
+static void put_segment(uint64_t entry, uint64_t at, uint32_t size)
+{
+    memset((void *)entry, 0, SIZE(scatterlist));
+    FIELD(entry, scatterlist, page_link, uint64_t) = *(uint64_t *)SYMBOL(vmemmap_base) + at / PAGE * SIZE(page);
+    FIELD(entry, scatterlist, offset, uint32_t) = at % PAGE;
+    FIELD(entry, scatterlist, length, uint32_t) = size;
+}
+
+/* Cuts a command's data into segments as the block layer does, and writes them to the scatter list at `sg`, unless that is 0.
+ * How many; `*fits`: how many bytes of the data they hold, less than all where the device takes no more in one command. */
+static uint32_t fill_sg(struct linux_scsi_device *device, const struct linux_scsi_io *io, uint64_t sg, uint32_t *fits)
+{
+    struct sg_limits limits = limits_of(device);
+    struct vmk_sg_elem contiguous = {io->data ? physical(io->data) : 0, io->length};
+    const struct vmk_sg_elem *element = io->data ? &contiguous : io->elements;
+    uint64_t start = 0, size = 0, skip = io->offset; /* the segment that grows; bytes of the element that are left out */
+    uint32_t count = 0, left = io->length;
+    for (; left; element++, skip = 0) {
+        for (; skip >= element->length; element++)
+            skip -= element->length;
+        uint64_t at = element->address + skip, part = element->length - skip < left ? element->length - skip : left;
+        if (!io->data && (at & limits.alignment || (part < left && part & limits.alignment)))
+            break; /* the block layer would copy it */
+        while (part) {
+            if (!count || at != start + size || size == limits.size || (start | limits.boundary) < at) {
+                if (count == limits.segments || (count && ((start + size) | at) & limits.virt_boundary))
+                    goto full;
+                if (count && sg)
+                    put_segment(sg + (count - 1) * SIZE(scatterlist), start, (uint32_t)size);
+                count++;
+                start = at;
+                size = 0;
+            }
+            uint64_t room = (start | limits.boundary) - at, more = limits.size - size; /* room: less one */
+            more = more - 1 < room ? more : room + 1;
+            more = more < part ? more : part;
+            size += more;
+            at += more;
+            part -= more;
+            left -= (uint32_t)more;
+        }
+    }
+full:
+    *fits = io->length - left;
+    if (count && sg) {
+        uint64_t last = sg + (count - 1) * SIZE(scatterlist);
+        put_segment(last, start, (uint32_t)size);
+        FIELD(last, scatterlist, page_link, uint64_t) |= SG_END;
     }
     return count;
 }
@@ -266,15 +335,15 @@ static bool prepare(struct linux_scsi_device *device, struct slot *slot, struct 
     const struct linux_scsi_io *io = &command->io;
     uint64_t rq = slot->request, cmnd = slot->cmnd, sdev = device->sdev;
     uint64_t hostt = FIELD(host->shost, Scsi_Host, hostt, uint64_t), sdb = (uint64_t)INNER(cmnd, scsi_cmnd, sdb);
-    uint32_t segments = io->length ? fill_sg(host, slot, io->data, io->length) : 0;
-    if (io->length && !segments)
+    uint32_t fits, segments = fill_sg(device, io, slot->sg, &fits);
+    if (fits < io->length)
         return false;
     memset((void *)rq, 0, SIZE(request) + SIZE(scsi_cmnd));
     if (!FIELD(hostt, scsi_host_template, init_cmd_priv, uint64_t))
         memset((void *)(cmnd + SIZE(scsi_cmnd)), 0, FIELD(hostt, scsi_host_template, cmd_size, uint32_t));
     memset((void *)slot->sense, 0, SENSE_SIZE);
     FIELD(rq, request, q, uint64_t) = FIELD(sdev, scsi_device, request_queue, uint64_t);
-    FIELD(rq, request, mq_hctx, uint64_t) = host->hctx;
+    FIELD(rq, request, mq_hctx, uint64_t) = host->hctx[command->cpu];
     FIELD(rq, request, cmd_flags, uint32_t) = operation(io);
     FIELD(rq, request, tag, int) = slot->tag;
     FIELD(rq, request, internal_tag, int) = -1;
@@ -294,7 +363,8 @@ static bool prepare(struct linux_scsi_device *device, struct slot *slot, struct 
     FIELD(cmnd, scsi_cmnd, sense_buffer, uint64_t) = slot->sense;
     FIELD(cmnd, scsi_cmnd, underflow, uint32_t) = io->underflow;
     FIELD(cmnd, scsi_cmnd, transfersize, uint32_t) = FIELD(sdev, scsi_device, sector_size, uint32_t);
-    FIELD(cmnd, scsi_cmnd, flags, int) = BITS_GET((void *)sdev, scsi_device, simple_tags) ? SCMD_TAGGED : 0;
+    FIELD(cmnd, scsi_cmnd, flags, int) = (BITS_GET((void *)sdev, scsi_device, simple_tags) ? SCMD_TAGGED : 0) |
+                                        (FIELD(hostt, scsi_host_template, commit_rqs, uint64_t) ? 0 : SCMD_LAST);
     memcpy(INNER(cmnd, scsi_cmnd, cmnd), io->cdb, sizeof io->cdb);
     if (BITS_GET((void *)sdev, scsi_device, lun_in_cdb))
         INNER(cmnd, scsi_cmnd, cmnd)[1] =
@@ -422,6 +492,7 @@ struct queueing {
     struct linux_scsi_host *host;
     struct slot *slot;
     int result;
+    uint32_t queue;
 };
 
 static void queue_one(void *arg)
@@ -435,7 +506,7 @@ static void queue_one(void *arg)
 static bool dispatch(struct linux_scsi_device *device, struct command *command)
 {
     struct linux_scsi_host *host = device->host;
-    struct slot *slot = slot_take(host);
+    struct slot *slot = slot_take(host, host->hctx[command->cpu]);
     if (!slot) {
         prepend(&device->waiting, command);
         return false;
@@ -454,7 +525,7 @@ static bool dispatch(struct linux_scsi_device *device, struct command *command)
     if (device->busy > device->stats.in_flight_most)
         device->stats.in_flight_most = device->busy;
     FIELD(device->sdev, scsi_device, iorequest_cnt, int)++;
-    struct queueing q = {host, slot, -1};
+    struct queueing q = {.host = host, .slot = slot, .result = -1};
     *preempt_count() += SOFTIRQ_DISABLE_OFFSET;
     vmk_guarded(queue_one, &q, host->owner);
     *preempt_count() -= SOFTIRQ_DISABLE_OFFSET;
@@ -473,10 +544,32 @@ static bool dispatch(struct linux_scsi_device *device, struct command *command)
     return false;
 }
 
+/* What blk-mq calls when no more commands follow: a driver that has it rings its doorbell only then. */
+static void commit_one(void *arg)
+{
+    struct queueing *q = arg;
+    uint64_t hostt = FIELD(q->host->shost, Scsi_Host, hostt, uint64_t);
+    FIELD(hostt, scsi_host_template, commit_rqs, void (*)(uint64_t, uint16_t))(q->host->shost, (uint16_t)q->queue);
+}
+
+static void commit(struct linux_scsi_host *host, uint64_t cpus)
+{
+    if (!FIELD(FIELD(host->shost, Scsi_Host, hostt, uint64_t), scsi_host_template, commit_rqs, uint64_t))
+        return;
+    for (; cpus && !host->ended; cpus &= cpus - 1) {
+        uint64_t hctx = host->hctx[__builtin_ctzll(cpus)];
+        struct queueing q = {.host = host, .queue = FIELD(hctx, blk_mq_hw_ctx, queue_num, uint32_t)};
+        *preempt_count() += SOFTIRQ_DISABLE_OFFSET;
+        vmk_guarded(commit_one, &q, host->owner);
+        *preempt_count() -= SOFTIRQ_DISABLE_OFFSET;
+    }
+}
+
 static void run_device(struct linux_scsi_device *device)
 {
     struct linux_scsi_host *host = device->host;
     bool gone = false, first = true;
+    uint64_t submitted = 0; /* CPUs whose hardware queue got commands */
     while (device->waiting.first) {
         struct command *command = device->waiting.first;
         bool may = admitted(device, command, &gone);
@@ -492,9 +585,11 @@ static void run_device(struct linux_scsi_device *device)
         if (first)
             vmk_cork();
         first = false;
+        submitted |= 1ull << command->cpu;
         if (!dispatch(device, take_first(&device->waiting)))
             break;
     }
+    commit(host, submitted);
     if (!first)
         vmk_uncork();
 }
@@ -884,17 +979,17 @@ static uint32_t blk_mq_unique_tag(uint64_t rq)
     return (hctx ? FIELD(hctx, blk_mq_hw_ctx, queue_num, uint32_t) << 16 : 0) | (FIELD(rq, request, tag, uint32_t) & 0xffff);
 }
 
-/* Whichever CPU the world that submits is on, commands are queued on the first. */
 static uint32_t blk_mq_rq_cpu(uint64_t rq)
 {
-    (void)rq;
-    return 0;
+    struct slot *slot = slot_of(rq + SIZE(request));
+    return slot && slot->command ? slot->command->cpu : 0;
 }
 
-/* What tag_set.tags[] points to is the host: nobody but this function looks inside. */
-static uint64_t blk_mq_tag_to_rq(struct linux_scsi_host *host, uint32_t tag)
+/* Nobody but this function looks into what tag_set.tags[] points to. */
+static uint64_t blk_mq_tag_to_rq(const struct tags *tags, uint32_t tag)
 {
-    return host && tag < host->tags && started(&host->slots[tag]) ? host->slots[tag].request : 0;
+    const struct slot *slot = tags && tag < tags->host->depth ? &tags->host->slots[tags->first + tag] : NULL;
+    return slot && started(slot) ? slot->request : 0;
 }
 
 static void scsi_host_complete_all_commands(uint64_t shost, uint32_t status)
@@ -922,7 +1017,7 @@ static void scsi_unblock_requests(uint64_t shost)
 
 /* ---- for Python: hosts and devices ---- */
 
-struct linux_scsi_host *linux_scsi_host_create(uint64_t shost, uint32_t owner, uint64_t hctx)
+struct linux_scsi_host *linux_scsi_host_create(uint64_t shost, uint32_t owner, const uint64_t *hctx, unsigned cpus, unsigned sets)
 {
     for (int i = 0; i < HOSTS; i++) {
         if (hosts[i])
@@ -932,15 +1027,29 @@ struct linux_scsi_host *linux_scsi_host_create(uint64_t shost, uint32_t owner, u
             return NULL;
         host->shost = shost;
         host->owner = owner;
-        host->hctx = hctx;
-        host->tags = (unsigned)FIELD(shost, Scsi_Host, can_queue, int);
-        if (!(host->slots = calloc(host->tags, sizeof *host->slots))) {
+        host->cpus = cpus < CPUS ? cpus : CPUS;
+        memcpy(host->hctx, hctx, host->cpus * sizeof *hctx);
+        host->depth = (unsigned)FIELD(shost, Scsi_Host, can_queue, int);
+        host->sets = sets;
+        host->tags = host->depth * sets;
+        host->set = calloc(sets, sizeof *host->set);
+        host->slots = calloc(host->tags, sizeof *host->slots);
+        if (!host->set || !host->slots) {
+            free(host->set);
+            free(host->slots);
             free(host);
             return NULL;
         }
+        for (unsigned set = 0; set < sets; set++)
+            host->set[set] = (struct tags){host, set * host->depth};
         return hosts[i] = host;
     }
     return NULL;
+}
+
+uint64_t linux_scsi_host_tags(struct linux_scsi_host *host, unsigned queue)
+{
+    return (uint64_t)&host->set[host->sets > 1 ? queue : 0];
 }
 
 void linux_scsi_host_watch(struct linux_scsi_host *host, uint64_t task) { host->eh_task = task; }
@@ -997,6 +1106,7 @@ void linux_scsi_host_free(struct linux_scsi_host *host)
             hosts[i] = NULL;
     vmk_baton_drop();
     free(host->slots);
+    free(host->set);
     free(host);
 }
 
@@ -1051,6 +1161,16 @@ void linux_scsi_device_free(struct linux_scsi_device *device)
 
 /* ---- for Python: commands ---- */
 
+/* Which CPU the calling thread submits on: one kernel CPU runs all code, but threads are dealt to those that are presented. */
+static unsigned submitting_cpu(const struct linux_scsi_host *host)
+{
+    static unsigned threads;
+    static _Thread_local unsigned number; /* from 1 on; with the baton */
+    if (!number)
+        number = ++threads;
+    return (number - 1) % host->cpus;
+}
+
 static struct command *command_new(struct linux_scsi_device *device, const struct linux_scsi_io *io)
 {
     struct command *command = calloc(1, sizeof *command);
@@ -1058,6 +1178,7 @@ static struct command *command_new(struct linux_scsi_device *device, const struc
         return NULL;
     command->io = *io;
     command->device = device;
+    command->cpu = submitting_cpu(device->host);
     command->give_up = vmk_now() + io->timeout_ms * 1000000ull * (io->retries + 1u);
     device->queued++;
     if (io->flags & LINUX_SCSI_AT_HEAD)
@@ -1077,9 +1198,17 @@ struct submission {
 static void submit(void *arg)
 {
     struct submission *s = arg;
+    uint32_t fits;
     if (!s->device->host) {
         s->taken = -ENODEV;
         return;
+    }
+    for (unsigned i = 0; i < s->count; i++) {
+        fill_sg(s->device, &s->ios[i], 0, &fits);
+        if (fits < s->ios[i].length) {
+            s->taken = -EMSGSIZE;
+            return;
+        }
     }
     while ((unsigned)s->taken < s->count && s->device->queued < QUEUE_MOST && command_new(s->device, &s->ios[s->taken]))
         s->taken++;
@@ -1092,6 +1221,16 @@ int linux_scsi_submit(struct linux_scsi_device *device, const struct linux_scsi_
     struct vmk_result result;
     vmk_enter(submit, &s, device->owner, &result, true);
     return s.taken;
+}
+
+uint32_t linux_scsi_fits(struct linux_scsi_device *device, const struct linux_scsi_io *io)
+{
+    uint32_t fits = io->length;
+    vmk_baton_take();
+    if (device->host)
+        fill_sg(device, io, 0, &fits);
+    vmk_baton_drop();
+    return fits;
 }
 
 int linux_scsi_reap(struct linux_scsi_device *device, struct linux_scsi_done *out, unsigned max)

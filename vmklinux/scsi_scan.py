@@ -167,7 +167,7 @@ def _alloc_device(linux: Linux, host: Host, target: Obj, lun: int, hostdata: int
 def _set_limits(host: Host, limits: Obj) -> None:
     """scsi_init_limits: what the host allows."""
     shost = host.obj
-    limits.max_segments = min(shost.sg_tablesize, 0xFFFF)
+    limits.max_segments = max(shost.sg_tablesize, 1)
     limits.max_hw_sectors = limits.max_sectors = shost.max_sectors
     limits.seg_boundary_mask, limits.virt_boundary_mask = shost.dma_boundary, shost.virt_boundary_mask
     limits.max_segment_size, limits.dma_alignment = shost.max_segment_size, 3

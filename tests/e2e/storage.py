@@ -35,7 +35,7 @@ class Controller:
     wwn: bool = True  # whether the disk's identification reaches this side
     disk: str = "scsi-hd"  # QEMU's disk for it
     vendor: str = "QEMU"  # what the disk says
-    reset: Literal["reset", "rescan"] = "reset"  # what of the adapter's has the driver reset it
+    reset: Literal["reset", "rescan", ""] = "reset"  # what of the adapter's has the driver reset it; "": nothing
     kept: str = ""  # the function that takes memory which the driver never gives back, in Linux either
 
     def platform(self, drive: str, *arguments: str) -> QemuPlatform:
@@ -53,6 +53,7 @@ CONTROLLERS = {
     # esp_scsi keeps a pool of struct esp_cmd_entry, and frees no entry of it when its host goes.
     "am53c974": Controller("am53c974", "am53c974", "vmhba0:C0:T0:L0", kept="esp_queuecommand"),
     "dc390": Controller("dc390", "am53c974", "vmhba0:C0:T0:L0", kept="esp_queuecommand"),
+    "virtio-scsi": Controller("virtio-scsi-pci", "virtio_scsi", "vmhba0:C0:T0:L0", reset=""),
     "pvscsi": Controller("pvscsi", "vmw_pvscsi", "vmhba0:C0:T0:L0"),
     # Each port is an adapter. libata translates SCSI into ATA; for a rescan it resets the link of a port.
     "ahci": Controller("ich9-ahci", "ahci", "vmhba0:C0:T0:L0", disk="ide-hd", vendor="ATA", reset="rescan"),
