@@ -104,14 +104,13 @@ struct linux_scsi_device;
 /* PRIVILEGED: it may go to a device that is quiesced, and a unit attention ends it (the scan's own commands). AT_HEAD: before
  * those that wait. */
 enum { LINUX_SCSI_PRIVILEGED = 1, LINUX_SCSI_AT_HEAD = 2 };
-/* A command. Its `length` bytes of data lie in machine memory: at the address `data`, else (0) in pieces, `offset` bytes from
- * the first one's begin on; the elements are the caller's until the command has ended. direction is 1 to the device, 2 from it,
+/* A command. Its `length` bytes of data lie in machine memory: at the address `data`, else (0) in `count` pieces, an array of struct
+ * vmk_sg_elem, `offset` bytes from the first one's begin on; the array is the caller's until the command has ended. direction is 1 to the device, 2 from it,
  * 3 without data; retries may follow the first try; underflow: fewer bytes than this are an error to the driver. */
 struct linux_scsi_io {
     uint64_t cookie, data;
-    const struct vmk_sg_elem *elements;
-    uint64_t offset;
-    uint32_t length, timeout_ms, underflow;
+    uint64_t pieces, offset;
+    uint32_t count, length, timeout_ms, underflow;
     uint8_t direction, cdb_length, retries, flags;
     uint8_t cdb[32];
 };

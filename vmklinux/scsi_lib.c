@@ -272,13 +272,16 @@ static uint32_t fill_sg(struct linux_scsi_device *device, const struct linux_scs
 {
     struct sg_limits limits = limits_of(device);
     struct vmk_sg_elem contiguous = {io->data ? physical(io->data) : 0, io->length};
-    const struct vmk_sg_elem *element = io->data ? &contiguous : io->elements;
+    const struct vmk_sg_elem *element = io->data ? &contiguous : (const void *)io->pieces, *end = element + (io->data ? 1 : io->count);
     uint64_t start = 0, size = 0, skip = io->offset; /* the segment that grows; bytes of the element that are left out */
     uint32_t count = 0, left = io->length;
-    for (; left; element++, skip = 0) {
-        for (; skip >= element->length; element++)
+    for (; left && element < end; element++) {
+        if (skip >= element->length) {
             skip -= element->length;
+            continue;
+        }
         uint64_t at = element->address + skip, part = element->length - skip < left ? element->length - skip : left;
+        skip = 0;
         if (!io->data && (at & limits.alignment || (part < left && part & limits.alignment)))
             break; /* the block layer would copy it */
         while (part) {
@@ -1409,7 +1412,7 @@ const struct linux_api scsi_lib_api[] = {
     API(sbitmap_weight, "done", "How many bits of a map are set; of a device's, how many commands the driver has.", NULL),
     API(blk_mq_tagset_busy_iter, "done", "Calls a function for each request in flight.", NULL),
     API(blk_mq_unique_tag, "done", "A request's tag with the number of its hardware queue.", NULL),
-    API(blk_mq_rq_cpu, "done", "The CPU on which a request was queued: the first.", NULL),
+    API(blk_mq_rq_cpu, "done", "The CPU on which a request was queued.", NULL),
     API(blk_mq_tag_to_rq, "done", "The request in flight that has a tag.", NULL),
     API_END,
 };

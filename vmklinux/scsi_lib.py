@@ -7,7 +7,7 @@ import struct
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
-from vmkernel_core.errors import DeviceGone, VmkError
+from vmkernel_core.errors import DeviceGone, UsageError, VmkError
 from vmkernel_core.memory import load_bytes, store, store_bytes
 from vmkernel_core.storage.adapter import StorageStats
 from vmkernel_core.storage.command import Completion
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from vmkernel_core.storage.command import Command
+    from vmkernel_core.storage.sg_array import SgArray
     from vmklinux.hosts import Host
     from vmklinux.linux import Linux
     from vmklinux.scsi import Device
@@ -65,17 +66,18 @@ def _completion(result: int, residual: int, retries: int, sense: bytes) -> Compl
 
 
 #: struct linux_scsi_io and struct linux_scsi_done: a batch of them is made, or read, in one go.
-_IO, _DONE = struct.Struct("<QQIIIBBBB32s"), struct.Struct("<QiIII96s")
+_IO, _DONE = struct.Struct("<QQQQIIIIBBBB32s4x"), struct.Struct("<QiIII96s")
 assert (_IO.size, _DONE.size) == (ffi.sizeof("struct linux_scsi_io"), ffi.sizeof("struct linux_scsi_done"))
 #: How most commands end.
 _WELL = Completion(0, 0)
 
 
 def _io(command: Command, number: int = 0) -> bytes:
-    cdb = command.cdb
+    cdb, buffer = command.cdb, command.buffer
+    pieces, count = (buffer.pieces, buffer.count) if buffer is not None else (0, 0)
     return _IO.pack(
-        number, command.address, command.length, int(command.timeout * 1000), 0, command.direction, len(cdb),
-        command.retries, lib.LINUX_SCSI_PRIVILEGED if command.privileged else 0, cdb,
+        number, 0, pieces, command.offset, count, command.length, int(command.timeout * 1000), 0,
+        command.direction, len(cdb), command.retries, lib.LINUX_SCSI_PRIVILEGED if command.privileged else 0, cdb,
     )  # fmt: skip
 
 
@@ -136,10 +138,21 @@ class Queue:
         finally:
             self.linux.free(data)
 
+    def fits(self, buffer: SgArray, offset: int, length: int) -> int:
+        """How many bytes of that part of a buffer one command can carry."""
+        io = ffi.new("struct linux_scsi_io *")
+        io.pieces, io.count, io.offset, io.length = buffer.pieces, buffer.count, offset, length
+        return int(lib.linux_scsi_fits(self._device, io))
+
     def submit(self, commands: Sequence[tuple[int, Command]]) -> int:
-        """Send commands with their numbers; how many were taken. DeviceGone."""
+        """Send commands with their numbers; how many were taken. DeviceGone, UsageError (one's data does not fit)."""
         ios = _ios(b"".join([_io(command, number) for number, command in commands]))
         taken: int = lib.linux_scsi_submit(self._device, ios, len(commands))
+        if taken == -errno.EMSGSIZE:
+            raise UsageError(
+                "the data of a command is not in its buffer, or in pieces that the adapter cannot take in one command",
+                remedy="read and write cut it; limits.transfer holds for contiguous data",
+            )
         if taken < 0:
             raise DeviceGone("the storage device has gone")
         return taken

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from vmkernel_core.storage.command import Command, Completion
     from vmkernel_core.storage.device import DeviceState
     from vmkernel_core.storage.events import StorageEventKind
+    from vmkernel_core.storage.sg_array import SgArray
     from vmklinux.hosts import Host
     from vmklinux.kobject import Obj
     from vmklinux.linux import Linux
@@ -48,6 +49,7 @@ class Disk:
         segment = min(shost.max_segment_size, limits.max_segment_size)
         self.max_transfer = min(shost.max_sectors, limits.max_hw_sectors) * 512
         self.max_transfer = max(min(self.max_transfer, segments * segment), 4096)
+        self.alignment = limits.dma_alignment + 1
 
     def inquiry(self) -> bytes:
         """What the scan read."""
@@ -86,6 +88,10 @@ class Disk:
     def configured(self, block_size: int) -> None:
         """Drivers read the block size there."""
         self._device.obj.sector_size = block_size
+
+    def fits(self, buffer: SgArray, offset: int, length: int) -> int:
+        """As the limits of host and queue have it."""
+        return self._device.queue.fits(buffer, offset, length)
 
     def execute(self, command: Command) -> Completion:
         """Send a command and wait."""

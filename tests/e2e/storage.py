@@ -35,7 +35,9 @@ class Controller:
     wwn: bool = True  # whether the disk's identification reaches this side
     disk: str = "scsi-hd"  # QEMU's disk for it
     vendor: str = "QEMU"  # what the disk says
-    reset: Literal["reset", "rescan", ""] = "reset"  # what of the adapter's has the driver reset it; "": nothing
+    reset: Literal["reset", "rescan", ""] = (
+        "reset"  # what of the adapter's has the driver reset it; "": nothing
+    )
     kept: str = ""  # the function that takes memory which the driver never gives back, in Linux either
 
     def platform(self, drive: str, *arguments: str) -> QemuPlatform:

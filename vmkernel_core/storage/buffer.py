@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.errors import UsageError
 from vmkernel_core.memory import OutOfMachineMemory
+from vmkernel_core.storage.sg_array import SgArray
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -14,8 +15,10 @@ if TYPE_CHECKING:
     from vmkernel_core.memory import MachineMemory
 
 
-class Buffer:
+class Buffer(SgArray):
     """``length`` bytes of contiguous machine memory; ``view`` is a writable memoryview over them.
+
+    ``address`` is where they lie in this process, ``machine_address`` where a device sees them.
 
     Whoever reads a device into it, or writes from it, finds the device's own bytes there. It is given back by
     ``close``, at the end of a ``with``, or when nobody refers to it or to ``view`` any more; a command in flight does.
@@ -32,7 +35,8 @@ class Buffer:
                 f"no room for a buffer of {length} bytes",
                 remedy="use smaller buffers, or give the machine more memory",
             )
-        self.length = length
+        self.machine_address = self.address - memory.base
+        super().__init__(memory, [(self.machine_address, length)])
 
         def give_back(owned: object) -> None:
             if memory.fd >= 0:

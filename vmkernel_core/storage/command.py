@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 if TYPE_CHECKING:
-    from vmkernel_core.storage.buffer import Buffer
+    from vmkernel_core.storage.sg_array import SgArray
 
 #: Operation codes (SPC-4, SBC-3).
 INQUIRY, MODE_SENSE_6, READ_CAPACITY_10, UNMAP = 0x12, 0x1A, 0x25, 0x42
@@ -87,7 +87,7 @@ def describe(cdb: bytes) -> str:
 class Command(
     msgspec.Struct, frozen=True
 ):  # one is made for each transfer: a dataclass takes five times as long
-    """A command: its CDB of at most 32 bytes, and the part of a buffer that its data lies in.
+    """A command: its CDB of at most 32 bytes, and the part of a buffer (an SgArray of any kind) that its data lies in.
 
     ``timeout`` in seconds, ``retries`` after the first try. ``privileged``: a unit attention ends it, and a device
     that is being configured takes it.
@@ -95,17 +95,12 @@ class Command(
 
     cdb: bytes
     direction: Direction = Direction.NONE
-    buffer: Buffer | None = None
+    buffer: SgArray | None = None
     offset: int = 0
     length: int = 0
     timeout: float = TIMEOUT
     retries: int = RETRIES
     privileged: bool = False
-
-    @property
-    def address(self) -> int:
-        """Where its data begins in this process; 0 without data."""
-        return self.buffer.address + self.offset if self.buffer else 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from vmkernel_core.storage.command import (
 )
 from vmkernel_core.storage.errors import IllegalRequest, ScsiError, error_for
 from vmkernel_core.storage.naming import device_name
+from vmkernel_core.storage.sg_array import SgArray
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -61,6 +62,8 @@ class DeviceDriver(Protocol):
     memory: MachineMemory
     #: Bytes that one command may transfer, and blocks of 512 bytes.
     max_transfer: int
+    #: Bytes; pieces of data begin and end at multiples of it.
+    alignment: int
 
     def inquiry(self) -> bytes:
         """Its standard INQUIRY data."""
@@ -83,11 +86,17 @@ class DeviceDriver(Protocol):
     def configured(self, block_size: int) -> None:
         """The device's block size is known."""
 
+    def fits(self, buffer: SgArray, offset: int, length: int) -> int:
+        """How many bytes of that part of a buffer one command can carry, for the pieces that they lie in."""
+
     def execute(self, command: Command) -> Completion:
         """Send one command and wait for its end, wherever this is called. DeviceGone."""
 
     def submit(self, commands: Sequence[tuple[int, Command]]) -> int:
-        """Send commands, each with a number of the caller's; how many were taken, in their order. DeviceGone."""
+        """Send commands, each with a number of the caller's; how many were taken, in their order.
+
+        DeviceGone; UsageError when the data of one does not fit.
+        """
 
     def reap(self, most: int) -> list[tuple[int, Completion]]:
         """Fetch the numbers of commands that ended, and their ends."""
@@ -104,15 +113,20 @@ class Limits:
     """What one command may do: bytes it transfers, and how blocks are given back (``discard``).
 
     ``discard`` is the operation code that does it, 0 when none; ``discard_most`` the blocks that one may name.
+    ``alignment``: bytes; the pieces of an SgArray begin and end at multiples of it (the end of the last one is free).
     """
 
     transfer: int
+    alignment: int
     discard: int = 0
     discard_most: int = 0
 
 
 class Request:
-    """A command that was submitted. ``result`` waits for it; ``buffer`` holds what was read."""
+    """A command that was submitted. ``result`` waits for it; ``buffer`` holds what was read.
+
+    It is None without data, and for data in an SgArray of the caller's.
+    """
 
     __slots__ = ("_device", "command", "completion")
 
@@ -124,7 +138,7 @@ class Request:
     @property
     def buffer(self) -> Buffer | None:
         """What its data lies in."""
-        return self.command.buffer
+        return self.command.buffer if isinstance(self.command.buffer, Buffer) else None
 
     @property
     def done(self) -> bool:
@@ -244,7 +258,7 @@ class StorageDevice:
         transfer = max(transfer // self.block_size, 1) * self.block_size
         how = provisioning[5] if len(provisioning) >= 6 else 0
         discard = UNMAP if how & 0x80 else WRITE_SAME_16 if how & 0x40 else 0
-        return Limits(transfer, discard if self._thin else 0, most)
+        return Limits(transfer, self._driver.alignment, discard if self._thin else 0, most)
 
     def _ask(self, cdb: bytes, length: int, what: str) -> bytes:
         """Send a command that fetches data, while the device is set up; its data."""
@@ -267,14 +281,15 @@ class StorageDevice:
         self,
         cdb: bytes,
         direction: Direction = Direction.NONE,
-        data: bytes | int | Buffer = 0,
+        data: bytes | int | SgArray = 0,
         *,
         timeout: float = TIMEOUT,
         retries: int = RETRIES,
     ) -> Request:
         """Send a SCSI command of the caller's own; a Request to wait for.
 
-        ``data``: the bytes to send, how many bytes to fetch, or a Buffer for either. UsageError, DeviceGone.
+        ``data``: the bytes to send, how many bytes to fetch, or a Buffer or SgArray for either. UsageError, also when
+        that lies in more pieces than the adapter takes in one command; DeviceGone.
         """
         if not 6 <= len(cdb) <= 32:
             raise UsageError(f"a CDB of {len(cdb)} bytes", remedy="6 to 32")
@@ -283,8 +298,8 @@ class StorageDevice:
         command = Command(cdb, direction, buffer, 0, length, timeout=timeout, retries=retries)
         return self._send([Request(self, command)])[0]
 
-    def _buffer_for(self, data: bytes | int | Buffer) -> Buffer | None:
-        if isinstance(data, Buffer):
+    def _buffer_for(self, data: bytes | int | SgArray) -> SgArray | None:
+        if isinstance(data, SgArray):
             return data
         if not data:
             return None
@@ -297,29 +312,29 @@ class StorageDevice:
         """A buffer of so many bytes in machine memory, which a device reads and writes without a copy."""
         return Buffer(self._driver.memory, length)
 
-    def start_read(self, lba: int, count: int, buffer: Buffer | None = None) -> list[Request]:
+    def start_read(self, lba: int, count: int, buffer: SgArray | None = None) -> list[Request]:
         """Begin to read ``count`` blocks from ``lba`` on into a buffer; one Request for each command that it takes."""
         return self.start(
             self.read_commands(lba, count, buffer or self.buffer(max(count, 1) * self.block_size))
         )
 
-    def start_write(self, lba: int, data: bytes | Buffer) -> list[Request]:
-        """Begin to write; one Request for each command that it takes. A Buffer must not change before they end."""
-        length = data.length if isinstance(data, Buffer) else len(data)
+    def start_write(self, lba: int, data: bytes | SgArray) -> list[Request]:
+        """Begin to write; one Request for each command that it takes. A buffer must not change before they end."""
+        length = data.length if isinstance(data, SgArray) else len(data)
         count = self._whole(length)
         self._inside(lba, count)
         buffer = self._buffer_for(data)
         assert buffer is not None
         return self.start(self.write_commands(lba, count, buffer))
 
-    def read_commands(self, lba: int, count: int, buffer: Buffer, offset: int = 0) -> list[Command]:
+    def read_commands(self, lba: int, count: int, buffer: SgArray, offset: int = 0) -> list[Command]:
         """The commands that read ``count`` blocks from ``lba`` on into a buffer, from byte ``offset`` on.
 
         ``start`` sends those of many transfers at once. UsageError out of range.
         """
         return self._transfers(READ_10, READ_16, Direction.FROM_DEVICE, lba, count, buffer, offset)
 
-    def write_commands(self, lba: int, count: int, buffer: Buffer, offset: int = 0) -> list[Command]:
+    def write_commands(self, lba: int, count: int, buffer: SgArray, offset: int = 0) -> list[Command]:
         """The commands that write ``count`` blocks from ``lba`` on out of a buffer, from byte ``offset`` on."""
         return self._transfers(WRITE_10, WRITE_16, Direction.TO_DEVICE, lba, count, buffer, offset)
 
@@ -332,11 +347,14 @@ class StorageDevice:
         buffer.close()  # not where that failed: what is still in flight holds it
         return data
 
-    def read_into(self, lba: int, buffer: Buffer, count: int = 0) -> None:
-        """Read blocks into a buffer, which they fill unless ``count`` is given. Raises what ``read`` does."""
+    def read_into(self, lba: int, buffer: SgArray, count: int = 0) -> None:
+        """Read blocks into a buffer, which they fill unless ``count`` is given. Raises what ``read`` does.
+
+        An SgArray takes them where its pieces lie.
+        """
         _all(self.start_read(lba, count or self._whole(buffer.length), buffer))
 
-    def write(self, lba: int, data: bytes | Buffer) -> None:
+    def write(self, lba: int, data: bytes | SgArray) -> None:
         """Write whole blocks from block ``lba`` on; it returns when the device has taken all of them.
 
         Any that failed is reported: ScsiError. Those of a device with a ``write_cache`` are safe after ``flush``.
@@ -396,27 +414,40 @@ class StorageDevice:
             )
 
     def _transfers(
-        self, short: int, long: int, way: Direction, lba: int, count: int, buffer: Buffer, offset: int
+        self, short: int, long: int, way: Direction, lba: int, count: int, buffer: SgArray, offset: int
     ) -> list[Command]:
         """Cut a transfer into commands, with the ten byte form of the CDB wherever it will do."""
         self._inside(lba, count)
         size = count * self.block_size
         if offset < 0 or offset + size > buffer.length:
             raise UsageError(f"a buffer of {buffer.length - offset} bytes for {size}", where=self.name)
-        most = self.limits.transfer // self.block_size
         commands = []
-        for at in range(0, count, most):
-            part = min(most, count - at)
-            where = lba + at
+        while count:
+            part = self._part(buffer, offset, count)
+            where, size = lba, part * self.block_size
             if where + part <= 1 << 32 and part < 1 << 16:
                 cdb = TRANSFER_10.pack(short, 0, where, 0, part, 0)
             else:
                 cdb = TRANSFER_16.pack(long, 0, where, part, 0, 0)
-            commands.append(Command(cdb, way, buffer, offset + at * self.block_size, part * self.block_size))
+            commands.append(Command(cdb, way, buffer, offset, size))
+            lba, count, offset = lba + part, count - part, offset + size
         return commands
 
+    def _part(self, buffer: SgArray, offset: int, count: int) -> int:
+        """How many of ``count`` blocks, whose data lie from a byte of a buffer on, one command can carry."""
+        part = min(self.limits.transfer // self.block_size, count)
+        if buffer.count > 1:  # limits.transfer is made for one piece
+            part = self._driver.fits(buffer, offset, part * self.block_size) // self.block_size
+        if not part:
+            raise UsageError(
+                "a block lies in pieces that the adapter cannot take",
+                where=self.name,
+                remedy=f"fewer of them, which begin and end at multiples of {self.limits.alignment}",
+            )
+        return part
+
     def start(self, commands: Sequence[Command]) -> list[Request]:
-        """Send several commands at once; a Request for each. DeviceGone."""
+        """Send several commands at once; a Request for each. DeviceGone, UsageError (data that does not fit)."""
         return self._send([Request(self, command) for command in commands])
 
     def wait(self, timeout: float) -> None:
