@@ -13,7 +13,7 @@ from hcl.inventory import Device, Inventory, PciDevice, Unidentified, UsbDevice
 from hcl.registry import Registry
 from hcl.report import DeviceReport, Judgement, MachineReport, Profile, counts_of, exit_code_of
 from hcl.rules import Exclusion
-from hcl.unlisted import DRIVEN_CLASSES, modalias
+from hcl.unlisted import is_driven, modalias
 from hcl.verdict import Rung, Status, Verdict
 
 
@@ -215,7 +215,7 @@ class Judge:
             if verdict.status is Status.UNKNOWN:
                 because = f" Nobody has run {verdict.module} here yet."
             return Judgement(status, f"{verdict.reason}{because}")
-        if int(verdict.pci_class[:2], 16) not in DRIVEN_CLASSES:
+        if not is_driven(verdict.pci_class):
             return Judgement(
                 Status.SKIPPED, f"{verdict.reason} It is neither a network nor a storage controller."
             )

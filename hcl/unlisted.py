@@ -11,14 +11,24 @@ from collections.abc import Callable, Sequence
 Claimants = Callable[[str], Sequence[str]]
 """Answers a modalias, as ``modalias`` makes it, with the names of the modules that claim it, the nearest first."""
 
-DRIVEN_CLASSES = {0x01: "storage controllers", 0x02: "network controllers"}
-"""The base classes whose devices are driven without being listed (PCI Code and ID Assignment Specification 1.11, 1)."""
+DRIVEN_CLASSES = {
+    "01": "storage controllers",
+    "02": "network controllers",
+    "0c04": "Fibre Channel adapters",
+}
+"""The classes whose devices are driven without being listed: what their six hexadecimal digits begin with (PCI Code and
+ID Assignment Specification 1.11, 1)."""
 
 BARRED = {
     "ata_generic": "it claims every IDE controller, and drives only those that firmware has set up",
     "pata_acpi": "it claims every IDE controller, and drives only those that ACPI describes",
 }
 """Modules that never serve a device by their own claim, and why."""
+
+
+def is_driven(pci_class: str) -> bool:
+    """Whether devices of a class, six hexadecimal digits, are driven without being listed."""
+    return pci_class.lower().startswith(tuple(DRIVEN_CLASSES))
 
 
 def modalias(ids: tuple[int, int, int, int], pci_class: int) -> str:
@@ -37,8 +47,9 @@ def ask(
     claimants: Claimants, ids: tuple[int, int, int, int], pci_class: int, kernel: str
 ) -> tuple[tuple[str, ...], str]:
     """The modules that may serve an unlisted device, the nearest first, and a clause that says why these."""
-    if pci_class >> 16 not in DRIVEN_CLASSES:
-        return (), f"of what is not listed, only {' and '.join(DRIVEN_CLASSES.values())} are driven"
+    if not is_driven(f"{pci_class:06x}"):
+        *most, last = DRIVEN_CLASSES.values()
+        return (), f"of what is not listed, only {', '.join(most)} and {last} are driven"
     found = claimants(modalias(ids, pci_class))
     allowed = tuple(name for name in found if name not in BARRED)
     if allowed:

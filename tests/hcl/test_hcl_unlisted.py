@@ -72,8 +72,13 @@ def test_what_is_no_device_to_drive_is_left_alone(ids: tuple[int, int, int, int,
     verdict = hcl.lookup(*ids, claimants=lambda _: ["a_driver"])
     assert (verdict.rung, verdict.module, verdict.claimants) == (hcl.Rung.UNKNOWN, None, ())
     assert verdict.reason.endswith(
-        "; of what is not listed, only storage controllers and network controllers are driven."
+        "; of what is not listed, only storage controllers, network controllers and Fibre Channel adapters are driven."
     )
+
+
+def test_a_fibre_channel_adapter_is_on_a_serial_bus_and_driven_all_the_same() -> None:
+    verdict = hcl.lookup(0x10DF, 0xE300, 0x10DF, 0x1234, 0x0C0400, claimants=lambda _: ["lpfc"])
+    assert (verdict.rung, verdict.module) == (hcl.Rung.COMPATIBLE, "lpfc")
 
 
 def test_barred_modules() -> None:

@@ -127,6 +127,11 @@ def test_elements_of_our_memory(linux: Linux, kind: str, data: int, size: int) -
         pages = load(linux.symbols["vmemmap_base"], 8)
         memory = linux.memory.base + (element - pages) // linux.types.sizeof("page") * 4096
     assert lib.vmk_alloc_size(memory) >= size
+    if kind != "mempool_alloc_pages":  # 6.1's pools ask for the size of what they hand out
+        assert linux.call(linux.entry("__ksize"), element) >= size
+        ksize = linux.image.kallsyms.address("__ksize")
+        assert ksize is not None
+        assert linux.call(ksize, element) >= size
     linux.call("mempool_free", element, pool)
     linux.call("mempool_destroy", pool)
     assert lib.vmk_alloc_size(memory) == 0
