@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from vmkernel_core import pci_ide
 from vmkernel_core.pci import BarKind
 from vmklinux.device import NUMA_NO_NODE
 from vmklinux.kobject import Obj, addressof, cast
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
 
 # include/linux/ioport.h; the low four bits of a resource's flags are those of the BAR.
 IORESOURCE_PREFETCH, IORESOURCE_SIZEALIGN, IORESOURCE_MEM_64 = 0x2000, 0x40000, 0x100000
+IORESOURCE_PCI_FIXED = 0x10
 BAR_IO, BAR_MEM_64, BAR_PREFETCH = 1, 4, 8
 #: Milliseconds that a device gets from D3hot and from D3cold to D0 (PCI PM 1.2, 5.6.1; Linux's pci_pm_init).
 D3HOT_DELAY, D3COLD_DELAY = 10, 100
@@ -127,6 +129,11 @@ def setup_device(linux: Linux, function: PciFunction, platform: Platform, name: 
     obj.error_state = linux.types.enumerator("pci_channel_io_normal")
     for bar in function.all_bars:
         _resource(obj.resource[bar.index], bar, name)
+    for index, start, size in pci_ide.legacy_ports(function):
+        ports = obj.resource[index]
+        ports.start, ports.end, ports.name = start, start + size - 1, name
+        ports.flags = IORESOURCE_IO | IORESOURCE_PCI_FIXED
+    pci_ide.set_up(platform, function)
     _dma(obj)
     _capabilities(obj, function, platform)
     obj.dev.parent, obj.dev.bus = bus.bridge, linux.symbols["pci_bus_type"]

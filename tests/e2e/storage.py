@@ -59,6 +59,12 @@ CONTROLLERS = {
     "pvscsi": Controller("pvscsi", "vmw_pvscsi", "vmhba0:C0:T0:L0"),
     # Each port is an adapter. libata translates SCSI into ATA; for a rescan it resets the link of a port.
     "ahci": Controller("ich9-ahci", "ahci", "vmhba0:C0:T0:L0", disk="ide-hd", vendor="ATA", reset="rescan"),
+    "piix3-ide": Controller(
+        "piix3-ide", "ata_piix", "vmhba0:C0:T0:L0", disk="ide-hd", vendor="ATA", reset="rescan"
+    ),
+    "piix4-ide": Controller(
+        "piix4-ide", "ata_piix", "vmhba0:C0:T0:L0", disk="ide-hd", vendor="ATA", reset="rescan"
+    ),
 }
 
 
