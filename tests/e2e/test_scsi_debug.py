@@ -40,10 +40,14 @@ def boot(kernel: Kernel) -> Iterator[Boot]:
     hosts = []
     with ExitStack() as stack:
 
-        def start(*settings: str, modules: tuple[str, ...] = ()) -> VMkernel:
-            given = {"scsi_debug": ("dev_size_mb=8", *settings)}
-            host = stack.enter_context(VMkernel(ModelPlatform([]), kernel=kernel.release, settings=given))
-            hosts.append(host)
+        def start(*settings: str, modules: tuple[str, ...] = (), cpus: int = 1) -> VMkernel:
+            host = VMkernel(
+                ModelPlatform([]),
+                kernel=kernel.release,
+                settings={"scsi_debug": ("dev_size_mb=8", *settings)},
+                cpus=cpus,
+            )
+            hosts.append(stack.enter_context(host))
             for module in (*modules, "scsi_debug"):
                 host.load(module)
             return host
@@ -88,6 +92,43 @@ def test_hosts_targets_and_units(boot: Boot) -> None:
     first, *_, last = host.storage.values()
     first.write(3, b"\xa5" * 512)
     assert last.read(3, 1) == b"\xa5" * 512, "all units share one store"
+
+
+def test_units_without_the_first(boot: Boot) -> None:
+    paths = [device.path for device in boot("no_lun_0=1", "max_luns=3").storage.values()]
+    assert paths == ["vmhba0:C0:T0:L1", "vmhba0:C0:T0:L2"]
+
+
+def test_units_of_a_target_that_reports_none(boot: Boot) -> None:
+    """A target of SCSI-2 knows no REPORT LUNS: its units are looked for one after the other."""
+    paths = [device.path for device in boot("scsi_level=2", "max_luns=5").storage.values()]
+    assert paths == [f"vmhba0:C0:T0:L{unit}" for unit in range(5)]
+
+
+def test_more_units_than_a_byte_counts(boot: Boot) -> None:
+    """With so many scsi_debug uses another format of address (flat space, SAM-5, 4.7.7.3); Linux shows it like that."""
+    devices = list(boot("max_luns=300").storage.values())
+    assert [d.path for d in devices] == [f"vmhba0:C0:T0:L{n and 0x4000 + n}" for n in range(300)]
+    devices[299].write(1, b"\x77" * 512)
+    assert devices[0].read(1, 1) == b"\x77" * 512
+
+
+def test_more_blocks_than_32_bits_count(boot: Boot) -> None:
+    disk = only(boot("virtual_gb=4096"))
+    assert disk.blocks == 4096 << 21
+    disk.write(disk.blocks - 2, b"\x44" * 1024)
+    disk.flush()
+    assert disk.read(disk.blocks - 2, 2) == b"\x44" * 1024
+
+
+@pytest.mark.parametrize(("settings", "most"), [(("max_queue=4",), 4), (("host_max_queue=3",), 3)])
+def test_no_more_commands_than_the_host_takes(boot: Boot, settings: tuple[str, ...], most: int) -> None:
+    """scsi_debug refuses what is too much with an error that is not tried again; with four hardware queues."""
+    disk = only(boot("submit_queues=4", "ndelay=200000", *settings, cpus=4))
+    disk.queue_depth = 64
+    for request in [disk.start_read(n, 1)[0] for n in range(300)]:
+        request.result(LIMIT)
+    assert disk.stats().in_flight_most == most
 
 
 def test_large_blocks(boot: Boot) -> None:
@@ -234,3 +275,18 @@ def test_a_device_handler_is_asked(boot: Boot) -> None:
     assert disk.read(0, 1) == b"\x33" * 512
     with pytest.raises(VmkError, match="in use"):
         host.unload("scsi_dh_alua")
+
+
+@pytest.mark.parametrize(("driver", "kind"), [("ch", 8), ("ses", 13)])
+@pytest.mark.parametrize("first", ["driver", "device"])
+def test_drivers_of_upper_level(boot: Boot, driver: str, kind: int, first: str) -> None:
+    """Debian's drivers of media changers and of enclosures take a unit of their kind, and leave a disk alone."""
+    host = boot(f"ptype={kind}", modules=(driver,) if first == "driver" else ())
+    if first == "device":
+        host.load(driver)
+    [scsi_host] = host.linux.state(Scsi).hosts.values()
+    [device] = scsi_host.devices.values()
+    assert host.linux.string(device.obj.sdev_gendev.driver.name) == driver
+    assert not host.storage
+    host.unload(driver)
+    assert not device.obj.sdev_gendev.driver

@@ -85,3 +85,20 @@ def test_flushing_a_delayed_item_does_not_wait_for_its_time(linux: Linux) -> Non
     assert linux.call(linux.entry("flush_delayed_work"), delayed) == 0
     linux.free(delayed)
     linux.free(counter)
+
+
+def test_an_item_can_ask_which_one_it_is(linux: Linux) -> None:
+    assert linux.call(linux.entry("current_work")) == 0, "outside of one"
+    told = linux.allocate(8)
+    # sub $8,%rsp; mov $current_work,%eax; call *%rax; add $8,%rsp; movabs $told,%rcx; mov %rax,(%rcx)
+    function = code(
+        b"\x48\x83\xec\x08\xb8", linux.entry("current_work").to_bytes(4, "little"), b"\xff\xd0\x48\x83\xc4\x08",
+        b"\x48\xb9", told.to_bytes(8, "little"), b"\x48\x89\x01",
+    )  # fmt: skip
+    queue, work = _queue(linux, 0), linux.new("work_struct")
+    work.func = function
+    assert linux.call(linux.entry("queue_work_on"), 0, queue, work)
+    linux.call(linux.entry("destroy_workqueue"), queue)
+    assert load(told, 8) == int(work)
+    linux.free(work)
+    linux.free(told)
