@@ -163,10 +163,10 @@ class Host:
         return below.function.address if below else None
 
     def model(self) -> str:
-        """scsi_host_template.info, else its name."""
+        """scsi_host_template.info, else its name; on one line."""
         template = self.obj.hostt
         text = self.linux.call(template.info, self.obj, owner=self.owner) if template.info else template.name
-        return self.linux.string(text)
+        return " ".join(self.linux.string(text).split())
 
     def state(self) -> AdapterState:
         """How it is, by its state in Linux."""

@@ -181,6 +181,29 @@ def test_what_goes_over_is_not_told(boot: Boot, opts: int, counter: str) -> None
     assert not counter or getattr(disk.stats(), counter) >= 14
 
 
+@pytest.mark.parametrize(("opts", "counter"), [(TRANSPORT, "retries"), (HOST_BUSY, "busy")])
+def test_no_block_is_lost_while_commands_fail(boot: Boot, opts: int, counter: str) -> None:
+    """Each eleventh command fails, with many in flight; what was acknowledged is what another unit reads."""
+    host = boot(f"opts={opts}", "every_nth=11", "ndelay=20000", "max_luns=3", "random=1")
+    units = list(host.storage.values())
+    random = Random(11)  # a pattern, no secret
+    content = bytearray(units[0].read(0, 4096))
+    for _ in range(40):
+        requests = []
+        for start in range(0, 4096, 128):
+            lba, count = start + random.randrange(64), random.randrange(1, 64)
+            data = random.randbytes(count * 512)
+            requests += random.choice(units).start_write(lba, data)
+            content[lba * 512 : (lba + count) * 512] = data
+        for request in requests:
+            request.result(LIMIT)
+    for unit in units:
+        assert unit.read(0, 4096) == content
+    stats = [unit.stats() for unit in units]
+    assert sum(getattr(each, counter) for each in stats) > 10
+    assert all(not each.in_flight for each in stats)
+
+
 def test_a_device_that_calls_itself_full(boot: Boot) -> None:
     """scsi_debug counts the commands that the mid-layer gives it, and ends every third one that fills the queue.
 
