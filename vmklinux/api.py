@@ -76,6 +76,7 @@ SUBSYSTEMS = (
     "kthread",
     "leds",
     "link_watch",
+    "memory",
     "misc",
     "msi",
     "mtrr",

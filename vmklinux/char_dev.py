@@ -132,7 +132,10 @@ def cdev_add(linux: Linux, p: Obj, dev: int, count: int) -> int:
 
 @linux_api()
 def cdev_del(linux: Linux, p: Obj) -> None:
-    """End that."""
+    """End that; a name that kobject_set_name gave it goes too."""
+    if lib.vmk_alloc_size(p.kobj.name):
+        linux.free(p.kobj.name)
+        p.kobj.name = 0
     allocated = linux.state(CharDevices).allocated
     if int(p) in allocated:
         allocated.remove(int(p))

@@ -77,6 +77,12 @@ static void *vmalloc_array(uint64_t count, uint64_t size)
 static void *kvmalloc_sized(uint64_t size, uint32_t gfp) { return k_alloc(size, gfp, SITE()); }
 /* Objects are as large as they were asked to be, up to eight bytes: nothing is to be gained by asking for more. */
 static uint64_t kmalloc_size_roundup(uint64_t size) { return size; }
+/* vmalloc's memory is machine memory like any other: its page is found by arithmetic. */
+static uint64_t vmalloc_to_page(uint64_t address)
+{
+    uint64_t physical = address - *(uint64_t *)SYMBOL(page_offset_base);
+    return *(uint64_t *)SYMBOL(vmemmap_base) + physical / PAGE_SIZE * SIZE(page);
+}
 /* Whether there is memory at an address, and a struct page for it. */
 static bool __virt_addr_valid(uint64_t address)
 {
@@ -335,6 +341,7 @@ const struct linux_api mm_api[] = {
     API_AS("kvmalloc_node", kvmalloc_sized, "done", "Allocates from slabs or pages, whichever fits.", NULL),
     API_AS("__kvmalloc_node_noprof", kmalloc_from_bucket, "done", "Allocates from slabs or pages, whichever fits.", NULL),
     API_AS("kvfree", kfree, "done", "Frees what kvmalloc gave.", NULL),
+    API(vmalloc_to_page, "done", "The page at an address that vmalloc gave.", NULL),
     API(__virt_addr_valid, "done", "Whether an address lies in machine memory.", NULL),
     API(is_vmalloc_addr, "done", "Never: all memory here can be reached by DMA as it is.", NULL),
     API(kmem_cache_create, "partial", "Makes a cache of objects of one size.",

@@ -19,6 +19,7 @@ from vmkernel_core.platform.model import ModelPlatform
 from vmkernel_core.storage.command import Direction, HostStatus, Status
 from vmkernel_core.storage.device import StorageDevice
 from vmkernel_core.storage.errors import CommandTimedOut, MediumError, ScsiError, WriteProtected
+from vmklinux.hrtimer import HrTimers
 from vmklinux.kernels import Kernel
 from vmklinux.scsi import Scsi
 
@@ -274,6 +275,24 @@ def test_a_host_reset_is_told_by_a_unit_attention_that_nobody_sees(boot: Boot) -
 def test_a_device_that_becomes_ready_later(boot: Boot) -> None:
     disk = only(boot("tur_ms_to_ready=1"))
     assert disk.read(0, 1) == bytes(512)
+
+
+def test_a_driver_that_is_stopped_during_its_scan(boot: Boot, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host goes with it; the rest goes on, and the module can be loaded again."""
+
+    def fail(*_arguments: object) -> None:
+        raise VmkError("a timer that cannot be set")
+
+    host = boot()
+    host.unload("scsi_debug")
+    with monkeypatch.context() as patched:
+        patched.setattr(HrTimers, "start", fail)
+        host.load("scsi_debug")  # stopped by the first command that takes time, while units are looked for
+    assert host.loader.modules["scsi_debug"].dead
+    assert not [device for device in host.storage.values() if not device.error]
+    host.unload("scsi_debug")
+    host.load("scsi_debug")
+    assert only(host).read(0, 1) == bytes(512)
 
 
 def test_illegal_commands(boot: Boot) -> None:

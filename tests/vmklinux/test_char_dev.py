@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 from typing import TYPE_CHECKING
 
+from vmkernel_core._core import lib
 from vmkernel_core.memory import load
 from vmklinux.char_dev import CharDevices
 from vmklinux.kobject import Obj
@@ -40,10 +41,12 @@ def test_regions_do_not_overlap(linux: Linux, scratch: int) -> None:
 
 def test_a_cdev_is_freed_by_whom_it_was_made(linux: Linux, scratch: int) -> None:
     made = Obj(linux.types, "cdev", linux.call(linux.entry("cdev_alloc")))
-    made.ops = scratch
+    made.ops, made.kobj.name = scratch, linux.new_string("manage")
+    name = made.kobj.name
     assert call(linux, "cdev_add", made, 240 << 20, 2) == 0
     assert (made.dev, made.count) == (240 << 20, 2)
     call(linux, "cdev_del", made)
+    assert lib.vmk_alloc_size(name) == 0
     own = linux.new("cdev")
     call(linux, "cdev_init", own, scratch)
     assert int(own.ops) == scratch
