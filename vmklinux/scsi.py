@@ -36,7 +36,7 @@ class Scsi:
     """The mid-layer of one kernel: its types, its hosts by address, and who is told of hosts and devices.
 
     ``on_host`` and ``on_device`` are told of what appears, ``on_host_gone`` and ``on_device_gone`` of what goes,
-    ``on_device_offline`` of devices that error handling gave up.
+    ``on_device_state`` of devices whose state is another one now.
     """
 
     def __init__(self, linux: Linux) -> None:
@@ -49,7 +49,7 @@ class Scsi:
         self.on_host: Callable[[Host], None] = lambda _host: None
         self.on_device: Callable[[Device], None] = lambda _device: None
         self.on_device_gone: Callable[[Device], None] = lambda _device: None
-        self.on_device_offline: Callable[[Device], None] = lambda _device: None
+        self.on_device_state: Callable[[Device], None] = lambda _device: None
         self.on_host_gone: Callable[[Host], None] = lambda _host: None
 
     @property
@@ -75,6 +75,12 @@ class Scsi:
             if (found := host.devices.get(int(sdev))) is not None:
                 return found
         return None
+
+    def set_device_state(self, sdev: Obj, state: int) -> None:
+        """Bring a device into a state of ``enum scsi_device_state``, and tell of it."""
+        sdev.sdev_state = state
+        if (device := self.device(sdev)) is not None:
+            self.on_device_state(device)
 
     def enum(self, name: str) -> int:
         """The value of an enumerator of the mid-layer's."""

@@ -304,6 +304,4 @@ def _offline(host: Host, cmnd: Obj) -> None:
         log.error(
             "%s: it does not answer after all resets, and is taken offline", device_of(host.linux, cmnd)
         )
-        cmnd.device.sdev_state = offline
-        if (device := host.scsi.device(cmnd.device)) is not None:
-            host.scsi.on_device_offline(device)
+        host.scsi.set_device_state(cmnd.device, offline)

@@ -297,7 +297,7 @@ def scsi_device_set_state(linux: Linux, sdev: Obj, state: int) -> int:
         return 0
     if names.get(state) not in TRANSITIONS.get(names.get(sdev.sdev_state, ""), ()):
         return -errno.EINVAL
-    sdev.sdev_state = state
+    scsi.set_device_state(sdev, state)
     return 0
 
 
@@ -360,7 +360,7 @@ def unblock(linux: Linux, sdev: Obj, state: int) -> int:
     scsi = linux.state(Scsi)
     blocked = (scsi.enum("SDEV_BLOCK"), scsi.enum("SDEV_TRANSPORT_OFFLINE"))
     if sdev.sdev_state in blocked:
-        sdev.sdev_state = state
+        scsi.set_device_state(sdev, state)
     elif sdev.sdev_state == scsi.enum("SDEV_CREATED_BLOCK"):
         dead = (scsi.enum("SDEV_TRANSPORT_OFFLINE"), scsi.enum("SDEV_OFFLINE"))
         sdev.sdev_state = state if state in dead else scsi.enum("SDEV_CREATED")

@@ -30,10 +30,23 @@ log = logging.getLogger(__name__)
 
 #: Peripheral device types that hold blocks (SPC-4, 6.6.2): direct access, CD and DVD, optical memory, reduced blocks.
 BLOCK_TYPES = frozenset({0x00, 0x05, 0x07, 0x0E})
-#: enum scsi_device_state; in those that are not here a device takes nothing.
+#: enum scsi_device_state; one in another state is going.
 _STATES: dict[str, DeviceState] = {
     "RUNNING": "active", "QUIESCE": "active", "BLOCK": "blocked", "CREATED_BLOCK": "blocked",
+    "OFFLINE": "dead", "TRANSPORT_OFFLINE": "dead",
 }  # fmt: skip
+#: What an event says of them.
+_WORDS: dict[DeviceState, str] = {
+    "active": "it takes commands again",
+    "blocked": "its transport has lost it for now",
+    "dead": "error handling, or its transport, has given it up",
+}
+
+
+def _state(device: Device) -> DeviceState | None:
+    """How the way to it is; None for one that is going."""
+    scsi, state = device.host.scsi, device.obj.sdev_state
+    return next((word for name, word in _STATES.items() if state == scsi.enum(f"SDEV_{name}")), None)
 
 
 class Disk:
@@ -70,8 +83,7 @@ class Disk:
 
     def state(self) -> DeviceState:
         """How the way to it is, by its state in Linux."""
-        scsi, state = self._device.host.scsi, self._device.obj.sdev_state
-        return next((word for name, word in _STATES.items() if state == scsi.enum(f"SDEV_{name}")), "dead")
+        return _state(self._device) or "dead"
 
     def queue_depth(self) -> int:
         """scsi_device.queue_depth."""
@@ -129,10 +141,11 @@ class Inventory:
         self.changed = threading.Condition()
         self.on_event: Callable[[StorageEvent], None] = lambda _event: None
         self._by_device: dict[Device, StorageDevice] = {}
+        self._states: dict[Device, DeviceState | None] = {}
         self._scsi = linux.state(Scsi)
         self._scsi.on_host, self._scsi.on_host_gone = self._host_came, self._host_went
         self._scsi.on_device, self._scsi.on_device_gone = self._device_came, self._device_went
-        self._scsi.on_device_offline = self._device_offline
+        self._scsi.on_device_state = self._device_changed
 
     def _host_came(self, host: Host) -> None:
         name = next(name for n in count() if (name := f"vmhba{n}") not in self.adapters)
@@ -157,6 +170,7 @@ class Inventory:
             return
         adapter.devices.append(storage)
         self._by_device[device] = storage
+        self._states[device] = _state(device)
         name = storage.path if storage.name in self.devices else storage.name
         with self.changed:
             self.devices = self.devices | {name: storage}
@@ -167,7 +181,7 @@ class Inventory:
         )
 
     def _device_went(self, device: Device) -> None:
-        storage = self._by_device.pop(device, None)
+        storage, _ = self._by_device.pop(device, None), self._states.pop(device, None)
         if storage is None:
             return
         storage.removed(DeviceGone(f"{storage.name} has gone", where=storage.path))
@@ -178,11 +192,11 @@ class Inventory:
             self.changed.notify_all()
         self._tell(name, "removed", storage.error)
 
-    def _device_offline(self, device: Device) -> None:
-        if (storage := self._by_device.get(device)) is not None:
-            self.on_event(
-                StorageEvent(self._name(storage), "dead", "it answers no longer, whatever is reset")
-            )
+    def _device_changed(self, device: Device) -> None:
+        storage, state = self._by_device.get(device), _state(device)
+        if storage is not None and state is not None and state != self._states[device]:
+            self._states[device] = state
+            self.on_event(StorageEvent(self._name(storage), state, _WORDS[state]))
 
     def _name(self, storage: StorageDevice) -> str:
         return next(name for name, other in self.devices.items() if other is storage)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
 #: appeared and removed: it can be used from now on, or is not there any more; dead: its hardware has gone, or answers
-#: no longer; stopped: its driver did what cannot be allowed. What is dead or was stopped is removed when its driver
-#: lets go of it.
-StorageEventKind: TypeAlias = Literal["appeared", "removed", "stopped", "dead"]
+#: no longer; blocked: a device's transport has lost it for now; active: it is back; stopped: its driver did what cannot
+#: be allowed. What is dead or was stopped is removed when its driver lets go of it.
+StorageEventKind: TypeAlias = Literal["appeared", "removed", "stopped", "dead", "blocked", "active"]
 
 
 @dataclass(frozen=True, slots=True)
