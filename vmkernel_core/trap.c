@@ -2,7 +2,9 @@
  *
  * The signal handler only decodes. It lays a frame with all registers on the interrupted stack (kernel code is
  * built without a red zone) and resumes at vmk_trap_entry, which does the access as ordinary code: it may wait,
- * call Python, or stop the driver, none of which a signal handler may. */
+ * call Python, or stop the driver, none of which a signal handler may. It does not return by way of the kernel
+ * (rt_sigreturn), which costs as much as the rest: no signal is blocked meanwhile, and kernel code has nothing in vector
+ * registers. */
 #define _GNU_SOURCE
 #include <errno.h>
 #include <pthread.h>
@@ -406,8 +408,9 @@ static bool decode(const greg_t *g, const uint8_t *code, struct decoded *out)
     return true;
 }
 
-static void divert(greg_t *g, const struct decoded *d, uint64_t address)
+static _Noreturn void divert(const ucontext_t *context, const struct decoded *d, uint64_t address)
 {
+    const greg_t *g = context->uc_mcontext.gregs;
     uint64_t slot = (uint64_t)g[REG_RSP] - 8;
     struct trap_frame *frame = (struct trap_frame *)((slot - sizeof *frame) & ~15ull);
     *(uint64_t *)slot = (uint64_t)g[REG_RIP] + d->length;
@@ -423,8 +426,12 @@ static void divert(greg_t *g, const struct decoded *d, uint64_t address)
     frame->width = d->width;
     frame->high_byte = d->high_byte;
     frame->repeated = d->repeated;
-    g[REG_RSP] = (greg_t)frame;
-    g[REG_RIP] = (greg_t)vmk_trap_entry;
+    /* What the psABI has calls preserve, and a signal sets to its defaults. */
+    __asm__ volatile("ldmxcsr %0\n\tfldcw %1"
+                     :
+                     : "m"(context->uc_mcontext.fpregs->mxcsr), "m"(context->uc_mcontext.fpregs->cwd));
+    __asm__ volatile("mov %0, %%rsp\n\tjmp vmk_trap_entry" : : "r"(frame) : "memory");
+    __builtin_unreachable();
 }
 
 /* ---- signals ---- */
@@ -472,14 +479,10 @@ static void on_fault(int signal, siginfo_t *info, void *context)
             return;
         }
         if (decode(g, code, &d)) {
-            if (d.kind >= PORT_READ) {
-                divert(g, &d, d.port);
-                return;
-            }
-            if (window_at(address)) {
-                divert(g, &d, address);
-                return;
-            }
+            if (d.kind >= PORT_READ)
+                divert(context, &d, d.port);
+            if (window_at(address))
+                divert(context, &d, address);
         } else if (info->si_code == SI_KERNEL) { /* general protection, and no memory access: privileged */
             vmk_stop(VMK_STOP_ILLEGAL, (uint32_t)rip, address);
         }

@@ -378,11 +378,14 @@ static bool prepare(struct linux_scsi_device *device, struct slot *slot, struct 
     return true;
 }
 
+static __thread struct waiter *waits_here; /* this thread's: it delivers, then looks for itself */
+
 static void wake(struct linux_scsi_device *device)
 {
     pthread_mutex_lock(&device->lock);
     for (struct waiter *waiter = device->waiters; waiter; waiter = waiter->next)
-        vmk_event_post(waiter->event);
+        if (waiter != waits_here)
+            vmk_event_post(waiter->event);
     pthread_mutex_unlock(&device->lock);
 }
 
@@ -1255,7 +1258,7 @@ int linux_scsi_wait(struct linux_scsi_device *device, uint64_t timeout_ns)
     struct waiter me = {vmk_world_event(), NULL}, **at = &device->waiters;
     pthread_mutex_lock(&device->lock);
     me.next = device->waiters;
-    device->waiters = &me;
+    waits_here = device->waiters = &me;
     pthread_mutex_unlock(&device->lock);
     while (!device->done.first && !device->ended && vmk_now() < deadline) {
         uint64_t until = device->not_before && device->not_before < deadline ? device->not_before : deadline;
@@ -1263,6 +1266,7 @@ int linux_scsi_wait(struct linux_scsi_device *device, uint64_t timeout_ns)
         if (device->not_before && vmk_now() >= device->not_before && device->host)
             linux_scsi_run(device->host);
     }
+    waits_here = NULL;
     pthread_mutex_lock(&device->lock);
     while (*at != &me)
         at = &(*at)->next;

@@ -487,17 +487,16 @@ class StorageDevice:
         command = request.command
         allowed = command.timeout * (command.retries + 2) + FLUSH_TIMEOUT if timeout is None else timeout
         deadline = time.monotonic() + allowed
-        self._reap()
-        while (completion := request.completion) is None:
+        while True:
             left = deadline - time.monotonic()
-            if left <= 0:
-                raise TimedOut(
-                    f"{describe(command.cdb)} has not ended after {allowed:.0f} s", where=self.name
-                )
             # Another thread may fetch its end: nobody waits for long without looking.
-            self._driver.wait(min(left, 0.1))
+            self._driver.wait(max(0.0, min(left, 0.1)))
             self._reap()
-        return completion
+            if completion := request.completion:
+                return completion
+            if left <= 0:
+                what = describe(command.cdb)
+                raise TimedOut(f"{what} has not ended after {allowed:.0f} s", where=self.name)
 
     @property
     def in_flight(self) -> int:
