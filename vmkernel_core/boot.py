@@ -27,7 +27,7 @@ from vmklinux.dd import Binder
 from vmklinux.errors import DriverRefused, DriverStopped
 from vmklinux.ioremap import Windows
 from vmklinux.linux import Linux
-from vmklinux.loader import Leak, Loader
+from vmklinux.loader import Leak, Loader, excuse
 from vmklinux.message_vectors import MessageVectors
 from vmklinux.module.elf import ModuleFile
 from vmklinux.module.errors import ModuleError
@@ -402,8 +402,9 @@ class VMkernel:
             "irq": (self.linux.state(MessageVectors).release(device), "message vectors"),
             "dma": (self.linux.state(PciCore).end_dma(device), "mappings"),
         }
+        because = excuse(self.linux, *self.loader.range(kernels.module_name(name)))
         return [
-            Leak(kind, f"{count} {what} of {device.function}", name)
+            Leak(kind, f"{count} {what} of {device.function}", name, because)
             for kind, (count, what) in left.items()
             if count
         ]

@@ -158,6 +158,8 @@ void vmk_world_wake(uint64_t task);
  * there stops with VMK_STOP_ENDED. It cannot be undone; its thread is to end too. */
 void vmk_world_end(uint64_t task);
 bool vmk_world_ending(void);
+/* What the world waits for has gone for good: for it time runs a hundred times as fast while it sleeps with a limit. */
+void vmk_world_hurry(uint64_t task, bool on);
 uint64_t vmk_world_task(void);
 /* The code address on whose behalf this world runs: the module that kernel code was entered for, or 0. */
 uint32_t vmk_owner(void);

@@ -30,6 +30,9 @@
 #define LEVEL_NS 1000000ull
 /* While a program keeps a device busy, interrupts are handled once in so long. */
 #define LAZY_NS 300000ull
+/* What becomes of the sleep of a world in a hurry, and the most: enough for others to do what it may still wait for. */
+#define HURRY_PART 100
+#define HURRY_NS 20000000ull
 #define HWCAP2_FSGSBASE_BIT 2
 #define PREEMPT_NEED_RESCHED 0x80000000u /* arch/x86/include/asm/preempt.h; inverted: set when nothing is needed */
 
@@ -51,7 +54,7 @@ struct vmk_world {
     unsigned depth;
     uint32_t preempt_count;
     int event; /* an eventfd, -1 until it is asked for */
-    bool woken, ending;
+    bool woken, ending, hurried;
 };
 
 bool (*vmk_softirq_run)(void);
@@ -262,7 +265,6 @@ uint64_t vmk_world_sleep(uint64_t timeout_ns)
 {
     struct vmk_world *world = attach();
     uint64_t now = vmk_now(), deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
-    struct timespec until = {(time_t)(deadline / 1000000000ull), (long)(deadline % 1000000000ull)};
     bool held = world->depth > 0;
     if (held) {
         vmk_uncork();
@@ -273,33 +275,62 @@ uint64_t vmk_world_sleep(uint64_t timeout_ns)
     pthread_mutex_lock(&lock);
     if (held)
         pass_on();
-    int error = 0;
-    while (!world->woken && !world->ending && error != ETIMEDOUT)
-        error = deadline == UINT64_MAX ? pthread_cond_wait(&world->turn, &lock)
-                                       : pthread_cond_timedwait(&world->turn, &lock, &until);
+    bool over = false;
+    while (!world->woken && !world->ending && !over) {
+        if (deadline == UINT64_MAX) {
+            pthread_cond_wait(&world->turn, &lock);
+            continue;
+        }
+        /* One that is told to hurry in the middle of its sleep has its time cut, too. */
+        uint64_t part = (deadline - now) / HURRY_PART, end = deadline;
+        if (world->hurried)
+            end = now + (part < HURRY_NS ? part : HURRY_NS);
+        struct timespec until = {(time_t)(end / 1000000000ull), (long)(end % 1000000000ull)};
+        over = pthread_cond_timedwait(&world->turn, &lock, &until) == ETIMEDOUT;
+    }
+    over &= !world->woken;
     world->woken = false;
     pthread_mutex_unlock(&lock);
     if (held)
         acquire(world);
     now = vmk_now();
-    return now < deadline ? deadline - now : 0;
+    return !over && now < deadline ? deadline - now : 0;
+}
+
+/* With `lock`; NULL when its thread has ended. */
+static struct vmk_world *world_of(uint64_t task)
+{
+    struct vmk_world *world = worlds;
+    while (world && world->task != task)
+        world = world->chain;
+    return world;
 }
 
 static void wake(uint64_t task, bool ending)
 {
     pthread_mutex_lock(&lock);
-    for (struct vmk_world *world = worlds; world; world = world->chain)
-        if (world->task == task) {
-            world->woken = true;
-            world->ending |= ending;
-            pthread_cond_signal(&world->turn);
-            break;
-        }
+    struct vmk_world *world = world_of(task);
+    if (world) {
+        world->woken = true;
+        world->ending |= ending;
+        pthread_cond_signal(&world->turn);
+    }
     pthread_mutex_unlock(&lock);
 }
 
 void vmk_world_wake(uint64_t task) { wake(task, false); }
 void vmk_world_end(uint64_t task) { wake(task, true); }
+
+void vmk_world_hurry(uint64_t task, bool on)
+{
+    pthread_mutex_lock(&lock);
+    struct vmk_world *world = world_of(task);
+    if (world) {
+        world->hurried = on;
+        pthread_cond_signal(&world->turn);
+    }
+    pthread_mutex_unlock(&lock);
+}
 bool vmk_world_ending(void) { return attach()->ending; }
 
 /* ---- calls and stops ---- */

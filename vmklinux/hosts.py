@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
@@ -31,6 +32,8 @@ from vmklinux.scsi_error import ErrorHandler
 from vmklinux.scsi_sysfs import Kinds, remove_device, transport
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vmkernel_core.platform.base import PciAddress
     from vmkernel_core.storage.adapter import AdapterState, StorageAdapter
     from vmklinux.linux import Linux
@@ -43,6 +46,8 @@ MODE_INITIATOR = 1
 TASK_NORMAL = 3  # include/linux/sched.h
 #: The states of a host (``enum scsi_host_state``), and those in which error handling runs meanwhile.
 RECOVERY = {"RUNNING": "RECOVERY", "CANCEL": "CANCEL_RECOVERY", "DEL": "DEL_RECOVERY"}
+#: Seconds that whoever wants to scan a host, or to take a device away, waits for another who does.
+SCAN_LIMIT = 120.0
 
 
 class Host:
@@ -61,6 +66,8 @@ class Host:
         self.devices: dict[int, Device] = {}
         self.targets: list[Obj] = []
         self.idle = WaitList()
+        self._scanner = 0
+        self._scanned = WaitList()
         self.errors = ErrorHandler(self)
         self.adapter: StorageAdapter | None = None
         self.driver_name = ""
@@ -68,6 +75,21 @@ class Host:
         self._maps: list[int] = []
 
     # ---- life ----
+
+    @contextmanager
+    def scanning(self) -> Iterator[None]:
+        """Scsi_Host.scan_mutex: devices come and go one at a time. With the baton; TimedOut."""
+        task = lib.vmk_world_task()
+        if self._scanner == task:
+            yield
+            return
+        self._scanned.wait_until(lambda: not self._scanner, "a scan of the host", SCAN_LIMIT)
+        self._scanner = task
+        try:
+            yield
+        finally:
+            self._scanner = 0
+            self._scanned.wake_all()
 
     def open(self) -> None:
         """scsi_mq_setup_tags: queues and tags."""
@@ -106,7 +128,8 @@ class Host:
         So does error handling, but for a driver's own, whose end the driver waits for when it lets go of the device.
         """
         if self.handle != ffi.NULL:
-            lib.linux_scsi_host_end(self.handle)
+            if lost := lib.linux_scsi_host_end(self.handle):
+                self.scsi.lost[self.owner] = self.scsi.lost.get(self.owner, 0) + lost
             if not self.obj.transportt.eh_strategy_handler:
                 self.errors.cut()
 
@@ -283,8 +306,9 @@ def scsi_remove_host(linux: Linux, shost: Obj) -> None:
         return
     host.go("CANCEL")
     lib.linux_scsi_run(host.handle)
-    for device in list(host.devices.values())[::-1]:
-        remove_device(linux, device)
+    with host.scanning():
+        for device in list(host.devices.values())[::-1]:
+            remove_device(linux, device)
     host.go("DEL")
     scsi.on_host_gone(host)
     for what in ("remove", "destroy"):

@@ -132,8 +132,8 @@ struct linux_scsi_host *linux_scsi_host_create(uint64_t shost, uint32_t owner, c
 uint64_t linux_scsi_host_tags(struct linux_scsi_host *host, unsigned queue);
 /* The world of the error handler is woken when commands failed, or came back to it. */
 void linux_scsi_host_watch(struct linux_scsi_host *host, uint64_t task);
-/* The hardware or its driver is dead: every command ends now, with DID_NO_CONNECT. */
-void linux_scsi_host_end(struct linux_scsi_host *host);
+/* The hardware or its driver is dead: every command ends now, with DID_NO_CONNECT. How many the driver had. */
+unsigned linux_scsi_host_end(struct linux_scsi_host *host);
 void linux_scsi_host_free(struct linux_scsi_host *host);
 /* How many commands the driver has, and how many of them wait for the error handler. */
 void linux_scsi_host_load(struct linux_scsi_host *host, uint32_t *busy, uint32_t *failed);

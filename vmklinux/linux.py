@@ -352,6 +352,10 @@ class Linux:
         self.on_stopped(error)
         return error
 
+    def range_at(self, address: int) -> tuple[int, int]:
+        """From where to where the code and data of the module lie that has the address; nowhere for none."""
+        return next(((low, high) for low, high, _, _ in self._ranges if low <= address < high), (0, 0))
+
     def module_at(self, address: int) -> str:
         """The module whose code lies there, "" for none."""
         return next((name for low, high, name, _ in self._ranges if low <= address < high), "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
@@ -62,11 +62,25 @@ class SensitiveCode(ModuleError):
 
 @dataclass(frozen=True, slots=True)
 class Leak:
-    """Something not given back: ``kind`` (memory, irq, region, timer, driver, dma ...), ``where`` it was taken."""
+    """Something not given back: ``kind`` (memory, irq, region, timer, driver, dma ...), ``where`` it was taken.
+
+    ``excuse``: why the module is hardly to blame; "" when it is.
+    """
 
     kind: str
     what: str
     where: str
+    excuse: str = ""
+
+    def __str__(self) -> str:
+        """In a line."""
+        return f"{self.kind}: {self.what}, taken in {self.where}{f' ({self.excuse})' if self.excuse else ''}"
+
+
+def excuse(linux: Linux, low: int, high: int) -> str:
+    """What excuses a module with code in [low, high) for what it left; "" for nothing."""
+    lost = linux.state(Scsi).lost_by(low, high)
+    return f"its device went with {lost} commands in flight" if lost else ""
 
 
 def allocations(linux: Linux, low: int, high: int) -> dict[int, tuple[int, int]]:
@@ -96,7 +110,7 @@ def left_behind(linux: Linux, low: int, high: int, name: str, ignored: Container
         found.append(Leak("timer", f"hrtimer at {timer:#x}", name))
     for work in linux.state(Workqueues).owned(low, high):
         found.append(Leak("work", f"work_struct at {work:#x}", name))
-    for thread in linux.state(KThreads).owned(low, high):
+    for thread in [t for t in linux.state(KThreads).owned(low, high) if not t.ended]:
         found.append(Leak("thread", thread.name, linux.symbolize(thread.function)))
     for driver in linux.state(Buses).owned(low, high):
         found.append(Leak("driver", linux.string(driver.name), name))
@@ -172,7 +186,9 @@ class Module:
 
     def leaks(self) -> list[Leak]:
         """What code of this module took and has not given back."""
-        return left_behind(self.linux, self.base, self.end, self.name, frozenset(self.strings))
+        left = left_behind(self.linux, self.base, self.end, self.name, frozenset(self.strings))
+        because = excuse(self.linux, self.base, self.end)
+        return [replace(leak, excuse=because) for leak in left]
 
     def silence(self) -> None:
         """See to it that nothing calls the module's code any more, and that its devices reach no memory."""
@@ -289,12 +305,13 @@ class Loader:
             if module.initialised and not module.dead:
                 module.exit()
                 self.linux.state(GracePeriods).barrier()  # what it asked to be freed later is no leak
+                self.linux.state(Workqueues).finish(module.base, module.end)
             leaks = [] if module.dead else module.leaks()
         finally:
             del self.modules[name]
             self._discard(module)
         for leak in leaks:
-            log.warning("%s left %s: %s, taken in %s", name, leak.kind, leak.what, leak.where)
+            log.warning("%s left %s", name, leak)
         return leaks
 
     def start(self, name: str, settings: Sequence[str] = ()) -> None:
@@ -313,7 +330,7 @@ class Loader:
             return []
         leaks = left_behind(self.linux, *self.builtins.range(), name, self._kept)
         for leak in leaks:
-            log.warning("%s left %s: %s, taken in %s", name, leak.kind, leak.what, leak.where)
+            log.warning("%s left %s", name, leak)
         return leaks
 
     def range(self, name: str) -> tuple[int, int]:

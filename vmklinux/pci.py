@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
+from vmkernel_core.errors import TimedOut
 from vmkernel_core.pci import BarKind
 from vmklinux.api import linux_api
 from vmklinux.device import ancestors
@@ -29,7 +31,9 @@ from vmklinux.pci_regs import (
     PCI_COMMAND_MEMORY,
 )
 from vmklinux.resource import Resources
+from vmklinux.sched import WaitList
 from vmklinux.wakeup import Wakeups
+from vmklinux.workqueue import Workqueues
 
 if TYPE_CHECKING:
     from vmkernel_core.pci import PciFunction
@@ -43,6 +47,10 @@ PCI_D0, PCI_D3HOT = 0, 3
 PCI_ANY_ID = 0xFFFF_FFFF
 #: Seconds that a driver gets to notice that its device has gone, before it is stopped when it still asks it.
 DEAD_LIMIT = 20.0
+#: Seconds that a remove function for a device that has gone may wait in earnest; and a second one for the first.
+PATIENCE, REMOVE_LIMIT = 1.0, 120.0
+#: Seconds between looks at what still runs of the driver of such a device.
+STEP = 0.1
 
 
 @dataclass
@@ -58,7 +66,7 @@ class PciDevice:
     platform: Platform
     name: int
     driver: Obj | None = None
-    going: bool = False  # its driver's remove function runs
+    remover: int = 0  # the world in which its driver's remove function runs
     regions: dict[int, Obj] = field(default_factory=dict)
     saved: dict[tuple[int, int], int] = field(default_factory=dict)
     table: int = 0
@@ -90,6 +98,7 @@ class PciCore:
         self.linux = linux
         self.devices: dict[int, PciDevice] = {}
         self.drivers: list[Obj] = []
+        self._removed = WaitList()
 
     def add(self, function: PciFunction, platform: Platform) -> PciDevice:
         """Make the pci_dev of a function that was found; that of the bridge above it comes first."""
@@ -166,43 +175,55 @@ class PciCore:
         return error
 
     def unbind(self, device: PciDevice) -> None:
-        """Remove: the driver lets go of the device."""
-        driver, going = device.driver, device.going
-        if going:  # another world is at it: a driver's own, that found the device dead
-            return
-        device.going = True
+        """Remove: the driver lets go of the device. Where another world is at it (a driver's own, that found the device
+        dead), its end is waited for. TimedOut.
+        """
+        with self.linux.baton():
+            task = lib.vmk_world_task()
+            if device.remover:
+                if device.remover != task:
+                    self._removed.wait_until(
+                        lambda: not device.remover, f"the removal of {device.function}", REMOVE_LIMIT
+                    )
+                return
+            device.remover = task
         try:
-            if driver is not None and driver.remove:
-                self.linux.call(driver.remove, device.obj)
+            if device.driver is not None and device.driver.remove:
+                self.linux.call(device.driver.remove, device.obj)
         finally:
-            device.going = False
-            self._let_go(device)
+            with self.linux.baton():
+                self._let_go(device)
+                device.remover = 0
+                lib.vmk_world_hurry(task, False)
+                self._removed.wake_all()
 
     def unbind_gone(self, device: PciDevice, limit: float) -> None:
-        """The same for a device that has gone. A driver that still waits for it after ``limit`` seconds is stopped.
+        """The same for a device that has gone.
 
-        Raises DriverStopped then, too.
+        What the driver waits for will not come: after ``PATIENCE`` seconds, in which other worlds may end what they do,
+        time runs faster where it waits: in its work items, for which it may not wait itself, then in the remove
+        function. One that still waits after ``limit`` seconds is stopped; raises DriverStopped then, too.
         """
         driver, failed = device.driver, list[DriverStopped]()
-        task, ready = [0], threading.Event()
 
         def remove() -> None:
-            with self.linux.baton():  # it makes this thread a world
-                task[0] = lib.vmk_world_task()
-            ready.set()
             try:
                 self.unbind(device)
             except DriverStopped as error:
                 failed.append(error)
-            except WorldEnded:
-                log.debug("%s: its removal was ended", device.function)
+            except (WorldEnded, TimedOut) as error:
+                log.debug("%s: its removal was ended: %s", device.function, error)
 
         thread = threading.Thread(target=remove, name=f"remove-{device.function.address}", daemon=True)
         thread.start()
-        ready.wait()
-        thread.join(limit)
+        thread.join(PATIENCE)
+        code, deadline = self.linux.range_at(int(driver or 0)), time.monotonic() + limit
+        while thread.is_alive() and time.monotonic() < deadline:
+            for task in self.linux.state(Workqueues).worlds(*code) or [device.remover]:
+                lib.vmk_world_hurry(task, True)
+            thread.join(STEP)
         if thread.is_alive():
-            lib.vmk_world_end(task[0])
+            lib.vmk_world_end(device.remover)
             thread.join(limit)
             module = self.linux.module_at(int(driver or 0)) or "the kernel image"
             error = DriverStopped(

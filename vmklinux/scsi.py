@@ -44,6 +44,8 @@ class Scsi:
         self.linux = linux
         self.hosts: dict[int, Host] = {}
         self.numbers = 0
+        #: Commands that drivers had, by their code, when their hardware went: they were ended without them.
+        self.lost: dict[int, int] = {}
         #: What was allocated for a scsi_device, until the last reference to it goes.
         self.kept: dict[int, list[int]] = {}
         self.on_host: Callable[[Host], None] = lambda _host: None
@@ -82,6 +84,10 @@ class Scsi:
         if (device := self.device(sdev)) is not None:
             self.on_device_state(device)
 
+    def lost_by(self, low: int, high: int) -> int:
+        """How many commands drivers with code in [low, high) had when their hardware went."""
+        return sum(count for owner, count in self.lost.items() if low <= owner < high)
+
     def enum(self, name: str) -> int:
         """The value of an enumerator of the mid-layer's."""
         return self.types.enumerator(name)
@@ -95,6 +101,7 @@ class Scsi:
                 self.on_device_gone(device)
             self.on_host_gone(host)
             host.release()
+        self.lost = {owner: count for owner, count in self.lost.items() if not low <= owner < high}
 
     def of_driver(self, low: int, high: int) -> list[Host]:
         """The hosts whose driver lies in [low, high)."""

@@ -74,6 +74,7 @@ struct slot {
     enum slot_state state;
     bool expired; /* its time was up: the timeout side has it */
     bool eh_done; /* a command of the error handler's came back */
+    bool mapped; /* for DMA, by scsi_dma_map */
     uint64_t deadline;
     struct command *command;
     struct slot *next; /* in the list of the completed */
@@ -437,9 +438,9 @@ static void finish(struct command *command, int32_t result, uint32_t residual, c
     device->stats.commands++;
     device->stats.errors += failed(result, command->answer.sense, command->answer.sense_length);
     device->stats.retries += (uint32_t)command->retries;
-    if (command->io.direction == DMA_TO_DEVICE)
+    if (!result && command->io.direction == DMA_TO_DEVICE)
         device->stats.bytes_written += command->io.length - residual;
-    else
+    else if (!result)
         device->stats.bytes_read += command->io.length - residual;
     if (command->task) {
         vmk_world_wake(command->task);
@@ -894,22 +895,29 @@ static int scsi_dma_map(uint64_t cmnd)
     uint64_t sdb = (uint64_t)INNER(cmnd, scsi_cmnd, sdb), sg = FIELD(sdb, sg_table, sgl, uint64_t);
     uint32_t count = FIELD(sdb, sg_table, nents, uint32_t);
     struct linux_scsi_host *host;
-    slot_at(cmnd, &host);
+    struct slot *slot = slot_at(cmnd, &host);
     if (!count)
         return 0;
-    if (!host || !linux_dma_count(FIELD(host->shost, Scsi_Host, dma_dev, uint64_t), 1))
+    if (!slot || !linux_dma_count(FIELD(host->shost, Scsi_Host, dma_dev, uint64_t), 1))
         return -ENOMEM;
+    slot->mapped = true;
     linux_sg_addresses(sg, count);
     return (int)count;
 }
 
+static void unmap(struct linux_scsi_host *host, struct slot *slot)
+{
+    if (slot->mapped)
+        linux_dma_count(FIELD(host->shost, Scsi_Host, dma_dev, uint64_t), -1);
+    slot->mapped = false;
+}
+
 static void scsi_dma_unmap(uint64_t cmnd)
 {
-    uint64_t sdb = (uint64_t)INNER(cmnd, scsi_cmnd, sdb);
     struct linux_scsi_host *host;
-    slot_at(cmnd, &host);
-    if (host && FIELD(sdb, sg_table, nents, uint32_t))
-        linux_dma_count(FIELD(host->shost, Scsi_Host, dma_dev, uint64_t), -1);
+    struct slot *slot = slot_at(cmnd, &host);
+    if (slot)
+        unmap(host, slot);
 }
 
 /* All of machine memory is mapped: what is left of kmap_atomic is finding the place. */
@@ -1084,14 +1092,16 @@ static void abandon(struct slot *slot)
     if (back)
         forget_completed(slot);
     FIELD(slot->cmnd, scsi_cmnd, state, uint64_t) |= 1ull << SCMD_STATE_COMPLETE;
+    unmap(command->device->host, slot); /* its driver may let go of the host without giving it back */
     leave(slot);
     slot->state = back ? SLOT_FREE : SLOT_LOST;
     refuse(command);
 }
 
-void linux_scsi_host_end(struct linux_scsi_host *host)
+unsigned linux_scsi_host_end(struct linux_scsi_host *host)
 {
     vmk_baton_take();
+    unsigned lost = host->busy;
     host->ended = true;
     for (unsigned i = 0; i < host->tags; i++)
         abandon(&host->slots[i]);
@@ -1099,6 +1109,7 @@ void linux_scsi_host_end(struct linux_scsi_host *host)
     for (struct linux_scsi_device *device = host->devices; device; device = device->next)
         wake(device);
     vmk_baton_drop();
+    return lost;
 }
 
 void linux_scsi_host_free(struct linux_scsi_host *host)

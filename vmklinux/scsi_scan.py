@@ -23,6 +23,7 @@ from vmklinux.scsi import (
     find_device,
     host_above,
     scsi_change_queue_depth,
+    vpd_page,
 )
 from vmklinux.scsi_lib import Queue
 from vmklinux.scsi_sysfs import Kinds, add_device, initialize_device, remove_device, transport
@@ -44,6 +45,9 @@ EH_TIMEOUT, SCAN_LIMIT = 10, 120.0
 SEQUENTIAL_MOST, REPORT_MOST = 256, 511
 _TYPE_ROM, _TYPE_RBC = 5, 14
 _NO_DEVICE = -1
+#: Host statuses by which drivers say that there is nobody: DID_NO_CONNECT, DID_BAD_TARGET (include/scsi/scsi_status.h).
+NOBODY = (1, 4)
+VPD_IDENTIFICATION = 0x83
 
 
 # ---- targets ----
@@ -295,9 +299,7 @@ def probe_and_add(
     if device is None:
         return None, _NO_DEVICE
     data = _probe(device)
-    qualifier = data[0] >> 5 if data else 0
-    absent = data is None or qualifier == 3 or (qualifier == 1 and data[0] & 0x1F == 0x1F)
-    if data is None or absent or not _configure(linux, device, data):
+    if data is None or _is_absent(data) or not _configure(linux, device, data):
         remove_device(linux, device)
         return None, data[0] if data else _NO_DEVICE
     return device, data[0]
@@ -338,9 +340,13 @@ def scan_target(linux: Linux, host: Host, parent: Obj, channel: int, number: int
     """__scsi_scan_target: look at one LUN of a target, or at all of them."""
     if host.obj.this_id == number:
         return
-    target = alloc_target(linux, host, parent, channel, number)
-    if target is None:
-        return
+    with host.scanning():
+        target = alloc_target(linux, host, parent, channel, number)
+        if target is not None:
+            _scan_luns(linux, host, target, lun)
+
+
+def _scan_luns(linux: Linux, host: Host, target: Obj, lun: int) -> None:
     try:
         if lun != LUN_WILD_CARD:
             probe_and_add(linux, host, target, lun)
@@ -375,12 +381,35 @@ def _scan_selected(linux: Linux, host: Host, channel: int, number: int, lun: int
 
 
 def rescan_host(host: Host) -> None:
-    """Look for devices that came: as the transport does it, else at every address."""
+    """Take away the devices that went, then look for those that came: as the transport does it, else everywhere."""
+    with host.scanning():
+        for device in list(host.devices.values()):
+            running = device.visible and device.obj.sdev_state == host.scsi.enum("SDEV_RUNNING")
+            if running and not _is_there(device):
+                log.warning("%s: it has gone", host.linux.string(device.obj.sdev_gendev.kobj.name))
+                remove_device(host.linux, device)
     user_scan = host.obj.transportt.user_scan
     if user_scan:
         host.linux.call(user_scan, host.obj, SCAN_WILD_CARD, SCAN_WILD_CARD, LUN_WILD_CARD, owner=host.owner)
     else:
         _scan_selected(host.linux, host, SCAN_WILD_CARD, SCAN_WILD_CARD, LUN_WILD_CARD)
+
+
+def _is_there(device: Device) -> bool:
+    """Whether the device answers, and is the one that it was. One that answers anything else may be busy."""
+    try:
+        answer, data = device.queue.read(bytes([0x12, 0, 0, 0, 36, 0]), 36, INQUIRY_TIMEOUT)
+        if answer.result >> 16 & 0xFF in NOBODY or (not answer.result and _is_absent(data)):
+            return False
+        name = device.vpd.get(VPD_IDENTIFICATION)
+        return not name or vpd_page(device, VPD_IDENTIFICATION) in (name, b"")
+    except DeviceGone:
+        return False
+
+
+def _is_absent(data: bytes) -> bool:
+    """Whether INQUIRY data says that there is no device at this address (SPC-4, 6.6.2)."""
+    return not data or data[0] >> 5 == 3 or (data[0] >> 5 == 1 and data[0] & 0x1F == 0x1F)
 
 
 @linux_api()
@@ -419,17 +448,20 @@ _ERR_PTR = 1 << 64
 def __scsi_add_device(linux: Linux, shost: Obj, channel: int, id: int, lun: int, hostdata: int) -> int:
     """Add the device at an address; it with a reference, or an error pointer."""
     host = linux.state(Scsi).host(shost)
-    target = alloc_target(linux, host, shost.shost_gendev, channel, id) if host else None
-    if host is None or target is None:
-        return _ERR_PTR - (errno.ENOMEM if host else errno.ENODEV)
-    try:
-        device, _ = probe_and_add(linux, host, target, lun, hostdata)
-    finally:
-        reap_target(linux, target)
-    if device is None:
+    if host is None:
         return _ERR_PTR - errno.ENODEV
-    get_device(linux, device.obj.sdev_gendev)
-    return int(device.obj)
+    with host.scanning():
+        target = alloc_target(linux, host, shost.shost_gendev, channel, id)
+        if target is None:
+            return _ERR_PTR - errno.ENOMEM
+        try:
+            device, _ = probe_and_add(linux, host, target, lun, hostdata)
+        finally:
+            reap_target(linux, target)
+        if device is None:
+            return _ERR_PTR - errno.ENODEV
+        get_device(linux, device.obj.sdev_gendev)
+        return int(device.obj)
 
 
 @linux_api()

@@ -196,7 +196,8 @@ def remove_device(linux: Linux, device: Device) -> None:
 def scsi_remove_device(linux: Linux, sdev: Obj) -> None:
     """Take a device away."""
     if device := linux.state(Scsi).device(sdev):
-        remove_device(linux, device)
+        with device.host.scanning():
+            remove_device(linux, device)
 
 
 @linux_api()
@@ -205,7 +206,8 @@ def scsi_remove_target(linux: Linux, dev: Obj) -> None:
     from vmklinux.scsi_lib import below
 
     for device in below(linux, dev):
-        remove_device(linux, device)
+        with device.host.scanning():
+            remove_device(linux, device)
 
 
 @linux_api()

@@ -62,6 +62,7 @@ class Workqueues:
         self.linux = linux
         self.done = WaitList()
         self._functions: dict[int, int] = {}  # of the items that wait
+        self._at_work: dict[int, tuple[int, int]] = {}  # of those that run: function and world
         self._one_disable, self._disables = _disable_field(linux)
         self._shared = _Shared()
         self._threads = [
@@ -211,6 +212,16 @@ class Workqueues:
         """Items that wait, also for their time, and whose function lies in [low, high)."""
         return [work for work, function in self._functions.items() if low <= function < high]
 
+    def worlds(self, low: int, high: int) -> list[int]:
+        """The worlds that run items whose function lies in [low, high)."""
+        return [task for function, task in self._at_work.values() if low <= function < high]
+
+    def finish(self, low: int, high: int) -> None:
+        """Wait until no item runs whose function lies in [low, high), whose module goes. TimedOut."""
+        self.done.wait_until(
+            lambda: not self.worlds(low, high), "a work item of a module that goes", SYNC_LIMIT
+        )
+
     def _may_run(self, queue: int, work: int) -> bool:
         shared = self._shared
         busy = sum(1 for other, _ in shared.running.values() if other == queue)
@@ -235,12 +246,15 @@ class Workqueues:
             try:
                 work.data.counter &= ~_PENDING
                 self._functions.pop(address, None)
+                self._at_work[address] = work.func, lib.vmk_world_task()
                 self.linux.call(work.func, work)
             except DriverStopped:
                 log.debug("a work item was stopped")  # on_stopped has been told
             except Exception:  # an emulated function failed: nobody else is there to be told
                 log.exception("a work item failed")
             finally:
+                _, task = self._at_work.pop(address, (0, 0))
+                lib.vmk_world_hurry(task, False)
                 lib.vmk_baton_drop()
                 with self._shared.changed:
                     del self._shared.running[address]

@@ -37,6 +37,13 @@ MOST_MEMORY = 0xB000_0000
 FIRMWARE_SIZE = 1 << 16
 SPIN = 30_000
 
+#: Nanoseconds for vmk_windows_dead: whoever finds out that the device has gone sets a limit.
+NO_LIMIT = 1 << 62
+
+#: QEMU's disks. By default they stop the whole machine, without a word to us, when the host's file system is full: a
+#: command would hang for as long as nobody makes room. Ours report it, as a disk does.
+DISKS = ("scsi-hd", "scsi-cd", "scsi-block", "ide-hd", "ide-cd", "virtio-blk-device", "usb-storage")
+
 # The 3 series host bridge's PCIEXBAR (Intel 3 Series datasheet 316966, 5.1.14): base | enable, 256 MiB.
 _PCIEXBAR = 0x60
 _CONFIG_BASE = 0xB000_0000
@@ -56,8 +63,9 @@ class QemuPlatform:
     (``format``, raw if not given, ``readonly``, ``cache``, ``discard``, ``throttling.…``). Disk N has the id ``diskN``
     and, if no other is given, a ``wwn`` of its own.
 
-    ``arguments`` go to QEMU as they are, for what devices refer to (``-blockdev``, ``-global``). A NAME that a
-    ``-netdev`` among them defines, such as ``-netdev tap,id=wire0,ifname=tap0``, becomes no Wire.
+    ``arguments`` go to QEMU as they are, for what devices refer to (``-blockdev``, ``-global``). Disks report every
+    error (``werror=report``), unless a ``-device`` or a ``-global`` among them says otherwise. A NAME that a ``-netdev``
+    among them defines, such as ``-netdev tap,id=wire0,ifname=tap0``, becomes no Wire.
 
     With ``processor`` QEMU's own processor does register accesses that come in bursts: ten times faster for drivers that
     touch registers for each frame, but it takes a core while it is awake. It is young: off unless asked for.
@@ -128,6 +136,7 @@ class QemuPlatform:
                     *("-global", "driver=pci-device,property=romfile,value="),
                     # Slots are hot-plugged the way of PCI Express; by default q35 would do it through ACPI methods.
                     *("-global", "ICH9-LPC.acpi-pci-hotplug-with-bridge-support=off"),
+                    *(part for disk in DISKS for part in ("-global", f"{disk}.werror=report")),
                     *doorbell.arguments,
                 ]
                 descriptors = [memory.fd, firmware, registers_fd, doorbell.descriptor]
@@ -252,9 +261,12 @@ class QemuPlatform:
     def pull(self, address: PciAddress) -> None:
         """Take the device away at once, without asking it: configuration reads give all ones from then on.
 
-        Reads of its BARs then give 0, as QEMU's empty address space does, where hardware would give all ones.
+        So do reads of its memory BARs, as on hardware; QEMU's own empty address space would give 0, which some drivers
+        take for news without end.
         """
         device = self._device_id(address)
+        for start, size in self._memory_bars(device):
+            lib.vmk_windows_dead(self.bus.handle, start, size, NO_LIMIT)
         self.monitor("qom-set", path=f"/machine/peripheral/{device}", property="realized", value=False)
         if self.config_read(address, 0, 2) != 0xFFFF:
             raise TimedOut(f"QEMU did not take {device} away", where=str(address))
@@ -276,13 +288,25 @@ class QemuPlatform:
             raise UsageError(f"{device} is on no PCI bus that was scanned")
         return found
 
+    def _memory_bars(self, device: str) -> list[tuple[int, int]]:
+        """Where the memory BARs of a device begin that has them placed, and how long they are."""
+        return [
+            (region["address"], region["size"])
+            for found in self._pci_devices()
+            if found["qdev_id"] == device
+            for region in found["regions"]
+            if region["type"] == "memory" and region["address"] >= 0
+        ]
+
+    def _pci_devices(self) -> list[dict[str, Any]]:
+        buses: Any = self.monitor("query-pci")
+        return [device for bus in buses for device in _flatten(bus["devices"])]
+
     def _places(self) -> list[tuple[str, PciAddress]]:
         """The ids and addresses of all PCI devices that QEMU has."""
-        buses: Any = self.monitor("query-pci")
         return [
             (device["qdev_id"], PciAddress(0, device["bus"], device["slot"], device["function"]))
-            for bus in buses
-            for device in _flatten(bus["devices"])
+            for device in self._pci_devices()
         ]
 
 

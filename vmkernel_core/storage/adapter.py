@@ -60,7 +60,7 @@ class AdapterDriver(Protocol):
         """Commands that the adapter takes at once."""
 
     def rescan(self) -> None:
-        """Look for devices that came; those that are there stay."""
+        """Look for devices that came, and for those that went."""
 
     def reset(self) -> None:
         """Let error handling reset the adapter; DriverRefused when the driver cannot."""
@@ -104,7 +104,11 @@ class StorageAdapter:
         return sum((device.stats() for device in self.devices), StorageStats())
 
     def rescan(self) -> None:
-        """Look for devices that came. DeviceGone, DriverStopped."""
+        """Look for devices that came, and take away those that went: as ESX does (Linux leaves them until told).
+
+        A device is gone when it does not answer any more, or when another one answers at its place; one that is not
+        running (``StorageDevice.state``) stays. DeviceGone, DriverStopped.
+        """
         self._alive()
         self._driver.rescan()
 

@@ -120,6 +120,10 @@ class WriteProtected(ScsiError):
     """The device takes no writes."""
 
 
+class NoSpace(ScsiError):
+    """There is no room for what was to be written: the device promised more blocks than it has."""
+
+
 class CommandTimedOut(ScsiError, TimedOut):
     """The device did not answer in time, and error handling could not bring the command to an end either."""
 
@@ -135,6 +139,8 @@ BY_KEY: dict[int, type[ScsiError]] = {
     0x5: IllegalRequest,
     0x7: WriteProtected,
 }
+#: Additional sense codes, with their qualifiers, that say more than their key.
+BY_CODE: dict[tuple[int, int], type[ScsiError]] = {(0x27, 0x07): NoSpace}
 #: Host statuses to the exceptions that they become.
 BY_HOST: dict[int, type[ScsiError]] = {
     HostStatus.NO_CONNECT: PathLost, HostStatus.BAD_TARGET: PathLost, HostStatus.TIME_OUT: CommandTimedOut,
@@ -154,7 +160,8 @@ def error_for(completion: Completion, what: str, where: str) -> ScsiError:
         kind = BY_HOST.get(completion.host, ScsiError)
         return kind(f"{what} failed: {word}", completion, where=where)
     if sense is not None:
-        return BY_KEY.get(sense.key, ScsiError)(f"{what} failed: {sense}", completion, where=where)
+        kind = BY_CODE.get((sense.asc, sense.ascq)) or BY_KEY.get(sense.key, ScsiError)
+        return kind(f"{what} failed: {sense}", completion, where=where)
     try:
         word = Status(completion.status).name.lower().replace("_", " ")
     except ValueError:
