@@ -426,6 +426,7 @@ class VMkernel:
         with self.hotplug.changes:
             _Devices(self).leaving([adapter.function], surprise=False)
         self.platform.unplug(address)
+        _Devices(self).left([adapter.function], surprise=False)
 
     def unload_all(self) -> list[Leak]:
         """Unload every module, those that depend on others first."""
@@ -534,7 +535,7 @@ class _Devices:
     def leaving(self, functions: Sequence[PciFunction], *, surprise: bool) -> None:
         host, core = self._host, self._host.linux.state(PciCore)
         for adapter in reversed(self._adapters(functions)):
-            address, device = adapter.function.address, core.at(adapter.function.address)
+            device = core.at(adapter.function.address)
             if adapter.device is not None:
                 try:
                     if surprise:
@@ -556,7 +557,10 @@ class _Devices:
             }
             if device is not None:
                 core.remove(device)
-            self._tell(DeviceEvent("removed", address, surprise))
+
+    def left(self, functions: Sequence[PciFunction], *, surprise: bool) -> None:
+        for function in reversed(functions):
+            self._tell(DeviceEvent("removed", function.address, surprise))
 
     def _tell(self, event: DeviceEvent) -> None:
         log.info("%s %s%s", event.address, event.kind, " by surprise" if event.surprise else "")

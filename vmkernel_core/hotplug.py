@@ -81,6 +81,9 @@ class HotplugHost(Protocol):
     def leaving(self, functions: Sequence[PciFunction], *, surprise: bool) -> None:
         """Let go of functions. ``surprise``: they are those that ``gone`` told of."""
 
+    def left(self, functions: Sequence[PciFunction], *, surprise: bool) -> None:
+        """They are out of the machine, and their slot may be used again."""
+
 
 class Slot:
     """The slot of a hot-plug port; ``on`` while functions behind it are in use."""
@@ -214,8 +217,10 @@ class Hotplug:
         """Take what is in a slot out in order: drivers let go of it, then its power goes. TimedOut."""
         with self.changes:
             slot.indicate(_INDICATOR_BLINKS, power=True)
-            self._leave(self._behind(slot), surprise=False)
+            leaving = self._behind(slot)
+            self._leave(leaving, surprise=False)
             slot.power_off()
+            self._host.left(leaving, surprise=False)
 
     # ---- slots ----
 
@@ -302,6 +307,7 @@ class Hotplug:
             with self.changes:
                 if function in self._host.bound():
                     self._leave([function], surprise=True)
+                    self._host.left([function], surprise=True)
 
     def _serve(self, slot: Slot, events: int) -> None:
         if slot.on and not slot.present:
@@ -336,8 +342,10 @@ class Hotplug:
         with self.changes:
             if slot.on:
                 log.warning("%s: what was in its slot has gone by itself", slot.port)
-                self._leave(self._behind(slot), surprise=True)
+                leaving = self._behind(slot)
+                self._leave(leaving, surprise=True)
                 slot.power_off()
+                self._host.left(leaving, surprise=True)
 
     def _leave(self, functions: Sequence[PciFunction], *, surprise: bool) -> None:
         self._host.leaving(functions, surprise=surprise)

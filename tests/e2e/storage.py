@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
@@ -10,14 +12,15 @@ from typing import Literal
 
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.platform.qemu import QemuPlatform
-from vmkernel_core.storage.device import StorageDevice
+from vmkernel_core.storage.command import HostStatus
+from vmkernel_core.storage.device import Request, StorageDevice
 from vmklinux.loader import Leak
 
 #: Seconds until what was to come has failed to come; mptsas shows its disk some time after its probe.
 LIMIT = 30.0
 #: A block in the middle of the disk, and Linux's error numbers as QEMU's disks tell them: 61 is an unrecovered read
-#: error, 5 an I/O error of the host's.
-BAD, ENODATA, EIO = 1000, 61, 5
+#: error, 5 an I/O error of the host's, 28 that no space is left.
+BAD, ENODATA, EIO, ENOSPC = 1000, 61, 5, 28
 #: Bytes of a disk.
 SIZE = 8 << 20
 #: The disk's world wide name, and the name that it gets by it.
@@ -101,3 +104,16 @@ def only_disk(host: VMkernel) -> StorageDevice:
     host.wait_storage(timeout=LIMIT)
     [device] = host.storage.values()
     return device
+
+
+def load(disk: StorageDevice, count: int = 300) -> list[Request]:
+    """Begin to write so many blocks at once, each by a command of its own, with its number in every byte."""
+    size = disk.block_size
+    buffer = disk.buffer(count * size)
+    buffer.view[:] = b"".join(bytes([n % 251]) * size for n in range(count))
+    return disk.start([c for n in range(count) for c in disk.write_commands(n, 1, buffer, n * size)])
+
+
+def ends(requests: Iterable[Request]) -> Counter[HostStatus]:
+    """Wait for the end of each command; how often each host status came."""
+    return Counter(HostStatus(request.wait(LIMIT).host) for request in requests)

@@ -19,6 +19,7 @@ from tests.e2e.storage import (
     CONTROLLERS,
     EIO,
     ENODATA,
+    ENOSPC,
     LIMIT,
     Controller,
     blank,
@@ -31,7 +32,7 @@ from vmkernel_core.errors import DeviceGone
 from vmkernel_core.platform.qemu import QemuPlatform
 from vmkernel_core.storage.command import Command, Direction, HostStatus
 from vmkernel_core.storage.device import StorageDevice
-from vmkernel_core.storage.errors import MediumError, PathLost, ScsiError
+from vmkernel_core.storage.errors import MediumError, NoSpace, PathLost, ScsiError
 from vmklinux.kernels import Kernel
 
 READ_ONE = bytes([0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0])
@@ -91,6 +92,18 @@ def test_a_write_that_failed_is_reported(boot: Boot, controller: Controller, ima
     assert after[(BAD + 1) * 512 : (BAD + 2) * 512] == b"y" * 512
 
 
+def test_a_full_file_system_is_reported(boot: Boot, controller: Controller, image: Path) -> None:
+    """QEMU's default would be to stop the machine silently: the platform has its disks report what happens."""
+    _, disk = boot(controller.platform("hd", *failing(image, "write_aio", ENOSPC)))
+    with pytest.raises(NoSpace, match="space allocation failed") as told:
+        disk.write(BAD, b"x" * 512)
+    assert told.value.sense is not None
+    assert (told.value.sense.key, told.value.sense.asc, told.value.sense.ascq) == (7, 0x27, 7)
+    disk.write(BAD + 1, b"y" * 512)
+    disk.flush()
+    assert image.read_bytes()[(BAD + 1) * 512 : (BAD + 2) * 512] == b"y" * 512
+
+
 def test_an_error_that_passes_is_tried_again(boot: Boot, controller: Controller, image: Path) -> None:
     """QEMU calls the host's I/O error an aborted command: the mid-layer sends that again."""
     _, disk = boot(controller.platform("hd", *failing(image, "read_aio", EIO, once=True)))
@@ -113,6 +126,8 @@ def test_commands_in_flight_end_when_qemu_is_killed(boot: Boot, controller: Cont
         requests[-1].result()
     with pytest.raises(DeviceGone):
         disk.read(0, 1)
+    host.stop()
+    assert host.leaks == []  # the drivers could finish what they do when their device goes
 
 
 def test_a_command_that_takes_too_long_ends_after_resets(kernel61: Kernel, image: Path) -> None:
