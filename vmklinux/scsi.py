@@ -36,7 +36,7 @@ class Scsi:
     """The mid-layer of one kernel: its types, its hosts by address, and who is told of hosts and devices.
 
     ``on_host`` and ``on_device`` are told of what appears, ``on_host_gone`` and ``on_device_gone`` of what goes,
-    ``on_device_state`` of devices whose state is another one now.
+    ``on_device_state`` of devices whose state is another one now, ``on_device_changed`` of those to be asked again.
     """
 
     def __init__(self, linux: Linux) -> None:
@@ -52,6 +52,7 @@ class Scsi:
         self.on_device: Callable[[Device], None] = lambda _device: None
         self.on_device_gone: Callable[[Device], None] = lambda _device: None
         self.on_device_state: Callable[[Device], None] = lambda _device: None
+        self.on_device_changed: Callable[[Device], None] = lambda _device: None
         self.on_host_gone: Callable[[Host], None] = lambda _host: None
 
     @property

@@ -474,15 +474,15 @@ def scsi_add_device(linux: Linux, host: Obj, channel: int, target: int, lun: int
     return 0
 
 
-@linux_api(
-    "scsi_rescan_device", named=False, note="The device's own driver is the vmkernel, which asks again."
-)
+@linux_api("scsi_rescan_device", named=False, note="The device's own driver is the vmkernel.")
 def _rescan_device(linux: Linux, dev: Obj) -> int:
-    """Read a device's vital product data again."""
-    for host in linux.state(Scsi).hosts.values():
-        for device in host.devices.values():
+    """Read a device's vital product data again, and have its driver ask it for the rest."""
+    scsi = linux.state(Scsi)
+    for host in scsi.hosts.values():
+        for device in list(host.devices.values()):
             if dev in (device.obj, device.obj.sdev_gendev):
                 attach_vpd(device)
+                scsi.on_device_changed(device)
     return 0
 
 

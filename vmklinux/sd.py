@@ -126,6 +126,12 @@ class Disk:
         return self._device.queue.stats()
 
 
+def _size(storage: StorageDevice) -> str:
+    if not storage.medium:
+        return "no medium"
+    return f"{storage.blocks} blocks of {storage.block_size} bytes"
+
+
 class Inventory:
     """The adapters and devices that the vmkernel has, by name: ``vmhba0``, ``naa.…`` or ``vmhba0:C0:T1:L0``.
 
@@ -145,7 +151,8 @@ class Inventory:
         self._scsi = linux.state(Scsi)
         self._scsi.on_host, self._scsi.on_host_gone = self._host_came, self._host_went
         self._scsi.on_device, self._scsi.on_device_gone = self._device_came, self._device_went
-        self._scsi.on_device_state = self._device_changed
+        self._scsi.on_device_state = self._device_state
+        self._scsi.on_device_changed = self._device_changed
 
     def _host_came(self, host: Host) -> None:
         name = next(name for n in count() if (name := f"vmhba{n}") not in self.adapters)
@@ -175,7 +182,7 @@ class Inventory:
         with self.changed:
             self.devices = self.devices | {name: storage}
             self.changed.notify_all()
-        what = f"{storage.vendor} {storage.model}, {storage.blocks} blocks of {storage.block_size} bytes"
+        what = f"{storage.vendor} {storage.model}, {_size(storage)}"
         self.on_event(
             StorageEvent(name, "appeared", what if name == storage.path else f"{what}, {storage.path}")
         )
@@ -192,11 +199,22 @@ class Inventory:
             self.changed.notify_all()
         self._tell(name, "removed", storage.error)
 
-    def _device_changed(self, device: Device) -> None:
+    def _device_state(self, device: Device) -> None:
         storage, state = self._by_device.get(device), _state(device)
         if storage is not None and state is not None and state != self._states[device]:
             self._states[device] = state
             self.on_event(StorageEvent(self._name(storage), state, _WORDS[state]))
+
+    def _device_changed(self, device: Device) -> None:
+        storage = self._by_device.get(device)
+        if storage is None:
+            return
+        try:
+            storage.refresh()
+        except VmkError as error:
+            log.warning("%s: %s", storage.name, error)
+            return
+        self.on_event(StorageEvent(self._name(storage), "changed", _size(storage)))
 
     def _name(self, storage: StorageDevice) -> str:
         return next(name for name, other in self.devices.items() if other is storage)

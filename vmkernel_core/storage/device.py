@@ -32,7 +32,7 @@ from vmkernel_core.storage.command import (
     Direction,
     describe,
 )
-from vmkernel_core.storage.errors import IllegalRequest, ScsiError, error_for
+from vmkernel_core.storage.errors import IllegalRequest, NotReady, ScsiError, error_for
 from vmkernel_core.storage.naming import device_name
 from vmkernel_core.storage.sg_array import SgArray
 
@@ -50,6 +50,8 @@ DeviceState: TypeAlias = Literal["active", "blocked", "dead"]
 
 READ_CAPACITY_16 = 0x10  # a service action (SBC-3)
 CACHING_PAGE = 0x08
+#: A peripheral device type, and an additional sense code (SPC-4).
+TYPE_ROM, MEDIUM_NOT_PRESENT = 0x05, 0x3A
 #: Seconds for a flush: a cache may be large, its disks slow.
 FLUSH_TIMEOUT = 60.0
 #: Blocks that one UNMAP or WRITE SAME names when the device sets no limit.
@@ -161,10 +163,12 @@ class Request:
 
 
 class StorageDevice:
-    """A disk, or a disk that a RAID controller makes of several.
+    """A disk, or a disk that a RAID controller makes of several; or a CD drive.
 
     ``name`` is what it calls itself by (``naa.…``, ``eui.…``, ``t10.…``), else ``path``, its place
     (``vmhba0:C0:T1:L0``). ``blocks`` of ``block_size`` bytes each. Its methods may be called from several threads.
+    ``kind`` is its peripheral device type (SPC-4, 6.6.2): 0 a disk, 5 a CD or DVD drive. ``medium``: whether there is
+    one in a drive whose medium can be taken out; without, it has no blocks.
     ``write_cache``: whether it may hold what was written in memory that forgets: only ``flush`` makes sure.
     """
 
@@ -184,16 +188,31 @@ class StorageDevice:
             inquiry[start:end].decode("ascii", "replace").strip(" \0")
             for start, end in ((8, 16), (16, 32), (32, 36))
         )
+        self.kind = inquiry[0] & 0x1F
         self.removable = bool(inquiry[1] & 0x80)
         self.blocks = 0
         self.block_size = 512
         self._thin = False
-        self._measure(inquiry[2])
-        self.write_cache, self.read_only = self._mode()
-        self.limits = self._limits()
-        driver.configured(self.block_size)
+        self.refresh()
 
     # ---- what it is ----
+
+    def refresh(self) -> None:
+        """Ask it again for what may have changed: medium, capacity, write cache and protection, limits.
+
+        Where the adapter tells of a change, this is done by itself (event "changed"). ScsiError, DeviceGone.
+        """
+        self.medium = True
+        try:
+            self._measure(self._driver.inquiry()[2])
+        except NotReady as error:
+            if error.sense is None or error.sense.asc != MEDIUM_NOT_PRESENT:
+                raise
+            self.medium, self.blocks = False, 0
+        self.write_cache, protected = self._mode()
+        self.read_only = protected or self.kind == TYPE_ROM
+        self.limits = self._limits()
+        self._driver.configured(self.block_size)
 
     @property
     def state(self) -> DeviceState:
@@ -410,7 +429,9 @@ class StorageDevice:
             raise UsageError(
                 f"{count} blocks from {lba} on are not inside the device",
                 where=self.name,
-                remedy=f"it has {self.blocks} blocks",
+                remedy=f"it has {self.blocks} blocks"
+                if self.medium
+                else "it has no medium; refresh() looks for one",
             )
 
     def _transfers(
