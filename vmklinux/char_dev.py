@@ -27,11 +27,15 @@ _MINOR_BITS = 20  # MINORBITS, include/linux/kdev_t.h
 
 @dataclass(frozen=True)
 class Region:
-    """Device numbers that a driver has: ``count`` of them from ``first`` on (dev_t: major, then 20 bits of minor)."""
+    """Device numbers that a driver has: ``count`` of them from ``first`` on (dev_t: major, then 20 bits of minor).
+
+    ``owner`` is a code address of the module that it is in.
+    """
 
     first: int
     count: int
     name: str
+    owner: int = field(default_factory=lib.vmk_owner, compare=False)
 
     def overlaps(self, other: Region) -> bool:
         """Whether any number is in both."""
@@ -56,6 +60,10 @@ class CharDevices:
     def give_back(self, first: int, count: int) -> None:
         """Take numbers back."""
         self.regions = [r for r in self.regions if (r.first, r.count) != (first, count)]
+
+    def abandon(self, low: int, high: int) -> None:
+        """Take back the numbers of a module in [low, high), which does not run again."""
+        self.regions = [region for region in self.regions if not low <= region.owner < high]
 
     def free_major(self) -> int:
         """A major number of which nobody has a part; 0 when there is none."""

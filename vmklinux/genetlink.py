@@ -18,27 +18,31 @@ _IDS, _FIRST_GROUP = range(0x13, 1024), 16
 
 @dataclass
 class Families:
-    """The names of the registered families, by their numbers, and how many multicast groups were given out."""
+    """The registered families (struct genl_family) by their numbers, and how many multicast groups were given out."""
 
     linux: Linux
-    names: dict[int, str] = field(default_factory=dict)
+    known: dict[int, Obj] = field(default_factory=dict)
     groups: int = 0
+
+    def abandon(self, low: int, high: int) -> None:
+        """Forget the families that lie in [low, high): their module does not run again."""
+        self.known = {number: each for number, each in self.known.items() if not low <= int(each) < high}
 
 
 @linux_api()
 def genl_register_family(linux: Linux, family: Obj) -> int:
     """Give a family its number, and its multicast groups theirs; 0, or -EEXIST for a name that is taken."""
     state, name = linux.state(Families), family.name.text()
-    if name in state.names.values():
+    if name in [each.name.text() for each in state.known.values()]:
         return -errno.EEXIST
-    family.id = next(number for number in _IDS if number not in state.names)
+    family.id = next(number for number in _IDS if number not in state.known)
     family.mcgrp_offset = _FIRST_GROUP + state.groups
     state.groups += family.n_mcgrps
-    state.names[family.id] = name
+    state.known[family.id] = family
     return 0
 
 
 @linux_api()
 def genl_unregister_family(linux: Linux, family: Obj) -> int:
     """Forget a family; 0, or -ENOENT."""
-    return 0 if linux.state(Families).names.pop(family.id, None) else -errno.ENOENT
+    return 0 if linux.state(Families).known.pop(family.id, None) else -errno.ENOENT

@@ -14,11 +14,13 @@ from vmkernel_core.memory import load_bytes, store, store_bytes
 from vmklinux.async_ import AsyncCalls
 from vmklinux.builtin import BuiltIns
 from vmklinux.bus import Buses
+from vmklinux.char_dev import CharDevices
 from vmklinux.class_ import Classes
 from vmklinux.cpu import HotplugStates
 from vmklinux.dd import device_name
 from vmklinux.device import Devices
 from vmklinux.errors import DriverRefused
+from vmklinux.genetlink import Families
 from vmklinux.hrtimer import HrTimers
 from vmklinux.image import bug_entries
 from vmklinux.ioremap import Windows
@@ -39,6 +41,7 @@ from vmklinux.resolve import resolve
 from vmklinux.resource import Resources
 from vmklinux.rtnl import Rtnl
 from vmklinux.scsi import Scsi
+from vmklinux.scsi_dh import Handlers
 from vmklinux.stand_in import STAND_INS, StandIns
 from vmklinux.timer import Timers
 from vmklinux.workqueue import Workqueues
@@ -130,6 +133,9 @@ def silence(linux: Linux, low: int, high: int) -> None:
     linux.state(PciCore).abandon(low, high)
     linux.state(NetDevices).abandon(low, high)
     linux.state(Scsi).abandon(low, high)
+    linux.state(Handlers).abandon(low, high)
+    linux.state(CharDevices).abandon(low, high)
+    linux.state(Families).abandon(low, high)
     linux.state(Rtnl).abandon(low, high)
     lib.linux_napi_forget(low, high)
     lib.linux_softirq_forget(low, high)

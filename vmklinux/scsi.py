@@ -95,11 +95,14 @@ class Scsi:
 
     def abandon(self, low: int, high: int) -> None:
         """The drivers in [low, high) are dead: every command of their hosts ends, and nobody calls their code."""
+        from vmklinux.scsi_dh import forget
+
         for host in self.of_driver(low, high):
             host.end()
             host.errors.cut()
             for device in list(host.devices.values()):
                 self.on_device_gone(device)
+                forget(self.linux, device)
             self.on_host_gone(host)
             host.release()
         self.lost = {owner: count for owner, count in self.lost.items() if not low <= owner < high}

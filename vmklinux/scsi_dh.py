@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from vmklinux.api import linux_api
 from vmklinux.kmod import module_put, try_module_get
 from vmklinux.kobject import Obj
+from vmklinux.scsi import Scsi
 
 if TYPE_CHECKING:
     from vmklinux.linux import Linux
@@ -54,8 +55,12 @@ class Handlers:
         self.known: dict[str, Obj] = {}
 
     def abandon(self, low: int, high: int) -> None:
-        """Forget those that lie in [low, high): their code does not run again."""
+        """Forget those that lie in [low, high), and that devices have them: their code does not run again."""
         self.known = {name: each for name, each in self.known.items() if not low <= int(each) < high}
+        for host in self.linux.state(Scsi).hosts.values():
+            for device in host.devices.values():
+                if low <= int(device.obj.handler) < high:
+                    forget(self.linux, device)
 
 
 def _wanted(device: Device) -> str:
@@ -89,6 +94,13 @@ def release(linux: Linux, device: Device) -> None:
     """scsi_dh_release_device: a device goes, and its handler lets go of it."""
     if handler := device.obj.handler:
         linux.call(handler.detach, device.obj)
+        module_put(linux, handler.module)
+        device.obj.handler = 0
+
+
+def forget(linux: Linux, device: Device) -> None:
+    """The device or its handler is dead: they part, and the handler is not told."""
+    if handler := device.obj.handler:
         module_put(linux, handler.module)
         device.obj.handler = 0
 

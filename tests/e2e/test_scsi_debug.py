@@ -317,6 +317,11 @@ def test_a_device_handler_is_asked(boot: Boot) -> None:
     assert disk.read(0, 1) == b"\x33" * 512
     with pytest.raises(VmkError, match="in use"):
         host.unload("scsi_dh_alua")
+    host.loader.silence("scsi_dh_alua")  # as when it is stopped: the device goes on without it
+    assert not device.obj.handler
+    host.storage_adapters["vmhba0"].reset()
+    assert disk.read(0, 1) == b"\x33" * 512
+    host.unload("scsi_dh_alua")
 
 
 @pytest.mark.parametrize(("driver", "kind"), [("ch", 8), ("ses", 13)])

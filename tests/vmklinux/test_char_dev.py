@@ -39,6 +39,18 @@ def test_regions_do_not_overlap(linux: Linux, scratch: int) -> None:
     linux.free(name)
 
 
+def test_a_module_that_is_stopped_keeps_no_numbers(linux: Linux, scratch: int) -> None:
+    name = linux.new_string("manage")
+    module = 0x5900_0000
+    linux.call(linux.entry("alloc_chrdev_region"), scratch, 0, 1, name, owner=module)
+    devices = linux.state(CharDevices)
+    devices.abandon(module + 4096, module + 8192)
+    assert len(devices.regions) == 1
+    devices.abandon(module, module + 4096)
+    assert devices.regions == []
+    linux.free(name)
+
+
 def test_a_cdev_is_freed_by_whom_it_was_made(linux: Linux, scratch: int) -> None:
     made = Obj(linux.types, "cdev", linux.call(linux.entry("cdev_alloc")))
     made.ops, made.kobj.name = scratch, linux.new_string("manage")
