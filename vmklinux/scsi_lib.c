@@ -66,6 +66,7 @@ enum slot_state {
     SLOT_FREE, SLOT_IN_FLIGHT, /* the driver has it */
     SLOT_COMPLETED, /* scsi_done was called; the softirq has not looked yet */
     SLOT_FAILED, /* error handling has it */
+    SLOT_RESERVED, /* the driver asked for the tag alone */
     SLOT_LOST /* its command ended when the device went; the driver still has it */
 };
 struct slot {
@@ -993,6 +994,34 @@ static uint32_t blk_mq_unique_tag(uint64_t rq)
     return (hctx ? FIELD(hctx, blk_mq_hw_ctx, queue_num, uint32_t) << 16 : 0) | (FIELD(rq, request, tag, uint32_t) & 0xffff);
 }
 
+/* A request of a device's queue for its tag's sake: no command is behind it. */
+static uint64_t blk_mq_alloc_request(uint64_t queue)
+{
+    for (int i = 0; i < HOSTS; i++)
+        for (struct linux_scsi_device *device = hosts[i] ? hosts[i]->devices : NULL; device; device = device->next) {
+            if (FIELD(device->sdev, scsi_device, request_queue, uint64_t) != queue)
+                continue;
+            struct slot *slot = slot_take(hosts[i], hosts[i]->hctx[0]);
+            if (!slot)
+                return (uint64_t)-EWOULDBLOCK;
+            slot->state = SLOT_RESERVED;
+            memset((void *)slot->request, 0, SIZE(request));
+            FIELD(slot->request, request, q, uint64_t) = queue;
+            FIELD(slot->request, request, mq_hctx, uint64_t) = hosts[i]->hctx[0];
+            FIELD(slot->request, request, tag, int) = slot->tag;
+            return slot->request;
+        }
+    return (uint64_t)-ENODEV;
+}
+
+static void blk_mq_free_request(uint64_t rq)
+{
+    struct slot *slot = slot_of(rq + SIZE(request));
+    if (!slot || slot->state != SLOT_RESERVED)
+        vmk_stop(VMK_STOP_PANIC, SITE(), rq);
+    slot->state = SLOT_FREE;
+}
+
 static uint32_t blk_mq_rq_cpu(uint64_t rq)
 {
     struct slot *slot = slot_of(rq + SIZE(request));
@@ -1427,6 +1456,9 @@ const struct linux_api scsi_lib_api[] = {
     API(sbitmap_weight, "done", "How many bits of a map are set; of a device's, how many commands the driver has.", NULL),
     API(blk_mq_tagset_busy_iter, "done", "Calls a function for each request in flight.", NULL),
     API(blk_mq_unique_tag, "done", "A request's tag with the number of its hardware queue.", NULL),
+    API(blk_mq_alloc_request, "partial", "Gives a driver a tag of its own.",
+        "Of SCSI devices only. It waits for none: -EWOULDBLOCK when all are taken. No command can be sent with it."),
+    API(blk_mq_free_request, "done", "Takes that back.", NULL),
     API(blk_mq_rq_cpu, "done", "The CPU on which a request was queued.", NULL),
     API(blk_mq_tag_to_rq, "done", "The request in flight that has a tag.", NULL),
     API_END,

@@ -6,6 +6,7 @@ share one store, so what one of them wrote is read through another.
 
 from __future__ import annotations
 
+import errno
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -19,8 +20,10 @@ from vmkernel_core.platform.model import ModelPlatform
 from vmkernel_core.storage.command import Direction, HostStatus, Status
 from vmkernel_core.storage.device import StorageDevice
 from vmkernel_core.storage.errors import CommandTimedOut, MediumError, ScsiError, WriteProtected
+from vmklinux.errors import DriverStopped
 from vmklinux.hrtimer import HrTimers
 from vmklinux.kernels import Kernel
+from vmklinux.kobject import Obj
 from vmklinux.scsi import Scsi
 
 #: Seconds until what was to come has failed to come.
@@ -130,6 +133,25 @@ def test_no_more_commands_than_the_host_takes(boot: Boot, settings: tuple[str, .
     for request in [disk.start_read(n, 1)[0] for n in range(300)]:
         request.result(LIMIT)
     assert disk.stats().in_flight_most == most
+
+
+def test_tags_that_a_driver_takes_for_itself(boot: Boot) -> None:
+    host = boot("max_queue=4")
+    linux, disk = host.linux, only(host)
+    [scsi_host] = linux.state(Scsi).hosts.values()
+    [device] = scsi_host.devices.values()
+    take, give = linux.entry("blk_mq_alloc_request"), linux.entry("blk_mq_free_request")
+    queue = device.obj.request_queue
+    with linux.baton():
+        taken = [Obj(linux.types, "request", linux.call(take, queue, 0, 0)) for _ in range(4)]
+        assert sorted(request.tag for request in taken) == [0, 1, 2, 3]
+        assert linux.call(take, queue, 0, 0) == (1 << 64) - errno.EWOULDBLOCK
+        linux.call(give, taken.pop())
+    assert disk.read(0, 1) == bytes(512), "one tag is left"
+    for request in taken:
+        linux.call(give, request)
+    with pytest.raises(DriverStopped, match="misused"):
+        linux.call(give, request)
 
 
 def test_large_blocks(boot: Boot) -> None:
