@@ -359,3 +359,22 @@ def test_drivers_of_upper_level(boot: Boot, driver: str, kind: int, first: str) 
     assert not host.storage
     host.unload(driver)
     assert not device.obj.sdev_gendev.driver
+
+
+def test_a_stopped_disk_is_started_by_error_handling(boot: Boot) -> None:
+    """Linux starts a disk that says that it is one of ATA and that it waits for it, and sends the command again."""
+    disk = only(boot("inq_vendor=ATA"))
+    assert disk.vendor == "ATA"
+    disk.write(5, b"\x3c" * 512)
+    disk.submit(bytes([0x1B, 0, 0, 0, 0, 0])).result(LIMIT)
+    assert disk.read(5, 1) == b"\x3c" * 512
+    assert disk.stats().retries >= 1
+
+
+def test_another_disk_that_is_stopped_stays_so(boot: Boot) -> None:
+    disk = only(boot())
+    disk.submit(bytes([0x1B, 0, 0, 0, 0, 0])).result(LIMIT)
+    with pytest.raises(ScsiError) as told:
+        disk.read(5, 1)
+    assert told.value.sense is not None
+    assert (told.value.sense.key, told.value.sense.asc, told.value.sense.ascq) == (2, 4, 2)
