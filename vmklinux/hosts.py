@@ -163,6 +163,11 @@ class Host:
         for name, recovery in RECOVERY.items():
             if self._is(name):
                 self.set_state(recovery)
+        return self.recovers
+
+    @property
+    def recovers(self) -> bool:
+        """Whether error handling runs, or is about to."""
         return any(self._is(recovery) for recovery in RECOVERY.values())
 
     def recovered(self) -> None:
@@ -175,8 +180,7 @@ class Host:
 
     def go(self, name: str) -> None:
         """Go to CANCEL or DEL; while it recovers, in recovery."""
-        recovers = any(self._is(recovery) for recovery in RECOVERY.values())
-        self.set_state(RECOVERY[name] if recovers else name)
+        self.set_state(RECOVERY[name] if self.recovers else name)
 
     # ---- AdapterDriver ----
 
@@ -195,7 +199,7 @@ class Host:
         """How it is, by its state in Linux."""
         if self._is("RUNNING"):
             return "online"
-        return "recovering" if any(self._is(name) for name in RECOVERY.values()) else "dead"
+        return "recovering" if self.recovers else "dead"
 
     def queue_depth(self) -> int:
         """Scsi_Host.can_queue."""

@@ -32,6 +32,7 @@ from vmklinux.pci_regs import (
 )
 from vmklinux.resource import Resources
 from vmklinux.sched import WaitList
+from vmklinux.scsi import Scsi
 from vmklinux.wakeup import Wakeups
 from vmklinux.workqueue import Workqueues
 
@@ -201,8 +202,9 @@ class PciCore:
         """The same for a device that has gone.
 
         What the driver waits for will not come: after ``PATIENCE`` seconds, in which other worlds may end what they do,
-        time runs faster where it waits: in its work items, for which it may not wait itself, then in the remove
-        function. One that still waits after ``limit`` seconds is stopped; raises DriverStopped then, too.
+        time runs faster where it waits: in its work items, for which it may not wait itself, and in error handling of
+        its own, then in the remove function. One that still waits after ``limit`` seconds is stopped; raises
+        DriverStopped then, too.
         """
         driver, failed = device.driver, list[DriverStopped]()
 
@@ -218,11 +220,16 @@ class PciCore:
         thread.start()
         thread.join(PATIENCE)
         code, deadline = self.linux.range_at(int(driver or 0)), time.monotonic() + limit
+        handlers = [host.errors for host in self.linux.state(Scsi).of_device(device.obj.dev)]
         while thread.is_alive() and time.monotonic() < deadline:
-            for task in self.linux.state(Workqueues).worlds(*code) or [device.remover]:
+            busy = self.linux.state(Workqueues).worlds(*code)
+            busy += [handler.at_work for handler in handlers if handler.at_work]
+            for task in busy or [device.remover]:
                 lib.vmk_world_hurry(task, True)
             thread.join(STEP)
         if thread.is_alive():
+            for handler in handlers:
+                handler.cut()  # nobody may wake who is ended below: its stack goes
             lib.vmk_world_end(device.remover)
             thread.join(limit)
             module = self.linux.module_at(int(driver or 0)) or "the kernel image"

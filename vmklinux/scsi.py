@@ -107,6 +107,10 @@ class Scsi:
             host.release()
         self.lost = {owner: count for owner, count in self.lost.items() if not low <= owner < high}
 
+    def of_device(self, dev: Obj) -> list[Host]:
+        """The hosts that reach memory by a device: those of an adapter."""
+        return [host for host in self.hosts.values() if host.obj.dma_dev == dev]
+
     def of_driver(self, low: int, high: int) -> list[Host]:
         """The hosts whose driver lies in [low, high)."""
         return [

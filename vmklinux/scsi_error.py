@@ -80,6 +80,11 @@ class ErrorHandler:
             if self._task:
                 lib.vmk_world_end(self._task)
 
+    @property
+    def at_work(self) -> int:
+        """Its world while it handles errors, else 0."""
+        return self._task if self._task and self.host.recovers else 0
+
     def wake(self) -> None:
         """Have it look now."""
         if self._task:

@@ -238,7 +238,6 @@ class Inventory:
     def gone(self, below: Obj | None = None) -> None:
         """The hardware has gone, all of it or what hangs at one PCI device: every command there ends now."""
         with self._scsi.linux.baton():  # its driver may be letting go of it in another world
-            for host in list(self._scsi.hosts.values()):
-                if below is None or host.obj.dma_dev == below:
-                    self._dead(host, "dead")
-                    host.end()
+            for host in list(self._scsi.hosts.values()) if below is None else self._scsi.of_device(below):
+                self._dead(host, "dead")
+                host.end()

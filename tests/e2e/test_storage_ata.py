@@ -7,7 +7,10 @@ disk, which tell by their trace what came; its blkdebug and throttling, which ma
 
 from __future__ import annotations
 
+import os
+import queue
 import re
+import signal
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -15,11 +18,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.storage import BAD, CONTROLLERS, EIO, LIMIT, blank, failing, only_disk, raw_drive
+from tests.e2e.storage import BAD, CONTROLLERS, EIO, LIMIT, blank, ends, failing, load, only_disk, raw_drive
 from vmkernel_core.boot import VMkernel
-from vmkernel_core.storage.command import Command, Direction
+from vmkernel_core.hotplug import DeviceEvent
+from vmkernel_core.platform.base import PciAddress
+from vmkernel_core.platform.qemu import QemuPlatform
+from vmkernel_core.storage.command import Command, Direction, HostStatus
 from vmkernel_core.storage.device import StorageDevice
-from vmkernel_core.storage.errors import ScsiError
+from vmkernel_core.storage.errors import PathLost, ScsiError
 from vmklinux.kernels import Kernel
 
 ABORTED_COMMAND = 0xB  # the sense key (SPC-4, 4.5.6)
@@ -125,3 +131,40 @@ def test_a_command_that_takes_too_long_ends(boot: Boot, image: Path) -> None:
         request.result(3 * LIMIT)
     assert disk.stats().timeouts >= 1
     assert disk.in_flight == 0
+
+
+def test_commands_in_flight_end_when_qemu_is_killed(boot: Boot, image: Path) -> None:
+    host, disk = boot(*raw_drive(image, ",throttling.iops-total=2"))
+    requests = [request for n in range(24) for request in disk.start_write(n, bytes([n]) * 512)]
+    assert disk.in_flight > 8
+    os.kill(host.platform.pid, signal.SIGKILL)  # type: ignore[attr-defined]  # QEMU's platform has one
+    lost = [end for end in (request.wait(LIMIT) for request in requests) if not end.good]
+    assert len(lost) > 8
+    assert {end.host for end in lost} == {HostStatus.NO_CONNECT}
+    assert disk.in_flight == 0
+    with pytest.raises(PathLost):
+        requests[-1].result()
+
+
+@pytest.mark.parametrize("orderly", [True, False], ids=["unplugged", "pulled"])
+def test_a_controller_leaves_its_slot_under_load(kernel: Kernel, image: Path, *, orderly: bool) -> None:
+    """Every command ends; the driver's removal waits for libata's error handler, which runs on without a device."""
+    devices = [
+        "pcie-root-port,id=port0,chassis=1,addr=3",
+        "ich9-ahci,id=hba,bus=port0",
+        "ide-hd,drive=hd,bus=hba.0",
+    ]
+    platform = QemuPlatform(devices, arguments=raw_drive(image, ",throttling.iops-total=200"))
+    with VMkernel(platform, kernel=kernel.release) as host:
+        events: queue.Queue[DeviceEvent] = queue.Queue()
+        host.watch_devices(events.put)
+        disk, address = only_disk(host), PciAddress(0, 1, 0, 0)
+        requests = load(disk)
+        (platform.unplug if orderly else platform.pull)(address)
+        assert events.get(timeout=LIMIT) == DeviceEvent("removed", address, surprise=not orderly)
+        found = ends(requests)
+        assert found.keys() <= {HostStatus.OK, HostStatus.NO_CONNECT}
+        assert found.total() == len(requests)
+        assert disk.in_flight == 0
+        assert (dict(host.storage), dict(host.storage_adapters)) == ({}, {})
+    assert [leak for leak in host.leaks if not leak.excuse] == []
