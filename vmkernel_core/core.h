@@ -93,8 +93,8 @@ struct vmk_bus *vmk_bus_python(void *handle);
  * reaches it, or 0. Each access there traps and goes to the bus. */
 uint64_t vmk_window_open(struct vmk_bus *bus, uint64_t address, uint64_t length);
 int vmk_window_close(uint64_t virt);
-/* The window holds command registers: what a write asks for is done when the write returns. */
-void vmk_window_commands(uint64_t virt);
+/* The window begins with `length` bytes of command registers: what a write there asks for is done when the write returns. */
+void vmk_window_commands(uint64_t virt, uint64_t length);
 /* The device that decodes [address, address + length) of the bus has gone: windows there give all ones and take writes
  * without asking the bus. Kernel code that still asks after limit_ns, and asked often, is stopped: it waits for ever. */
 void vmk_windows_dead(struct vmk_bus *bus, uint64_t address, uint64_t length, uint64_t limit_ns);

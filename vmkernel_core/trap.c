@@ -32,7 +32,7 @@ struct window {
     uint64_t *read; /* a bit for each word of 4 bytes that was ever read */
     uint64_t dead_until; /* 0 while the device is there; then when its driver must have stopped asking it */
     uint64_t asked; /* accesses since */
-    bool commands; /* every write is waited for */
+    uint64_t commands; /* writes to the first so many bytes are waited for */
 };
 
 /* Order of gpr[] is the machine's own register number. */
@@ -146,11 +146,11 @@ static struct window *window_at(uint64_t virt)
     return NULL;
 }
 
-void vmk_window_commands(uint64_t virt)
+void vmk_window_commands(uint64_t virt, uint64_t length)
 {
     struct window *window = window_at(virt);
     if (window)
-        window->commands = true;
+        window->commands = length;
 }
 
 void vmk_port_bus(struct vmk_bus *bus) { ports = bus; }
@@ -200,7 +200,7 @@ void vmk_io_write(uint64_t virt, unsigned size, uint64_t value)
         if (is_dead(window))
             return;
         vmk_bus_write(window->bus, VMK_SPACE_MEMORY, window->address + offset, size, value);
-        if (window->commands || window->read[offset / 256] >> offset / 4 % 64 & 1)
+        if (offset < window->commands || window->read[offset / 256] >> offset / 4 % 64 & 1)
             vmk_bus_flush(window->bus);
     } else {
         memcpy((void *)virt, &value, size);

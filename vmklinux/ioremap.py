@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import ffi, lib
 from vmklinux.api import linux_api
 from vmklinux.devres import Devres
-from vmklinux.quirks import takes_commands
+from vmklinux.quirks import command_bytes
 
 if TYPE_CHECKING:
     from vmklinux.kobject import Obj
@@ -28,8 +28,7 @@ class Windows:
         virt: int = lib.vmk_window_open(self.bus, address, length) if self.bus != ffi.NULL else 0
         if virt:
             self.open[virt] = lib.vmk_owner()
-            if takes_commands(self.linux, address):
-                lib.vmk_window_commands(virt)
+            lib.vmk_window_commands(virt, command_bytes(self.linux, address))
         return virt
 
     def unmap(self, virt: int) -> None:

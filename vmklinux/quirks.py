@@ -10,23 +10,29 @@ if TYPE_CHECKING:
     from vmklinux.kobject import Obj
     from vmklinux.linux import Linux
 
-#: Vendor and device, and the BARs whose registers take commands: a hypervisor carries one out before the guest goes on,
-#: so vmxnet3.ko reads the counters, or frees the filter table, that the command before names.
-COMMAND_BARS = {(0x15AD, 0x07B0): frozenset({1})}
+#: Vendor and device, and the BARs that begin with registers that take commands, with how many bytes of them (None: all
+#: are): a hypervisor carries a command out before the guest goes on. So vmxnet3.ko reads the counters, or frees the
+#: filter table, that the command before names, and vmw_pvscsi.ko makes new rings while it has just ordered a reset:
+#: what that cancels is told in the rings that were.
+COMMAND_BARS: dict[tuple[int, int], dict[int, int | None]] = {
+    (0x15AD, 0x07B0): {1: None},
+    (0x15AD, 0x07C0): {0: 0xC},
+}
 #: Vendor and device, and the entries that a scatter list may have: the frames that megaraid_sas.ko makes for MFI
 #: controllers have room for 60 (megasas_create_frame_pool), and QEMU's controllers say that they take 80. More would
 #: run into the next command's frame.
 SG_MOST = {(0x1000, 0x0060): 60, (0x1000, 0x0079): 60}
 
 
-def takes_commands(linux: Linux, address: int) -> bool:
-    """Whether registers at a bus address are such."""
-    return any(
-        bar.index in COMMAND_BARS.get((device.function.vendor, device.function.device), ())
-        and bar.address <= address < bar.address + bar.size
-        for device in linux.state(PciCore).devices.values()
-        for bar in device.function.bars
-    )
+def command_bytes(linux: Linux, address: int) -> int:
+    """How many bytes of registers from a bus address on take commands."""
+    for device in linux.state(PciCore).devices.values():
+        bars = COMMAND_BARS.get((device.function.vendor, device.function.device), {})
+        for bar in device.function.bars:
+            if bar.index in bars and bar.address <= address < bar.address + bar.size:
+                end = bar.address + (bars[bar.index] or bar.size)
+                return max(end - address, 0)
+    return 0
 
 
 def sg_most(linux: Linux, dev: Obj) -> int | None:

@@ -200,7 +200,7 @@ def compare(reference: Path, image: Path) -> None:
 SETTINGS = {"sym53c8xx": ["settle=0"]}
 
 
-@pytest.fixture(scope="module", params=["megasas", "mptsas1068", "lsi53c895a"])
+@pytest.fixture(scope="module", params=["megasas", "mptsas1068", "lsi53c895a", "pvscsi"])
 def controller(request: pytest.FixtureRequest) -> Controller:
     """A controller of each driver that has many commands under way."""
     return CONTROLLERS[request.param]
