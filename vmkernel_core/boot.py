@@ -158,7 +158,7 @@ class VMkernel:
             lib.vmk_irq_reset()
             with self._timed("platform"):
                 self.platform.start(self.memory)
-            self.loader = Loader(self.linux)
+            self.loader = Loader(self.linux, self.settings)
             self._stack.callback(self.loader.close)
             self.linux.state(Windows).bus = self.platform.bus.handle
             lib.vmk_port_bus(self.platform.bus.handle)

@@ -47,7 +47,7 @@ from vmklinux.timer import Timers
 from vmklinux.workqueue import Workqueues
 
 if TYPE_CHECKING:
-    from collections.abc import Container, Sequence
+    from collections.abc import Callable, Container, Sequence
     from pathlib import Path
 
     from vmklinux.linux import Linux
@@ -218,9 +218,10 @@ class Module:
 class Loader:
     """The modules of one booted kernel, by name, in the order of loading."""
 
-    def __init__(self, linux: Linux) -> None:
-        """None is loaded."""
+    def __init__(self, linux: Linux, settings: Callable[[str], Sequence[str]] = lambda _name: ()) -> None:
+        """None is loaded. ``settings``: those of a module that is loaded because others need it or ask for it."""
         self.linux = linux
+        self._settings = settings
         self.modules: dict[str, Module] = {}
         self.builtins = BuiltIns(linux)
         self._kept: frozenset[int] = frozenset()  # what built-in code had before it was started
@@ -246,7 +247,7 @@ class Loader:
             if needed in STAND_INS:
                 self.linux.state(StandIns).types(needed)
             elif needed not in self.modules:
-                self.load(needed, allow_unresolved=allow_unresolved)
+                self.load(needed, self._settings(needed), allow_unresolved=allow_unresolved)
         check_versions(file, self._crc_of)
         self._scan(file)
         others = {name: module.file for name, module in self.modules.items()}
@@ -283,7 +284,7 @@ class Loader:
             if alias.builtin or name in self.modules:
                 continue
             try:
-                self.load(name)
+                self.load(name, self._settings(name))
             except VmkError as error:
                 log.warning("%s, which claims %s, is not loaded: %s", name, modalias, error)
             else:
@@ -387,7 +388,7 @@ class Loader:
         if module_name(name) in self.modules:
             return 0
         try:
-            self.load(path)
+            self.load(path, self._settings(name))
         except DriverRefused as error:
             log.warning("%s", error)
             return error.errno
