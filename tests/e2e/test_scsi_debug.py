@@ -9,13 +9,17 @@ from __future__ import annotations
 import errno
 import struct
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from itertools import count
 from random import Random
+from threading import Barrier
 
 import pytest
 
+from tests.vmkernel_core.hardware import until
 from vmkernel_core.boot import VMkernel
-from vmkernel_core.errors import VmkError
+from vmkernel_core.errors import DeviceGone, VmkError
 from vmkernel_core.platform.model import ModelPlatform
 from vmkernel_core.storage.command import Direction, HostStatus, Status
 from vmkernel_core.storage.device import StorageDevice
@@ -313,6 +317,36 @@ def test_a_driver_that_is_stopped_during_its_scan(boot: Boot, monkeypatch: pytes
     assert host.loader.modules["scsi_debug"].dead
     assert not [device for device in host.storage.values() if not device.error]
     host.unload("scsi_debug")
+    host.load("scsi_debug")
+    assert only(host).read(0, 1) == bytes(512)
+
+
+def test_a_module_that_is_unloaded_under_load(boot: Boot) -> None:
+    """Each program that writes is told, none waits for ever, and every write that was acknowledged was counted.
+
+    6.1's scsi_debug forgets what it has when it goes; such a command ends when its time is up.
+    """
+    host = boot("ndelay=20000")
+    disk = only(host)
+    before = disk.stats().commands
+    begun = Barrier(5)
+
+    def write(first: int) -> int:
+        begun.wait(LIMIT)
+        for n in count():
+            try:
+                disk.write(first + n % 1000, bytes(512))
+            except (DeviceGone, CommandTimedOut):
+                return n
+        raise AssertionError
+
+    with ThreadPoolExecutor(4) as pool:
+        writers = [pool.submit(write, 1000 * n) for n in range(4)]
+        begun.wait(LIMIT)
+        until("nothing was written", lambda: disk.stats().commands > before + 100)
+        host.unload("scsi_debug")
+        assert sum(writer.result(LIMIT) for writer in writers) >= 100
+    assert not host.storage
     host.load("scsi_debug")
     assert only(host).read(0, 1) == bytes(512)
 
