@@ -219,12 +219,16 @@ class PciCore:
         thread = threading.Thread(target=remove, name=f"remove-{device.function.address}", daemon=True)
         thread.start()
         thread.join(PATIENCE)
-        code, deadline = self.linux.range_at(int(driver or 0)), time.monotonic() + limit
+        # When nothing is left of the platform, work items of the modules that it builds on wait for nothing, either.
+        code = (0, 1 << 64) if device.platform.bus.gone else self.linux.range_at(int(driver or 0))
+        deadline = time.monotonic() + limit
         handlers = [host.errors for host in self.linux.state(Scsi).of_device(device.obj.dev)]
         while thread.is_alive() and time.monotonic() < deadline:
             busy = self.linux.state(Workqueues).worlds(*code)
             busy += [handler.at_work for handler in handlers if handler.at_work]
-            for task in busy or [device.remover]:
+            if not busy or time.monotonic() > deadline - limit / 2:
+                busy.append(device.remover)
+            for task in busy:
                 lib.vmk_world_hurry(task, True)
             thread.join(STEP)
         if thread.is_alive():

@@ -157,8 +157,10 @@ def _submit(host: Host, cmnd: Obj, timeout: float) -> int:
         host.errors.changed.wait_until(
             lambda: bool(lib.linux_scsi_eh_back(int(cmnd))), "a command of the error handler's", timeout
         )
-    except TimedOut:
-        handler(host, "eh_abort_handler", cmnd)
+    except TimedOut:  # scsi_abort_eh_cmnd: the driver has to forget it, whatever that takes
+        for name in ("eh_abort_handler", *(name for name, _, _ in RESETS)):
+            if handler(host, name, cmnd) == SUCCESS:
+                break
         return FAILED
     verdict = _ended(cmnd)
     return NEEDS_RETRY if verdict == ADD_TO_MLQUEUE else verdict

@@ -11,6 +11,7 @@ from vmkernel_core.errors import DeviceGone, UsageError, VmkError
 from vmkernel_core.memory import load_bytes, store, store_bytes
 from vmkernel_core.storage.adapter import StorageStats
 from vmkernel_core.storage.command import Completion
+from vmkernel_core.storage.errors import Sense
 from vmklinux.api import linux_api, no_op
 from vmklinux.kobject import Obj
 from vmklinux.scsi import Scsi
@@ -227,6 +228,7 @@ def _normalize(linux: Linux, answer: Answer, sshdr: int) -> None:
 
 _NO_CONNECT = 1 << 16
 _UNIT_ATTENTION = 6
+_INVALID_OPERATION_CODE = (5, 0x20)  # key and additional sense code
 
 
 @linux_api()
@@ -435,27 +437,48 @@ def scsi_host_unblock(linux: Linux, shost: Obj, new_state: int) -> int:
     return 0
 
 
-@linux_api(partial="Only the ten byte form of the command is used.")
+@linux_api()
 def scsi_mode_sense(linux: Linux, sdev: Obj, dbd: int, modepage: int, *rest: int | Obj) -> int:
-    """Read a mode page into the caller's buffer and say where in it the page begins; 0 or an errno."""
+    """Read a mode page into the caller's buffer and say where in it the page begins; 0 or an errno.
+
+    By the command of ten bytes where the device is said to know it, or more is wanted than that of six can carry.
+    """
     # 6.12 has a sub-page before the buffer.
     subpage = int(rest[0]) if len(rest) == 7 else 0
     buffer, length, timeout, retries, data, sshdr = rest[-6:]
     device = linux.state(Scsi).device(sdev)
-    if device is None or int(length) < 8:
-        return -errno.EINVAL
-    size = min(int(length), 0xFFFF)
-    cdb = bytes([0x5A, dbd & 0x18, modepage, subpage, 0, 0, 0, size >> 8, size & 0xFF, 0])
-    answer, page = device.queue.read(cdb, size, int(timeout) / linux.hz, retries=int(retries))
-    _normalize(linux, answer, int(sshdr))
-    if answer.result or len(page) < 8:
-        return -errno.EIO
+    if device is None:
+        return -errno.ENODEV
+    flags = (8 if sdev.set_dbd_for_ms else dbd) & 0x18
+    long = bool(sdev.use_10_for_ms) or int(length) > 0xFF
+    while True:
+        header, size = (8, min(int(length), 0xFFFF)) if long else (4, int(length))
+        if size < header:
+            return -errno.EINVAL
+        cdb = (
+            bytes([0x5A, flags, modepage, subpage, 0, 0, 0, size >> 8, size & 0xFF, 0])
+            if long
+            else bytes([0x1A, flags, modepage, subpage, size, 0])
+        )
+        answer, page = device.queue.read(cdb, size, int(timeout) / linux.hz, retries=int(retries))
+        _normalize(linux, answer, int(sshdr))
+        if not answer.result and len(page) >= header:
+            break
+        sense = Sense.parse(answer.sense)
+        unknown = sense is not None and (sense.key, sense.asc) == _INVALID_OPERATION_CODE
+        if not (long and unknown) or int(length) > 0xFF:
+            return -errno.EIO
+        sdev.use_10_for_ms, long = 0, False  # it does not know the long form
     store_bytes(int(buffer), page)
     if isinstance(data, Obj) and data:
-        data.length = int.from_bytes(page[:2], "big") + 2
-        data.medium_type, data.device_specific = page[2], page[3]
-        data.longlba, data.block_descriptor_length = page[4] & 1, int.from_bytes(page[6:8], "big")
-        data.header_length = 8
+        data.header_length = header
+        if long:
+            data.length, data.longlba = int.from_bytes(page[:2], "big") + 2, page[4] & 1
+            data.medium_type, data.device_specific = page[2], page[3]
+            data.block_descriptor_length = int.from_bytes(page[6:8], "big")
+        else:
+            data.length, data.longlba = page[0] + 1, 0
+            data.medium_type, data.device_specific, data.block_descriptor_length = page[1:4]
     return 0
 
 

@@ -7,11 +7,13 @@ import threading
 from itertools import count
 from typing import TYPE_CHECKING
 
-from vmkernel_core.errors import DeviceGone, VmkError
+from vmkernel_core._core import lib
+from vmkernel_core.errors import DeviceGone, UsageError, VmkError
 from vmkernel_core.storage.adapter import StorageAdapter
 from vmkernel_core.storage.device import StorageDevice
 from vmkernel_core.storage.events import StorageEvent
 from vmklinux.scsi import Scsi, scsi_change_queue_depth, vpd_page
+from vmklinux.scsi_lib import scsi_device_set_state
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -84,6 +86,15 @@ class Disk:
     def state(self) -> DeviceState:
         """How the way to it is, by its state in Linux."""
         return _state(self._device) or "dead"
+
+    def set_online(self, on: bool) -> None:
+        """What a write of ``running`` or ``offline`` to a device's ``state`` in sysfs does."""
+        linux, sdev = self._device.host.linux, self._device.obj
+        with linux.baton():
+            state = self._device.host.scsi.enum("SDEV_RUNNING" if on else "SDEV_OFFLINE")
+            if scsi_device_set_state(linux, sdev, state):
+                raise UsageError("the device is going", where=linux.string(sdev.sdev_gendev.kobj.name))
+            lib.linux_scsi_run(self._device.host.handle)
 
     def queue_depth(self) -> int:
         """scsi_device.queue_depth."""

@@ -79,6 +79,9 @@ class DeviceDriver(Protocol):
     def state(self) -> DeviceState:
         """How the way to it is."""
 
+    def set_online(self, on: bool) -> None:
+        """Take it offline, or bring it back; UsageError."""
+
     def queue_depth(self) -> int:
         """Commands that it takes at once."""
 
@@ -218,6 +221,16 @@ class StorageDevice:
     def state(self) -> DeviceState:
         """How the way to it is."""
         return "dead" if self.error else self._driver.state()
+
+    def set_online(self, on: bool) -> None:
+        """Take it offline, or bring it back after error handling, or somebody, has taken it offline.
+
+        While it is offline every command ends at once with PathLost. What waits in the device is not touched.
+        UsageError for a device that is going, DeviceGone.
+        """
+        if self.error:
+            raise self.error
+        self._driver.set_online(on)
 
     @property
     def capacity(self) -> int:
