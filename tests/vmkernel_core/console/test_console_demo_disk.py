@@ -47,6 +47,7 @@ CONTROLLERS = {
     "lsi53c810": (None, "compatible", "sym53c8xx", "vmhba0:C0:T0:L0"),
     "lsi53c895a": (None, "compatible", "sym53c8xx", "vmhba0:C0:T0:L0"),
     "pvscsi": (None, "compatible", "vmw_pvscsi", "vmhba0:C0:T0:L0"),
+    "virtio-scsi-pci": (None, "compatible", "virtio_pci", "vmhba0:C0:T0:L0"),
 }
 
 
@@ -67,7 +68,7 @@ def test_any_controller_for_which_the_kernel_has_a_driver(device: str, kernel: K
     assert set(result) == KEYS | ADDED
     assert (result["platform"], result["device"], result["kernel"]) == ("qemu", device, kernel.release)
     assert result["hcl"] == {"driver": driver, "rung": rung, "module": module}
-    assert result["module_path"] == str(kernel.find_module(str(module)))
+    assert result["module_path"] == str(kernel.file_of(str(module)))
     blocks = (1 + 16 + 16 + 1) * MIB // 512
     assert result["disks"] == [{"name": name, "naa": NAA, "blocks": blocks, "block_size": 512}]
     assert result["partitions"] == [
