@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vmklinux.kernels import Kernel
+    from vmklinux.kobject import Obj
 
 CODE = 0x7F10_0000
 
@@ -55,3 +56,14 @@ def code(*parts: bytes) -> int:
     """A function of machine code below 2 GiB."""
     store_bytes(CODE, b"".join(parts) + b"\xc3")
     return CODE
+
+
+def call_with_seven(linux: Linux, function: int, *arguments: int | Obj) -> int:
+    """Call a function of kernel code whose seventh argument, 31 bits, lies on the stack; its result, unsigned."""
+    # push $seventh; mov $function,%eax; call *%rax; add $8,%rsp; ret
+    store_bytes(
+        CODE + 4000,
+        b"\x68" + int(arguments[6]).to_bytes(4, "little") + b"\xb8" + function.to_bytes(4, "little")
+        + b"\xff\xd0\x48\x83\xc4\x08\xc3",
+    )  # fmt: skip
+    return linux.call(CODE + 4000, *arguments[:6])

@@ -8,10 +8,11 @@ from collections.abc import Iterator
 import pytest
 
 from tests.vmklinux.conftest import CODE, code
+from tests.vmklinux.scsi_target import types_of
 from vmkernel_core.memory import load, store_bytes
 from vmklinux.kobject import Obj
 from vmklinux.linux import Linux
-from vmklinux.loader import allocations
+from vmklinux.loader import Loader, allocations
 
 
 @pytest.fixture
@@ -61,3 +62,26 @@ def test_an_object_needs_a_name(linux: Linux, scratch: int, released: int) -> No
     assert load(released, 8) == 1
     for ours in (kind, kobj):
         linux.free(ours)
+
+
+def test_boot_targets_of_an_iscsi_host(linux: Linux) -> None:
+    """Debian's own iscsi_boot_sysfs.ko frees what it was given for a target when the last reference goes."""
+    loader = Loader(linux)
+    module = loader.load("iscsi_boot_sysfs")
+    exports, types = module.linked.exports, types_of(linux, module)
+    data = linux.allocate(8)
+    release = code(b"\x48\xff\x07")  # incq (%rdi)
+    boot = Obj(types, "iscsi_boot_kset", linux.call(exports["iscsi_boot_create_host_kset"], 3))
+    assert linux.string(boot.kset.kobj.name) == "iscsi_boot3"
+    create = exports["iscsi_boot_create_target"]
+    targets = [
+        Obj(types, "iscsi_boot_kobj", linux.call(create, boot, number, data, 0, 0, release))
+        for number in (0, 5)
+    ]
+    assert [linux.string(target.kobj.name) for target in targets] == ["target0", "target5"]
+    assert all(target.kobj.parent == boot.kset.kobj for target in targets)
+    assert load(data, 8) == 0
+    linux.call(exports["iscsi_boot_destroy_kset"], boot)
+    assert load(data, 8) == 2
+    assert loader.unload("iscsi_boot_sysfs") == []
+    linux.free(data)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.vmkernel_core.hardware import LIMIT, until
-from tests.vmklinux.conftest import CODE, code, objects
+from tests.vmklinux.conftest import CODE, call_with_seven, code, objects
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.memory import load, load_bytes, load_string, store, store_bytes
 from vmklinux import kernels
@@ -285,9 +285,9 @@ def test_firmware_may_come_later(
     told = code(b"\x48\x89\x3e\xc7\x46\x08\x01\x00\x00\x00")
     ask = linux.entry("request_firmware_nowait")
     with linux.baton():
-        arguments = (module, 1, scratch, device, 0, scratch + 64)
-        regs = [int(each) for each in arguments]
-        assert _call_with_seven(linux, ask, regs, told) == 0
+        assert (
+            call_with_seven(linux, ask, module, 1, scratch, device, 0, scratch + 64, told) & 0xFFFF_FFFF == 0
+        )
         assert (module.refcnt.counter, device.kobj.kref.refcount.refs.counter) == (1, 2)
         assert load(scratch + 72, 4) == 0, "not at once"
     until("the driver is told", lambda: load(scratch + 72, 4))
@@ -301,17 +301,6 @@ def test_firmware_may_come_later(
     assert objects() == before
     for ours in (module, device):
         linux.free(ours)
-
-
-def _call_with_seven(linux: Linux, function: int, first: list[int], seventh: int) -> int:
-    """Call a function whose seventh argument lies on the stack: the address of code."""
-    # push $seventh; mov $function,%eax; call *%rax; add $8,%rsp; ret
-    store_bytes(
-        CODE + 256,
-        b"\x68" + seventh.to_bytes(4, "little") + b"\xb8" + function.to_bytes(4, "little")
-        + b"\xff\xd0\x48\x83\xc4\x08\xc3",
-    )  # fmt: skip
-    return linux.call_int(CODE + 256, *first)
 
 
 def test_a_bad_address_from_a_caller_stops_the_driver_not_the_process(linux: Linux, scratch: int) -> None:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import pytest
 
 from tests.vmkernel_core.hardware import until
-from tests.vmklinux.conftest import CODE, objects
+from tests.vmklinux.conftest import CODE, call_with_seven, objects
 from tests.vmklinux.scsi_target import disks, host_template, types_of
 from vmkernel_core.memory import load, store_bytes
 from vmklinux.device import Devices
@@ -118,3 +118,54 @@ def test_events_leave_nothing(linux: Linux, session: Session) -> None:
     event = types_of(linux, session.module).enumerator("ISCSI_KEVENT_DESTROY_SESSION")
     session.call("iscsi_session_event", session.obj, event)
     assert objects() == held
+
+
+def test_libiscsi_gives_a_session_its_tasks(linux: Linux) -> None:
+    """Debian's own libiscsi.ko: tasks wait in its queue of pointers, one for each command and some for management."""
+    commands, management = 32, 15  # include/scsi/libiscsi.h: ISCSI_MGMT_CMDS_MAX
+    loader = Loader(linux)
+    library = loader.load("libiscsi")
+    exports = {**library.linked.exports, **loader.modules["scsi_transport_iscsi"].linked.exports}
+    types = types_of(linux, library)
+
+    def call(name: str, *arguments: int | Obj) -> int:
+        return linux.call(exports[name], *arguments)
+
+    transport = Obj(types, "iscsi_transport", linux.allocate(types.sizeof("iscsi_transport")))
+    parent, name = linux.new("device"), linux.new_string("test")
+    store_bytes(GIVEN_UP, b"\x31\xc0\xc3")  # xor %eax,%eax; ret: no attribute is visible
+    transport.name, transport.attr_is_visible = name, GIVEN_UP
+    linux.call(linux.entry("device_initialize"), parent)
+    with host_template(linux) as template:
+        template.can_queue = 64
+        attached = call("iscsi_register_transport", transport)
+        shost = linux.state(Scsi).obj("Scsi_Host", call("iscsi_host_alloc", template, 0, 0))
+        shost.transportt = attached
+        assert linux.call_int(exports["iscsi_host_add"], shost, parent) == 0
+        setup = exports["iscsi_session_setup"]
+        created = call_with_seven(linux, setup, transport, shost, commands, 0, 0, 1, TARGET)
+        cls_session = Obj(types, "iscsi_cls_session", created)
+        session = Obj(types, "iscsi_session", cls_session.dd_data)
+        fifo = session.cmdpool.queue.kfifo
+
+        def waiting() -> int:
+            return int((getattr(fifo, "in") - fifo.out) // 8)  # of pointers
+
+        assert waiting() == session.cmds_max == commands
+        tasks = [Obj(types, "iscsi_task", load(int(session.cmds) + 8 * n, 8)) for n in range(commands)]
+        assert [task.itt for task in tasks] == list(range(commands))
+        assert session.scsi_cmds_max == commands - management
+        connection = call("iscsi_conn_setup", cls_session, 0, 0)
+        names = {linux.string(device.kobj.name) for device in linux.state(Devices).added}
+        assert {f"session{cls_session.sid}", f"connection{cls_session.sid}:0"} <= names
+        assert waiting() == commands - 1, "a task for the login is taken"
+        call("iscsi_conn_teardown", connection)
+        assert waiting() == commands
+        call("iscsi_session_teardown", cls_session)
+        call("iscsi_host_remove", shost, 0)
+        call("iscsi_host_free", shost)
+        assert linux.call_int(exports["iscsi_unregister_transport"], transport) == 0
+    for loaded in list(loader.modules)[::-1]:
+        assert loader.unload(loaded) == []
+    for ours in (transport, parent, name):
+        linux.free(ours)
