@@ -128,7 +128,7 @@ struct linux_scsi_stats {
 /* hctx: by CPU, the blk_mq_hw_ctx of the hardware queue that commands submitted there go to. sets: of tags, one for each hardware
  * queue, or 1 where they share them. NULL: no memory, or too many hosts. */
 struct linux_scsi_host *linux_scsi_host_create(uint64_t shost, uint32_t owner, const uint64_t *hctx, unsigned cpus, unsigned sets);
-/* What tag_set.tags[] has for a hardware queue: opaque, blk_mq_tag_to_rq is ours. */
+/* What tag_set.tags[] has for a hardware queue: a struct blk_mq_tags, in which drivers look requests up by their tags. */
 uint64_t linux_scsi_host_tags(struct linux_scsi_host *host, unsigned queue);
 /* The world of the error handler is woken when commands failed, or came back to it. */
 void linux_scsi_host_watch(struct linux_scsi_host *host, uint64_t task);
@@ -334,6 +334,8 @@ int linux_scsi_check_sense(uint64_t cmnd);
     F(request_queue, max_segments, "request_queue.limits.max_segments")                                             \
     F(request_queue, dma_alignment, "request_queue.limits.dma_alignment")                                           \
     F(blk_mq_hw_ctx, queue_num, "blk_mq_hw_ctx.queue_num")                                                          \
+    F(blk_mq_tags, nr_tags, "blk_mq_tags.nr_tags")                                                                  \
+    F(blk_mq_tags, rqs, "blk_mq_tags.rqs")                                                                          \
     F(sg_table, sgl, "sg_table.sgl")                                                                                \
     F(sg_table, nents, "sg_table.nents")                                                                            \
     F(sg_table, orig_nents, "sg_table.orig_nents")                                                                  \
@@ -359,6 +361,7 @@ int linux_scsi_check_sense(uint64_t cmnd);
     F(Scsi_Host, tmf_in_progress, "scsi_mod:Scsi_Host.tmf_in_progress")
 
 #define LINUX_SIZES(F)                                                                                              \
+    F(blk_mq_tags, "blk_mq_tags")                                                                                   \
     F(sk_buff, "sk_buff")                                                                                           \
     F(skb_shared_info, "skb_shared_info")                                                                           \
     F(skb_frag, "?skb_frag")                                                                                        \

@@ -81,11 +81,6 @@ struct slot {
     struct slot *next; /* in the list of the completed */
 };
 
-/* The tags of a hardware queue, or of all of them where the host shares them (host_tagset): what tag_set.tags[] points to. */
-struct tags {
-    struct linux_scsi_host *host;
-    unsigned first; /* of its slots; their number in here is the tag */
-};
 struct linux_scsi_host {
     uint64_t shost;
     uint32_t owner;
@@ -95,7 +90,7 @@ struct linux_scsi_host {
     unsigned cpus;
     uint64_t hctx[CPUS]; /* by the CPU that submits: struct blk_mq_hw_ctx of its hardware queue */
     uint64_t eh_task;
-    struct tags *set;
+    uint64_t *set; /* struct blk_mq_tags, one for each hardware queue or one that they share (host_tagset) */
     struct slot *slots;
     struct linux_scsi_device *devices;
 };
@@ -164,6 +159,26 @@ static uint64_t sg_size(struct linux_scsi_host *host)
     return (most ? most : 1) * (uint64_t)SIZE(scatterlist);
 }
 
+/* A driver looks up by tag what is in flight, in code of its own (blk_mq_tag_to_rq is inline): requests stay in there, and
+ * their state tells. */
+static uint64_t tags_new(unsigned depth)
+{
+    uint64_t size = SIZE(blk_mq_tags) + 8ull * depth, tags = vmk_alloc(size, 0);
+    if (!tags)
+        return 0;
+    memset((void *)tags, 0, size);
+    FIELD(tags, blk_mq_tags, nr_tags, uint32_t) = depth;
+    FIELD(tags, blk_mq_tags, rqs, uint64_t) = tags + SIZE(blk_mq_tags);
+    return tags;
+}
+
+/* The place of a slot's request in its tags. */
+static uint64_t *place_in_tags(const struct linux_scsi_host *host, const struct slot *slot)
+{
+    unsigned number = (unsigned)(slot - host->slots);
+    return &((uint64_t *)FIELD(host->set[number / host->depth], blk_mq_tags, rqs, uint64_t))[number % host->depth];
+}
+
 static void slot_free(struct linux_scsi_host *host, struct slot *slot)
 {
     uint64_t exit = FIELD(FIELD(host->shost, Scsi_Host, hostt, uint64_t), scsi_host_template, exit_cmd_priv, uint64_t);
@@ -174,7 +189,7 @@ static void slot_free(struct linux_scsi_host *host, struct slot *slot)
     vmk_free(slot->request);
     vmk_free(slot->sense);
     vmk_free(slot->sg);
-    slot->request = 0;
+    *place_in_tags(host, slot) = slot->request = 0;
 }
 
 static bool slot_make(struct linux_scsi_host *host, struct slot *slot)
@@ -197,6 +212,7 @@ static bool slot_make(struct linux_scsi_host *host, struct slot *slot)
     slot->tag = (int)((unsigned)(slot - host->slots) % host->depth);
     if (init)
         ((int (*)(uint64_t, uint64_t))init)(host->shost, slot->cmnd);
+    *place_in_tags(host, slot) = slot->request;
     return true;
 }
 
@@ -1028,13 +1044,6 @@ static uint32_t blk_mq_rq_cpu(uint64_t rq)
     return slot && slot->command ? slot->command->cpu : 0;
 }
 
-/* Nobody but this function looks into what tag_set.tags[] points to. */
-static uint64_t blk_mq_tag_to_rq(const struct tags *tags, uint32_t tag)
-{
-    const struct slot *slot = tags && tag < tags->host->depth ? &tags->host->slots[tags->first + tag] : NULL;
-    return slot && started(slot) ? slot->request : 0;
-}
-
 static void scsi_host_complete_all_commands(uint64_t shost, uint32_t status)
 {
     struct linux_scsi_host *host = host_of(shost);
@@ -1060,6 +1069,15 @@ static void scsi_unblock_requests(uint64_t shost)
 
 /* ---- for Python: hosts and devices ---- */
 
+static void host_free(struct linux_scsi_host *host)
+{
+    for (unsigned set = 0; host->set && set < host->sets; set++)
+        vmk_free(host->set[set]);
+    free(host->slots);
+    free(host->set);
+    free(host);
+}
+
 struct linux_scsi_host *linux_scsi_host_create(uint64_t shost, uint32_t owner, const uint64_t *hctx, unsigned cpus, unsigned sets)
 {
     for (int i = 0; i < HOSTS; i++) {
@@ -1077,14 +1095,13 @@ struct linux_scsi_host *linux_scsi_host_create(uint64_t shost, uint32_t owner, c
         host->tags = host->depth * sets;
         host->set = calloc(sets, sizeof *host->set);
         host->slots = calloc(host->tags, sizeof *host->slots);
-        if (!host->set || !host->slots) {
-            free(host->set);
-            free(host->slots);
-            free(host);
+        bool there = host->set && host->slots;
+        for (unsigned set = 0; there && set < sets; set++)
+            there = (host->set[set] = tags_new(host->depth)) != 0;
+        if (!there) {
+            host_free(host);
             return NULL;
         }
-        for (unsigned set = 0; set < sets; set++)
-            host->set[set] = (struct tags){host, set * host->depth};
         return hosts[i] = host;
     }
     return NULL;
@@ -1092,7 +1109,7 @@ struct linux_scsi_host *linux_scsi_host_create(uint64_t shost, uint32_t owner, c
 
 uint64_t linux_scsi_host_tags(struct linux_scsi_host *host, unsigned queue)
 {
-    return (uint64_t)&host->set[host->sets > 1 ? queue : 0];
+    return host->set[host->sets > 1 ? queue : 0];
 }
 
 void linux_scsi_host_watch(struct linux_scsi_host *host, uint64_t task) { host->eh_task = task; }
@@ -1150,10 +1167,8 @@ void linux_scsi_host_free(struct linux_scsi_host *host)
     for (int i = 0; i < HOSTS; i++)
         if (hosts[i] == host)
             hosts[i] = NULL;
+    host_free(host);
     vmk_baton_drop();
-    free(host->slots);
-    free(host->set);
-    free(host);
 }
 
 void linux_scsi_host_load(struct linux_scsi_host *host, uint32_t *busy, uint32_t *failed)
@@ -1461,6 +1476,5 @@ const struct linux_api scsi_lib_api[] = {
         "Of SCSI devices only. It waits for none: -EWOULDBLOCK when all are taken. No command can be sent with it."),
     API(blk_mq_free_request, "done", "Takes that back.", NULL),
     API(blk_mq_rq_cpu, "done", "The CPU on which a request was queued.", NULL),
-    API(blk_mq_tag_to_rq, "done", "The request in flight that has a tag.", NULL),
     API_END,
 };
