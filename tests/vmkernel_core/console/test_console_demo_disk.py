@@ -81,7 +81,8 @@ def test_any_controller_for_which_the_kernel_has_a_driver(device: str, kernel: K
     assert result["write"] == {"bytes": 16 * MIB, "verified": 16 * MIB}
     assert result["leaks"] == 0
     assert result["mmio_per_command"] > 0
-    assert all(seconds > 0 for seconds in result["seconds"].values())
+    # Of 6.12 virtio_pci is in the image: nothing is loaded.
+    assert all(spent > 0 for part, spent in result["seconds"].items() if part != "load")
 
 
 def test_what_linux_keeps_is_told_and_forgiven(kernel61: Kernel) -> None:
