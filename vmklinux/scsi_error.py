@@ -196,12 +196,13 @@ class ErrorHandler:
         host, shost = self.host, self.host.obj
         host.recover()
         wanted, self._reset_wanted = self._reset_wanted, False
-        # Drivers with an error handler of their own (libata) also look for devices in it.
-        level = logging.WARNING if shost.host_failed or wanted else logging.DEBUG
+        # Drivers with an error handler of their own (libata) log themselves: they also look for devices in it.
+        own = bool(shost.transportt.eh_strategy_handler)
+        level = logging.DEBUG if own and not wanted else logging.WARNING
         log.log(level, "host%d: error handling begins, %d commands failed", shost.host_no, shost.host_failed)
         if wanted:
             self._reset_result = self._reset_on_demand()
-        if shost.transportt.eh_strategy_handler:
+        if own:
             self._leave_to_driver()
         else:
             self._unjam()

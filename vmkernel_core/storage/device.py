@@ -249,8 +249,11 @@ class StorageDevice:
         self._driver.set_queue_depth(depth)
 
     def _measure(self, version: int) -> None:
-        """READ CAPACITY: the long form first where the device is new enough to have it (SPC-3), as Linux does."""
-        long = version >= 5
+        """READ CAPACITY: the long form first where the device is new enough to have it (SPC-3), as Linux does.
+
+        A CD drive need not know it (MMC-6); one of ATA's takes no CDB of 16 bytes at all.
+        """
+        long = version >= 5 and self.kind != TYPE_ROM
         if not long or not self._measure_long():
             answer = self._ask(bytes([READ_CAPACITY_10, *bytes(9)]), 8, "READ CAPACITY(10)")
             last, self.block_size = struct.unpack(">II", answer)
