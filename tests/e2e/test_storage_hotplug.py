@@ -26,6 +26,8 @@ from vmklinux.kernels import Kernel
 PORTS = ("pcie-root-port,id=port0,chassis=1,addr=3", "pcie-root-port,id=port1,chassis=2,addr=4")
 #: A drive that is slow enough for commands to be in flight; whoever opens the image again finds it locked otherwise.
 SLOW = "if=none,id=hd,file={},format=raw,file.locking=off,throttling.iops-total=200"
+#: The name of the disk behind the controller that stays.
+OTHER = f"naa.{WWN + 1:x}"
 #: How drivers say that a disk is not there any more.
 NOBODY = (HostStatus.NO_CONNECT, HostStatus.BAD_TARGET)
 
@@ -66,7 +68,7 @@ def test_a_disk_is_taken_out_under_load(kernel: Kernel, controller: Controller, 
         found = ends(requests)
         assert found.total() == len(requests)
         lost = sum(found[status] for status in NOBODY)
-        assert 0 < found[HostStatus.OK] < lost
+        assert found[HostStatus.OK] < lost
         assert found[HostStatus.OK] + lost == len(requests)
         with pytest.raises(PathLost):
             requests[-1].result()
@@ -145,10 +147,11 @@ def comes_back(
     address = platform.plug(f"{controller.device},id=again,bus=port0")
     put_disk(platform, image, "again")
     assert events.get(timeout=LIMIT) == DeviceEvent("added", address)
-    for adapter in host.storage_adapters.values():
-        adapter.rescan()
+    for adapter in list(host.storage_adapters.values()):
+        if adapter.state == "online":
+            adapter.rescan()
     host.wait_storage(2, timeout=LIMIT)
-    disk = next(disk for disk in host.storage.values() if disk.path.startswith("vmhba0:"))
+    disk = next(disk for disk in host.storage.values() if disk.name != OTHER)
     assert disk.read(0, 1) == image.read_bytes()[:512]
 
 
@@ -163,7 +166,7 @@ def test_a_controller_is_taken_out_in_order(
         assert events.get(timeout=LIMIT) == DeviceEvent("removed", address)
         found = ends(requests)
         assert found.keys() <= {HostStatus.OK, HostStatus.NO_CONNECT}
-        assert found[HostStatus.OK] > 0
+        assert found.total() == len(requests)
         took_nobody(disk)
         assert list(host.storage.values()) == [other]
         assert list(host.storage_adapters) == ["vmhba1"]
@@ -178,7 +181,8 @@ def test_a_controller_is_pulled(kernel: Kernel, controller: Controller, image: P
         address = PciAddress(0, 1, 0, 0)
         platform.pull(address)
         found = ends(requests)
-        assert found.keys() == {HostStatus.OK, HostStatus.NO_CONNECT}
+        assert found[HostStatus.NO_CONNECT] > len(requests) // 2
+        assert found.keys() <= {HostStatus.OK, HostStatus.NO_CONNECT}
         took_nobody(disk)
         assert other.read(0, 8)
         assert events.get(timeout=LIMIT) == DeviceEvent("removed", address, surprise=True)
