@@ -55,3 +55,9 @@ class CannotWrite(HclError):
 
 class BadRule(HclError):
     """A rule of ``--exclude`` or ``--override`` says nothing."""
+
+
+class NoCluster(HclError):
+    """There is no Dask, or no cluster that answers."""
+
+    exit_code = 4

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +11,8 @@ import click
 from hcl.formats import FORMATS
 
 if TYPE_CHECKING:
-    from hcl.inventory import Inventory
+    from hcl.fleet import Terms
+    from hcl.report import MachineReport
 
 
 @click.command()
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     help="Judge as if this module were chosen for a PCI address or VENDOR:DEVICE; taints the report.",
 )  # fmt: skip
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
+@click.option("--summary", "brief", is_flag=True, help="Leave the machines out: tell what they come to.")
+@click.option("--dask", "cluster", metavar="ADDRESS", help="Have a Dask cluster judge them: tcp://HOST:8786.")
 @click.pass_context
 def validate(
     context: click.Context,
@@ -42,48 +45,34 @@ def validate(
     rules: Sequence[str],
     overrides: Sequence[str],
     form: str,
+    brief: bool,
+    cluster: str | None,
 ) -> None:
     """Judge the devices of machines: do drivers fit them?
 
-    Ends with 0 when every device fits, 1 when one is unsupported, 2 when of one it could not be told.
+    An inventory is what lspci, lsusb, udevadm or umockdev-record print, a /sys tree, or JSON of our own; a directory
+    or an archive (tar, zip) may hold thousands. Ends with 0 when every device fits, 1 when one is unsupported, 2 when
+    of one it could not be told, 3 when an inventory could not be read; the others are judged all the same.
     """
     from hcl import formats
-    from hcl.console import kernel as kernels
-    from hcl.judging import Judge
-    from hcl.readers import read
-    from hcl.reading import shipped
-    from hcl.report import FITS, MachineReport, Profile
-    from hcl.rules import Exclusion, parse_overrides
+    from hcl.fleet import Terms, judged, sources
+    from hcl.report import Profile
+    from hcl.summary import Fleet
+    from vmkernel_core.console.progress import Progress
 
-    release, modules = kernels.find(kernel)
-    judge = Judge(
-        shipped(),
-        release,
-        modules,
-        profile=Profile(profile),
-        exclusions=[Exclusion.parse(rule) for rule in rules],
-        overrides=parse_overrides(overrides),
-    )
-    code = FITS
-
-    def reports() -> Iterator[MachineReport]:
-        nonlocal code
-        for inventory in map(read, files) if files else [live_inventory()]:
-            report = judge.machine(inventory)
-            code = max(code, report.exit_code)
-            yield report
-
-    _print(formats.render(form, reports()))
-    context.exit(code)
+    terms = Terms(kernel, Profile(profile), tuple(rules), tuple(overrides))
+    with Progress("machines judged", None) as progress:
+        found = judged(terms, sources(files), cluster) if files else _this_machine(terms)
+        fleet = Fleet(progress.over(found))
+        for piece in formats.render(form, fleet, brief):
+            click.echo(piece, nl=False)
+    for failure in fleet.failures:
+        remedy = f"; {failure.remedy}" if failure.remedy else ""
+        click.echo(f"hcl: {failure.what} ({failure.where}){remedy}", err=True)
+    context.exit(fleet.exit_code)
 
 
-def live_inventory() -> Inventory:
-    """This machine's."""
+def _this_machine(terms: Terms) -> Iterator[MachineReport]:
     from hcl.readers.live import read_host
 
-    return read_host()
-
-
-def _print(pieces: Iterable[str]) -> None:
-    for piece in pieces:
-        click.echo(piece, nl=False)
+    yield terms.judge().machine(read_host())

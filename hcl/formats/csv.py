@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterator
+
+import msgspec
 
 from hcl.report import DeviceReport, MachineReport
+from hcl.summary import DeviceSummary, Fleet
 
 COLUMNS: dict[str, Callable[[MachineReport, DeviceReport], object]] = {
     "version": lambda machine, _: machine.version,
@@ -36,14 +40,24 @@ COLUMNS: dict[str, Callable[[MachineReport, DeviceReport], object]] = {
 """The columns, and where each comes from; what does not apply, or was not told, is empty."""
 
 
-def render(reports: Iterable[MachineReport]) -> Iterator[str]:
-    """The rows, with a first one of the columns' names. Text that a spreadsheet would run is defused."""
+def render(fleet: Fleet, brief: bool) -> Iterator[str]:
+    """The rows, with a first one of the columns' names; briefly, those of the summary's devices.
+
+    Text that a spreadsheet would run is defused.
+    """
     text = io.StringIO()
     writer = csv.writer(text)
+    if brief:
+        deque(fleet, maxlen=0)
+        writer.writerow(DeviceSummary.__struct_fields__)
+        for device in fleet.summary().devices:
+            writer.writerow(map(_cell, msgspec.structs.astuple(device)))
+        yield text.getvalue()
+        return
     writer.writerow(COLUMNS)
-    for report in reports:
-        for device in report.devices:
-            writer.writerow(_cell(value(report, device)) for value in COLUMNS.values())
+    for report in fleet:
+        for each in report.devices:
+            writer.writerow(_cell(value(report, each)) for value in COLUMNS.values())
         yield text.getvalue()
         text.seek(0)
         text.truncate()

@@ -5,13 +5,14 @@ The rows are in the page as HTML, so that it can be read where scripts are not r
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from html import escape
 from pathlib import Path
 from string import Template
 
-from hcl.report import DeviceReport, MachineReport, counts_of, exit_code_of
+from hcl.report import DeviceReport, MachineReport
+from hcl.summary import Fleet, Summary
 from hcl.verdict import Status
 
 _TEMPLATE = Path(__file__).parent / "page.html"
@@ -19,29 +20,65 @@ _SAYS = {
     0: "Every device fits.",
     1: "Some devices are not supported.",
     2: "Of some devices it could not be told whether they fit.",
+    3: "Some inventories could not be read.",
 }
 
 
-def render(reports: Iterable[MachineReport]) -> Iterator[str]:
-    """The page, machine by machine; the summary stands at its end and is shown at its top."""
+def render(fleet: Fleet, brief: bool) -> Iterator[str]:
+    """The page, machine by machine; the summary stands at its end and is shown at its top.
+
+    Briefly, the rows are the summary's devices.
+    """
     head, tail = _TEMPLATE.read_text().split("<!-- machines -->")
     yield head
-    counts, machines = counts_of(()), 0
-    for report in reports:
-        machines += 1
-        for status, number in report.counts.items():
-            counts[status] += number
-        yield _machine(report)
+    for report in fleet:
+        if not brief:
+            yield _machine(report)
+    summary = fleet.summary()
+    counts = summary.counts
+    if brief:
+        yield _devices(summary)
+    yield "".join(f'<p class="tainted">{escape(f"{one.where}: {one.what}")}.</p>' for one in fleet.failures)
     filters = "".join(
         f'<label class="{status}"><input type="checkbox" name="status" value="{status}" checked> '
         f"<b>{counts[status]}</b> {status}</label>"
         for status in Status
     )
     yield Template(tail).substitute(
-        verdict=_SAYS[exit_code_of(counts)],
-        machines=f"{machines} machine{'s' * (machines != 1)}, {sum(counts.values())} devices",
+        verdict=_SAYS[fleet.exit_code],
+        machines=f"{summary.machines} machine{'s' * (summary.machines != 1)}, {sum(counts.values())} devices",
+        models=_models(summary),
         filters=filters,
         made=f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+    )
+
+
+def _models(summary: Summary) -> str:
+    """The table of models, where there is more than one machine."""
+    if summary.machines < 2:
+        return ""
+    rows = "".join(
+        f"<tr><td>{escape(one.model or 'of no known model')}<td>{one.machines}<td>{one.fit}<td>{one.unsupported}"
+        f"<td>{one.undetermined}</tr>"
+        for one in summary.models
+    )
+    return (
+        '<table class="models"><thead><tr><th>Model<th>Machines<th>Fit<th>Unsupported<th>Undetermined</tr></thead>'
+        f"<tbody>{rows}</tbody></table>"
+    )
+
+
+def _devices(summary: Summary) -> str:
+    """The devices of all machines, those of the same ids and verdict together."""
+    rows = "".join(
+        f'<tr class="{one.status}"><td><span class="{one.status}">{one.status}</span>'
+        f"<td><code>{escape(one.ids or '')}</code> {escape(one.name or '')}<br>{one.devices} in {one.machines} machines"
+        f"<td>{escape(one.module or '')}<td>{escape(one.reason)}</tr>\n"
+        for one in summary.devices
+    )
+    return (
+        '<section class="machine"><h2>All machines</h2><table>'
+        f"<thead><tr><th>Verdict<th>Device<th>Driver<th>Reason</tr></thead><tbody>{rows}</tbody></table></section>\n"
     )
 
 

@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import msgspec
 
-from hcl.report import VERSION, MachineReport, counts_of, exit_code_of
+from hcl.report import VERSION
+from hcl.summary import Fleet
 
 
-def render(reports: Iterable[MachineReport]) -> Iterator[str]:
-    """``{"version", "machines": [...], "counts", "exit_code"}``; a machine a line."""
-    counts = counts_of(())
+def render(fleet: Fleet, brief: bool) -> Iterator[str]:
+    """``{"version", "machines": [...], "errors": [...], "summary", "exit_code"}``; a machine a line."""
     yield f'{{"version": {VERSION}, "machines": ['
     comma = ""
-    for report in reports:
-        for status, number in report.counts.items():
-            counts[status] += number
-        yield f"{comma}\n{msgspec.json.encode(report).decode()}"
-        comma = ","
-    yield f'\n], "counts": {msgspec.json.encode(counts).decode()}, "exit_code": {exit_code_of(counts)}}}\n'
+    for report in fleet:
+        if not brief:
+            yield f"{comma}\n{msgspec.json.encode(report).decode()}"
+            comma = ","
+    end = {"errors": fleet.failures, "summary": fleet.summary(), "exit_code": fleet.exit_code}
+    yield f"\n], {msgspec.json.encode(end).decode()[1:]}\n"

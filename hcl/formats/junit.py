@@ -6,10 +6,11 @@ unsupported is a failure, unknown an error, skipped is skipped, and the rest pas
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from xml.sax.saxutils import escape, quoteattr
 
 from hcl.report import DeviceReport, MachineReport
+from hcl.summary import Failure, Fleet
 from hcl.verdict import Status
 
 _OUTCOMES = {Status.UNSUPPORTED: "failure", Status.UNKNOWN: "error", Status.SKIPPED: "skipped"}
@@ -17,15 +18,16 @@ _OUTCOMES = {Status.UNSUPPORTED: "failure", Status.UNKNOWN: "error", Status.SKIP
 _NO_XML = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
-def render(reports: Iterable[MachineReport]) -> Iterator[str]:
-    """The document, suite by suite."""
+def render(fleet: Fleet, brief: bool) -> Iterator[str]:
+    """The document, suite by suite; briefly, with the devices that do not fit only."""
     yield '<?xml version="1.0" encoding="UTF-8"?>\n<testsuites name="hcl validate">\n'
-    for report in reports:
-        yield _suite(report)
+    for report in fleet:
+        yield _suite(report, brief)
+    yield from map(_unread, fleet.failures)
     yield "</testsuites>\n"
 
 
-def _suite(report: MachineReport) -> str:
+def _suite(report: MachineReport, brief: bool) -> str:
     counts = report.counts
     properties = {
         "kernel": report.kernel,
@@ -45,10 +47,22 @@ def _suite(report: MachineReport) -> str:
         *(f'      <property name="tainted" value={_quoted(sentence)}/>' for sentence in report.tainted),
         *(f'      <property name="note" value={_quoted(sentence)}/>' for sentence in report.notes),
         "    </properties>",
-        *(_case(report.host, device) for device in report.devices),
+        *(
+            _case(report.host, device)
+            for device in report.devices
+            if not brief or device.status in (Status.UNSUPPORTED, Status.UNKNOWN)
+        ),
         "  </testsuite>",
     ]
     return "\n".join(lines) + "\n"
+
+
+def _unread(failure: Failure) -> str:
+    return (
+        f'  <testsuite name={_quoted(failure.where)} tests="1" failures="0" errors="1" skipped="0">'
+        f'<testcase classname={_quoted(failure.where)} name="inventory">'
+        f"<error message={_quoted(failure.what)}/></testcase></testsuite>\n"
+    )
 
 
 def _case(host: str, device: DeviceReport) -> str:

@@ -38,7 +38,29 @@ def read(path: Path) -> Inventory:
         from hcl.readers import sysfs
 
         return sysfs.read_tree(path)
-    return read_text(_text(path), str(path))
+    return read_bytes(content(path), str(path))
+
+
+def content(path: Path) -> bytes:
+    """What is in a file that may be an inventory. BadInventory when it cannot be."""
+    try:
+        if path.stat().st_size > MOST:
+            raise BadInventory(
+                f"more than {MOST >> 20} MB", where=str(path), remedy="name one inventory's file"
+            )
+        return path.read_bytes()
+    except OSError as error:
+        raise BadInventory(f"cannot read the inventory: {error.strerror}", where=str(path)) from error
+
+
+def read_bytes(raw: bytes, place: str) -> Inventory:
+    """The inventory in a file's content; ``place`` names it. BadInventory."""
+    try:
+        text = raw.decode()
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise BadInventory("not UTF-8", where=f"{place}:{line}", remedy="save it as UTF-8 text") from error
+    return read_text(text, place)
 
 
 def read_text(text: str, place: str) -> Inventory:
@@ -59,19 +81,3 @@ def reader_of(text: str, place: str) -> Reader:
         remedy="an inventory is what `lspci -nn`, `lspci -vmmnn`, `lsusb -v`, `udevadm info --export-db` or "
         "`umockdev-record` prints, or our own JSON (hcl inventory)",
     )
-
-
-def _text(path: Path) -> str:
-    try:
-        if path.stat().st_size > MOST:
-            raise BadInventory(
-                f"more than {MOST >> 20} MB", where=str(path), remedy="name one inventory's file"
-            )
-        raw = path.read_bytes()
-    except OSError as error:
-        raise BadInventory(f"cannot read the inventory: {error.strerror}", where=str(path)) from error
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise BadInventory("not UTF-8", where=f"{path}:{line}", remedy="save it as UTF-8 text") from error

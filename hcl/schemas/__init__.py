@@ -13,6 +13,7 @@ import msgspec
 from hcl.evidence import Run
 from hcl.inventory import Inventory
 from hcl.report import VERSION, MachineReport
+from hcl.summary import Failure, Summary
 from hcl.verdict import Status
 
 HERE = Path(__file__).parent
@@ -23,7 +24,8 @@ class Report(msgspec.Struct, frozen=True):
 
     version: int
     machines: tuple[MachineReport, ...]
-    counts: dict[str, int]
+    errors: tuple[Failure, ...]
+    summary: Summary
     exit_code: int
 
 

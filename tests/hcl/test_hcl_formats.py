@@ -30,6 +30,7 @@ from hcl.readers import document
 from hcl.reading import read
 from hcl.report import MachineReport
 from hcl.signing import private_key
+from hcl.summary import Fleet
 from tests.hcl.mock import HCL
 from vmklinux import kernels
 
@@ -75,7 +76,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[MachineReport]:
 
 
 def rendered(form: str, reports: list[MachineReport]) -> str:
-    return "".join(render(form, iter(reports)))
+    return "".join(render(form, Fleet(iter(reports)), False))
 
 
 def test_there_is_a_device_of_each_status(reports: list[MachineReport]) -> None:
@@ -89,7 +90,13 @@ def test_json_fits_its_schema(reports: list[MachineReport]) -> None:
     schema = json.loads((HERE / "schemas/report.json").read_text())
     jsonschema.Draft202012Validator(schema).validate(told)
     assert (told["version"], told["exit_code"]) == (1, 2)
-    assert told["counts"] == {"certified": 1, "compatible": 1, "unsupported": 1, "unknown": 2, "skipped": 1}
+    assert told["summary"]["counts"] == {
+        "certified": 1,
+        "compatible": 1,
+        "unsupported": 1,
+        "unknown": 2,
+        "skipped": 1,
+    }
     assert [len(machine["devices"]) for machine in told["machines"]] == [4, 2]
     del told["machines"][0]["devices"][0]["status"]
     with pytest.raises(jsonschema.ValidationError):
@@ -134,12 +141,27 @@ def test_junit(reports: list[MachineReport]) -> None:
 
 
 def test_the_table(reports: list[MachineReport]) -> None:
-    text = rendered("table", reports)
+    text = rendered("table", reports[:1])
     assert "rack7-n1 (Example Server 1): Linux 6.1" in text
     assert "0000:04:00.0: unknown: " in text
     assert "1 certified, 1 compatible, 1 unknown, 1 skipped" in text
     assert "note: this machine has no USB bus" in text
     assert "0000:00:1f.0" not in text
+
+
+def test_the_table_of_several_machines(reports: list[MachineReport]) -> None:
+    first, second, *summary = rendered("table", reports).splitlines()
+    assert first == "rack7-n1 (Example Server 1): 1 certified, 1 compatible, 1 unknown, 1 skipped"
+    assert second.startswith(NASTY)
+    assert summary[0] == "2 machines"
+    assert summary[-1] == "1 certified, 1 compatible, 1 unsupported, 2 unknown, 1 skipped"
+
+
+@pytest.mark.parametrize("form", FORMATS)
+def test_what_they_come_to_only(reports: list[MachineReport], form: str) -> None:
+    text = "".join(render(form, Fleet(iter(reports)), True))
+    assert "0bda:8153" in text
+    assert "0000:02:00.0" not in text
 
 
 @pytest.mark.parametrize("form", FORMATS)
@@ -180,7 +202,9 @@ def browser_page(reports: list[MachineReport], tmp_path_factory: pytest.TempPath
 
 def shown(page: Page) -> list[str]:
     """The verdicts of the rows that can be seen."""
-    return [row.inner_text().split()[0] for row in page.locator("tbody tr").all() if row.is_visible()]
+    return [
+        row.inner_text().split()[0] for row in page.locator(".machine tbody tr").all() if row.is_visible()
+    ]
 
 
 @pytest.fixture

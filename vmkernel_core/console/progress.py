@@ -5,12 +5,15 @@ from __future__ import annotations
 import sys
 from contextlib import ExitStack
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
     from types import TracebackType
 
     from rich.progress import Progress as Bars
+
+_T = TypeVar("_T")
 
 #: Seconds until a terminal shows a bar, and between lines where there is no terminal.
 PATIENCE = 1.0
@@ -20,8 +23,8 @@ LINE_EVERY = 5.0
 class Progress:
     """A bar on a terminal, a line now and then elsewhere. Use it as a context manager; ``at`` tells how far it is."""
 
-    def __init__(self, title: str, total: int) -> None:
-        """``title`` says what is counted, up to ``total``."""
+    def __init__(self, title: str, total: int | None) -> None:
+        """``title`` says what is counted, up to ``total`` where that is known."""
         self._title = title
         self._total = total
         self._stack = ExitStack()
@@ -48,7 +51,14 @@ class Progress:
                 self._bars = self._new_bar(done)
             else:
                 self._next += LINE_EVERY
-                print(f"{self._title}: {done} of {self._total}", file=sys.stderr, flush=True)
+                of = "" if self._total is None else f" of {self._total}"
+                print(f"{self._title}: {done}{of}", file=sys.stderr, flush=True)
+
+    def over(self, found: Iterable[_T]) -> Iterator[_T]:
+        """The same, counted as they are taken."""
+        for number, each in enumerate(found):
+            self.at(number)
+            yield each
 
     def _new_bar(self, done: int) -> Bars:
         from rich.console import Console
