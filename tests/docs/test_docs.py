@@ -20,6 +20,7 @@ import hcl
 import vmkernel_core
 import vmklinux
 from hcl import HclError
+from hcl.console import main as hcl_console
 from vmkernel_core import memory
 from vmkernel_core.console.main import EXIT_CODES, main
 from vmkernel_core.errors import VmkError
@@ -29,6 +30,7 @@ from vmklinux.kernels import Kernel
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+HCL = (ROOT / "docs/hcl.md").read_text()
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 PAGES = {
     str(path.relative_to(ROOT)): path.read_text() for path in (*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"))
@@ -63,10 +65,13 @@ def table(text: str, heading: str) -> list[list[str]]:
     return rows[2:]
 
 
-def vmk(arguments: list[str]) -> object:
-    """Run the console; its exit code."""
+MAIN = {"vmk": main, "hcl": hcl_console.main}
+
+
+def run(program: str, arguments: list[str]) -> object:
+    """Run a console; its exit code."""
     with pytest.raises(SystemExit) as ended:
-        main(arguments)
+        MAIN[program](arguments)
     return ended.value.code
 
 
@@ -74,9 +79,16 @@ def test_the_page_of_the_api_is_current() -> None:
     assert PAGES["docs/linux-api.md"] == page(), "run: python -m vmklinux.api_page > docs/linux-api.md"
 
 
-def test_the_first_program_runs_as_printed(kernel61: Kernel) -> None:
-    [program], [output] = blocks(README, "python"), blocks(README, "text")
-    assert len([line for line in program.splitlines() if line]) == 10
+def test_the_first_program_has_ten_lines() -> None:
+    assert len([line for line in blocks(README, "python")[0].splitlines() if line]) == 10
+
+
+@pytest.mark.parametrize(
+    ("program", "output"),
+    list(zip(blocks(README, "python"), blocks(README, "text"), strict=True)),
+    ids=["nic", "disk"],
+)
+def test_a_program_runs_as_printed(kernel61: Kernel, program: str, output: str) -> None:
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-"],
         input=program, capture_output=True, text=True, cwd=ROOT, timeout=PROGRAM_LIMIT, check=False,
@@ -84,15 +96,16 @@ def test_the_first_program_runs_as_printed(kernel61: Kernel) -> None:
     assert (ended.stdout, ended.stderr, ended.returncode) == (output, "", 0)
 
 
-@pytest.mark.parametrize("arguments", words("vmk"), ids=" ".join)
-def test_a_command_and_its_options_exist(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    assert vmk([*arguments, "--help"]) == 0
-    assert "Usage: vmk" in capsys.readouterr().out
+@pytest.mark.parametrize("command", [[name, *rest] for name in MAIN for rest in words(name)], ids=" ".join)
+def test_a_command_and_its_options_exist(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    name, *arguments = command
+    assert run(name, [*arguments, "--help"]) == 0
+    assert f"Usage: {name}" in capsys.readouterr().out
 
 
 def test_the_list_of_kernels(kernel61: Kernel, capsys: pytest.CaptureFixture[str]) -> None:
     assert ["kernel", "list"] in words("vmk")
-    assert vmk(["kernel", "list"]) == 0
+    assert run("vmk", ["kernel", "list"]) == 0
     assert kernel61.release in capsys.readouterr().out
 
 
@@ -158,3 +171,4 @@ def test_exit_codes() -> None:
             for name in re.findall(r"`(\w+)`", names)}  # fmt: skip
     assert told == classes_with_a_code(VmkError) | classes_with_a_code(HclError)
     assert {int(number) for number, _ in table(README, "Exit codes")} == set(EXIT_CODES)
+    assert {int(number) for number, _ in table(HCL, "Exit codes")} == set(hcl_console.EXIT_CODES)
