@@ -16,7 +16,7 @@ TYPE_CHECKING = False  # as in typing, whose import would cost more than all the
 if TYPE_CHECKING:
     from hcl.errors import BadIds, HclError, RegistryError, UnknownKernel
     from hcl.names import device_name
-    from hcl.unlisted import Claimants
+    from hcl.unlisted import Claimants, Obstacle
     from hcl.verdict import Loser, Rung, Status, Verdict
 
 __all__ = [
@@ -59,6 +59,7 @@ def lookup(
     *,
     kernel: str = "6.1",
     claimants: "Claimants | None" = None,
+    obstacle: "Obstacle | None" = None,
 ) -> "Verdict":
     """The list's verdict on a PCI device: its four ids (16 bits each) and its class code (24 bits).
 
@@ -67,12 +68,16 @@ def lookup(
     ``kernel`` is a release or its beginning: ``6.1``, ``6.12.107+deb13-amd64``. ``claimants`` tells which of its
     modules claim a device: modalias to module names, the nearest first. It is asked when no row of the list matches,
     and only for devices of the classes in ``hcl.unlisted``; what a module claims is ``compatible``.
+    ``obstacle`` tells why a module cannot be run: module to a clause, "" for none. A device whose module cannot be is
+    ``unsupported``.
 
     Raises BadIds for a value out of range, UnknownKernel for a kernel that the list does not cover and
     RegistryError when the list itself is damaged.
     """
     from hcl.reading import shipped
+    from hcl.unlisted import no_obstacle
 
     return shipped().lookup(
-        vendor, device, subvendor, subdevice, pci_class, kernel=kernel, claimants=claimants
-    )
+        vendor, device, subvendor, subdevice, pci_class,
+        kernel=kernel, claimants=claimants, obstacle=obstacle or no_obstacle,
+    )  # fmt: skip

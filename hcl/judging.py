@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import Protocol
 
 import msgspec
@@ -12,8 +13,8 @@ from hcl import names
 from hcl.inventory import Device, Inventory, PciDevice, Unidentified, UsbDevice
 from hcl.registry import Registry
 from hcl.report import DeviceReport, Judgement, MachineReport, Profile, counts_of, exit_code_of
-from hcl.rules import Exclusion
-from hcl.unlisted import is_driven, modalias
+from hcl.rules import Exclusion, taint
+from hcl.unlisted import is_driven, modalias, no_obstacle
 from hcl.verdict import Rung, Status, Verdict
 
 
@@ -27,6 +28,9 @@ class KernelModules(Protocol):
 
     def firmware(self, module: str) -> Sequence[str] | None:
         """Firmware files that a module may ask for; None when the release has no such module."""
+
+    def obstacle(self, module: str) -> str:
+        """A clause that says why a module cannot be run here; "" when it can be."""
 
 
 _WORST = (Status.UNSUPPORTED, Status.UNKNOWN, Status.COMPATIBLE, Status.CERTIFIED)
@@ -75,7 +79,7 @@ class Judge:
             exit_code=exit_code_of(counts),
             counts=counts,
             tainted=tuple(
-                f"{found} is given {self._overrides[found]} by an operator"
+                taint(found, self._overrides[found])
                 for device in inventory.devices
                 if (found := self._overridden(device))
             ),
@@ -154,6 +158,7 @@ class Judge:
             esx_driver=verdict.driver,
             engine="linux" if verdict.module else None,
             module=verdict.module,
+            function=verdict.function,
             hardware=hardware,
             driver=driver,
             firmware=firmware,
@@ -192,9 +197,10 @@ class Judge:
         else:
             untold.append("the class" if not told else "the programming interface")
         claimants = self.modules.claimants if self.modules else None
+        obstacle = self.modules.obstacle if self.modules else no_obstacle
+        ask = partial(self.registry.lookup, kernel=self.kernel, claimants=claimants, obstacle=obstacle)
         verdicts = [
-            self.registry.lookup(vendor, product, *subsystem, code, kernel=self.kernel, claimants=claimants)
-            for subsystem, code in itertools.product(ways, codes)
+            ask(vendor, product, *subsystem, code) for subsystem, code in itertools.product(ways, codes)
         ]
         first = verdicts[0]
         if any(
@@ -233,25 +239,30 @@ class Judge:
         if self.modules is None:
             return Judgement(Status.UNKNOWN, self._no_modules())
         release = self.modules.release
-        if self.modules.firmware(name) is None:
-            return Judgement(Status.UNSUPPORTED, f"Linux {release} has no module {name}.")
-        if verdict.status is not Status.UNSUPPORTED and not self._claims(device, verdict, name):
-            return Judgement(Status.UNSUPPORTED, f"{name} of Linux {release} does not claim the device.")
+        if lacks := self._lacks(self.modules, device, verdict, name):
+            return Judgement(Status.UNSUPPORTED, lacks)
         if verdict.proof and verdict.proof.status is Status.CERTIFIED:
             proven = verdict.proof.kernel
             other = "" if proven == release else f", this is {release} of the same series"
             return Judgement(Status.CERTIFIED, f"{name} was certified with Linux {proven}{other}.")
         return Judgement(Status.COMPATIBLE, f"{name} of Linux {release} claims the device.")
 
-    def _claims(self, device: PciDevice, verdict: Verdict, name: str) -> bool:
-        """Whether the module that the list names says itself that it drives the device."""
-        assert self.modules is not None
-        if verdict.claimants:
-            return True
+    @staticmethod
+    def _lacks(modules: KernelModules, device: PciDevice, verdict: Verdict, name: str) -> str:
+        """Why the kernel's module cannot drive the device, a sentence; "" when it can."""
+        if modules.firmware(name) is None:
+            return f"Linux {modules.release} has no module {name}."
+        if verdict.obstacle:
+            return f"{verdict.obstacle}."
+        if verdict.claimants or verdict.status is Status.UNSUPPORTED:
+            return ""
+        # The list names the module; it says itself what it drives.
         subsystem = int(device.subvendor or "ffff", 16), int(device.subdevice or "ffff", 16)
         ids = (int(device.vendor, 16), int(device.device, 16), *subsystem)
-        found = self.modules.claimants(modalias(ids, int(verdict.pci_class, 16)))
-        return name.replace("-", "_") in {each.replace("-", "_") for each in found}
+        found = modules.claimants(modalias(ids, int(verdict.pci_class, 16)))
+        if name.replace("-", "_") in {each.replace("-", "_") for each in found}:
+            return ""
+        return f"{name} of Linux {modules.release} does not claim the device."
 
     def _firmware(self, device: PciDevice, verdict: Verdict) -> Judgement:
         runs = f" The device runs {device.firmware}." if device.firmware else ""
@@ -274,11 +285,8 @@ class Judge:
         worst = min(
             (each for each in asked if each.status in _WORST), key=lambda each: _WORST.index(each.status)
         )
-        if strict and worst.status is Status.COMPATIBLE:
-            return (
-                Status.UNSUPPORTED,
-                f"{worst.reason} The profile strict asks for a certification run, and there is none.",
-            )
+        if worst.status is Status.COMPATIBLE and (wanted := self.profile.wants(worst.status)):
+            return Status.UNSUPPORTED, f"{worst.reason} {wanted}"
         return worst.status, worst.reason
 
 

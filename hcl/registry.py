@@ -10,7 +10,7 @@ import msgspec
 
 from hcl.errors import BadIds, RegistryError, UnknownKernel
 from hcl.evidence import Evidence, of_series
-from hcl.unlisted import Claimants, ask
+from hcl.unlisted import Answer, Claimants, Obstacle, ask, no_obstacle
 from hcl.verdict import Loser, Proof, Rung, Status, Verdict
 
 Ids = tuple[int, int | None, int | None, int | None]
@@ -144,6 +144,7 @@ class Registry:
         *,
         kernel: str = "6.1",
         claimants: Claimants | None = None,
+        obstacle: Obstacle = no_obstacle,
     ) -> Verdict:
         """The verdict on one device; see ``hcl.lookup``."""
         series = self._series(kernel)
@@ -172,13 +173,17 @@ class Registry:
             if (pci_class ^ claim.pci_class) & claim.class_mask == 0
         ]
         if not matching:
-            return self._unlisted((vendor, device, subvendor, subdevice), pci_class, kernel, claimants)
+            return self._unlisted(
+                (vendor, device, subvendor, subdevice), pci_class, kernel, claimants, obstacle
+            )
         winner = matching[0]
         service = winner.services[series]
         support = self.drivers[winner.driver].modules[service.module] if service else _UNSERVED
         served = f"{service} serves it" if service else "no module serves it"
         name = f"{vendor:04x}:{device:04x}"
         proof = self._proof(vendor, device, service.module if service else None, series)
+        status = proof.status if proof else support.status
+        hindered = obstacle(service.module) if service else ""
         return Verdict(
             device=name,
             subsystem=f"{subvendor:04x}:{subdevice:04x}",
@@ -187,11 +192,13 @@ class Registry:
             rung=winner.rung,
             driver=winner.driver,
             module=service.module if service else None,
-            status=proof.status if proof else support.status,
+            status=Status.UNSUPPORTED if hindered else status,
             evidence=str(proof) if proof else support.evidence,
             proof=proof,
             losers=tuple(self._loser(claim, winner, series) for claim in matching[1:]),
-            reason=f"{name} is {winner.driver}'s by {_RUNG_NAMES[winner.rung]}; {served} in Linux {series}.",
+            reason=f"{name} is {winner.driver}'s by {_RUNG_NAMES[winner.rung]}; {served} in Linux {series}"
+            f"{f', but {hindered}' if hindered else ''}.",
+            obstacle=hindered,
         )
 
     def told_apart(self, vendor: int, device: int) -> tuple[set[tuple[int, int]], set[int]]:
@@ -210,7 +217,12 @@ class Registry:
         return subsystems, classes
 
     def _unlisted(
-        self, ids: tuple[int, int, int, int], pci_class: int, kernel: str, claimants: Claimants | None
+        self,
+        ids: tuple[int, int, int, int],
+        pci_class: int,
+        kernel: str,
+        claimants: Claimants | None,
+        obstacle: Obstacle,
     ) -> Verdict:
         """The verdict on a device that no row matches: what the kernel's modules say of it."""
         vendor, device, subvendor, subdevice = ids
@@ -220,28 +232,30 @@ class Registry:
             if (vendor, device) in self._pairs
             else f"{name} is not listed, nor is its vendor with class {pci_class:06x}"
         )
-        modules: tuple[str, ...] = ()
-        why = ""
+        answer = Answer((), None, "")
         if claimants is not None:
-            modules, why = ask(claimants, ids, pci_class, kernel)
-            reason = f"{reason}; {why}"
+            answer = ask(claimants, ids, pci_class, kernel, obstacle)
+            reason = f"{reason}; {answer.why}"
         series = self._series(kernel)
-        proof = self._proof(vendor, device, modules[0] if modules else None, series)
-        status = proof.status if proof else Status.COMPATIBLE if modules else Status.UNKNOWN
+        module = answer.modules[0] if answer.modules else None
+        proof = self._proof(vendor, device, module, series)
+        status = proof.status if proof else Status.COMPATIBLE if module else Status.UNKNOWN
         return Verdict(
             device=name,
             subsystem=f"{subvendor:04x}:{subdevice:04x}",
             pci_class=f"{pci_class:06x}",
             kernel=series,
-            rung=Rung.COMPATIBLE if modules else Rung.UNKNOWN,
+            rung=Rung.COMPATIBLE if module else Rung.UNKNOWN,
             driver=None,
-            module=modules[0] if modules else None,
-            status=status,
-            evidence=str(proof) if proof else why if modules else None,
+            module=module,
+            status=Status.UNSUPPORTED if answer.obstacle else status,
+            evidence=str(proof) if proof else answer.why if module and not answer.obstacle else None,
             proof=proof,
             losers=(),
-            reason=f"{reason}.",
-            claimants=modules,
+            reason=f"{reason}{f', but {answer.obstacle}' if answer.obstacle else ''}.",
+            claimants=answer.modules,
+            function=answer.function,
+            obstacle=answer.obstacle,
         )
 
     def _proof(self, vendor: int, device: int, module: str | None, series: str) -> Proof | None:

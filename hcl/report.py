@@ -17,12 +17,18 @@ FITS, UNSUPPORTED, UNDETERMINED = 0, 1, 2
 
 
 class Profile(StrEnum):
-    """What counts as fitting."""
+    """What counts as fitting: for ``hcl validate``, and for a vmkernel that is to drive the devices."""
 
     DEFAULT = "default"
     """Certified, or compatible."""
     STRICT = "strict"
     """Certified only, with firmware that was told."""
+
+    def wants(self, status: Status) -> str:
+        """What the profile asks for beyond the status of a device, a sentence; "" when that is enough."""
+        if self is Profile.DEFAULT or status is Status.CERTIFIED:
+            return ""
+        return f"The profile {self} asks for a certification run that passed, and there is none."
 
 
 class Judgement(msgspec.Struct, frozen=True):
@@ -53,6 +59,8 @@ class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
     engine: str | None = None
     """``linux``: a module of the kernel; ``native``: a driver in Python."""
     module: str | None = None
+    function: str | None = None
+    """Where the module carries another bus (virtio_pci): the module of the device on that."""
     hardware: Judgement
     """Whether the device is one that can be driven."""
     driver: Judgement

@@ -1,4 +1,4 @@
-"""Rules that leave devices out of a verdict: ``hcl validate --exclude RULE``."""
+"""What an operator says against the list: rules that leave devices out, and modules chosen for devices."""
 
 from __future__ import annotations
 
@@ -81,3 +81,8 @@ def parse_overrides(texts: Iterable[str]) -> dict[str, str]:
             raise BadRule(f"no override: {text!r}", remedy="write 0000:02:00.0=e1000 or 8086:100e=e1000")
         overrides[found[1]] = found[2]
     return overrides
+
+
+def taint(device: str, module: str) -> str:
+    """The sentence that a report has of an override: ``device`` is a PCI address or ``vendor:device``."""
+    return f"{device} is given {module} by an operator"

@@ -7,9 +7,21 @@ below and for modules that are not barred, and for nothing else: a bridge or a b
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+from hcl import virtio
 
 Claimants = Callable[[str], Sequence[str]]
 """Answers a modalias, as ``modalias`` makes it, with the names of the modules that claim it, the nearest first."""
+
+Obstacle = Callable[[str], str]
+"""Answers a module's name with a clause that says why it cannot be run here; "" when it can be."""
+
+
+def no_obstacle(module: str) -> str:  # noqa: ARG001 - an Obstacle
+    """Whatever the module: none is known."""
+    return ""
+
 
 DRIVEN_CLASSES = {
     "01": "storage controllers",
@@ -43,20 +55,52 @@ def modalias(ids: tuple[int, int, int, int], pci_class: int) -> str:
     )
 
 
+class Answer(NamedTuple):
+    """What a kernel's modules say of a device that the list does not name."""
+
+    modules: tuple[str, ...]
+    """Those that may serve it, the nearest first."""
+    function: str | None
+    """Where they only carry another bus: the module of the device on that."""
+    why: str
+    """A clause that says why these."""
+    obstacle: str = ""
+    """A clause that says why none of them can; "" when one can."""
+
+
 def ask(
-    claimants: Claimants, ids: tuple[int, int, int, int], pci_class: int, kernel: str
-) -> tuple[tuple[str, ...], str]:
-    """The modules that may serve an unlisted device, the nearest first, and a clause that says why these."""
+    claimants: Claimants,
+    ids: tuple[int, int, int, int],
+    pci_class: int,
+    kernel: str,
+    obstacle: Obstacle = no_obstacle,
+) -> Answer:
+    """Which modules may serve an unlisted device."""
     if not is_driven(f"{pci_class:06x}"):
         *most, last = DRIVEN_CLASSES.values()
-        return (), f"of what is not listed, only {', '.join(most)} and {last} are driven"
+        return Answer((), None, f"of what is not listed, only {', '.join(most)} and {last} are driven")
     found = claimants(modalias(ids, pci_class))
     allowed = tuple(name for name in found if name not in BARRED)
-    if allowed:
-        return (
-            allowed,
-            f"{' and '.join(allowed)} of Linux {kernel} claim{'s' if len(allowed) == 1 else ''} it",
+    if not allowed:
+        return Answer(
+            (),
+            None,
+            f"{found[0]} may not have it: {BARRED[found[0]]}"
+            if found
+            else f"no module of Linux {kernel} claims it",
         )
-    if found:
-        return (), f"{found[0]} may not have it: {BARRED[found[0]]}"
-    return (), f"no module of Linux {kernel} claims it"
+    why = f"{' and '.join(allowed)} of Linux {kernel} claim{'s' if len(allowed) == 1 else ''} it"
+    obstacles = {name: reason for name in allowed if (reason := obstacle(name))}
+    if len(obstacles) == len(allowed):
+        return Answer(allowed, None, why, "; ".join(obstacles.values()))
+    served = tuple(name for name in allowed if name not in obstacles)
+    why = "; ".join((why, *obstacles.values()))
+    if (carried := virtio.modalias(ids)) is None:
+        return Answer(served, None, why)
+    functions = claimants(carried)
+    if not functions:
+        return Answer(
+            served, None, why, f"no module of Linux {kernel} claims the virtio device on it ({carried})"
+        )
+    function = next((name for name in functions if not obstacle(name)), functions[0])
+    return Answer(served, function, f"{why}, and {function} the virtio device on it", obstacle(function))

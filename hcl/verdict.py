@@ -102,7 +102,9 @@ class Verdict(msgspec.Struct, frozen=True):
     driver: str | None
     """ESX driver name, such as ``net/e1000``; None when the device is on no list."""
     module: str | None
-    """Linux module to load; None when there is none, and then nothing is to be loaded."""
+    """Linux module to load; None when there is none, and then nothing is to be loaded. Nor is it loaded with the
+    status ``unsupported``, unless an operator says so.
+    """
     status: Status
     evidence: str | None
     """What the status rests on, None when it rests on nothing yet."""
@@ -118,6 +120,11 @@ class Verdict(msgspec.Struct, frozen=True):
 
     proof: Proof | None = None
     """The certification run that the status rests on."""
+
+    function: str | None = None
+    """Where ``module`` carries another bus (virtio_pci): the module of the device on that, such as ``virtio_net``."""
+    obstacle: str = ""
+    """Why ``module``, or ``function``, cannot be run here, one clause; "" when it can be, or nobody looked."""
 
     def taken_by(self, module: str, refused: Sequence[str]) -> Verdict:
         """The verdict after this one of the claimants took the device, which the others given did not take."""
@@ -150,4 +157,6 @@ class Verdict(msgspec.Struct, frozen=True):
             proof=None,
             reason=f"{reason}.",
             claimants=(),
+            function=None,
+            obstacle="",
         )

@@ -16,7 +16,6 @@ class Modules:
     def __init__(self, kernel: Kernel) -> None:
         self.release = kernel.release
         self._kernel = kernel
-        self._firmware: dict[str, tuple[str, ...] | None] = {}
 
     def claimants(self, modalias: str) -> Sequence[str]:
         """The modules that claim a device, the nearest first."""
@@ -24,21 +23,12 @@ class Modules:
 
     def firmware(self, module: str) -> Sequence[str] | None:
         """Firmware files that a module may ask for; None when the release has no such module."""
-        if module not in self._firmware:
-            self._firmware[module] = self._wanted(module)
-        return self._firmware[module]
+        need = self._kernel.needs.of(module)
+        return None if need is None else need.firmware
 
-    def _wanted(self, module: str) -> tuple[str, ...] | None:
-        from vmklinux.kernels import ModuleNotFound
-        from vmklinux.module.elf import ModuleFile
-
-        if self._kernel.builds_in(module):
-            return ()
-        try:
-            file = self._kernel.find_module(module)
-        except ModuleNotFound:
-            return None
-        return ModuleFile.read(file).info.firmware
+    def obstacle(self, module: str) -> str:
+        """A clause that says why a module cannot be run here; "" when it can be."""
+        return self._kernel.needs.obstacle(module)
 
 
 def find(release: str | None) -> tuple[str, KernelModules | None]:

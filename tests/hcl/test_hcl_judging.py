@@ -5,6 +5,8 @@ Independent side: the ids are those of real devices; which of them a kernel's mo
 
 from __future__ import annotations
 
+import re
+
 import msgspec
 import pytest
 
@@ -37,6 +39,7 @@ TG3 = PciDevice(
     pci_class="020000",
 )
 BNX2 = PciDevice(address="0000:08:00.0", vendor="14e4", device="1639", pci_class="020000")
+NVME = PciDevice(address="0000:03:00.0", vendor="1b36", device="0010", pci_class="010802")
 NIC_ON_USB = UsbDevice(port="1-1", vendor="0bda", product="8153")
 NAMELESS = Unidentified(place="lspci.txt:3", reason="it shows names only; lspci -nn prints ids")
 
@@ -69,6 +72,56 @@ def test_not_supported_and_not_known_are_told_apart(judge: Judge) -> None:
     assert untried.status is Status.UNKNOWN
     assert "Nobody has run tg3" in untried.reason
     assert [loser.driver for loser in untried.losers] == ["net/bcm5700"]
+
+
+def test_a_module_that_cannot_be_run_here_drives_nothing(judge: Judge) -> None:
+    """Nobody here serves Linux's block layer, which nvme needs."""
+    report = judge.device(NVME)
+    assert (report.status, report.module) == (Status.UNSUPPORTED, "nvme")
+    assert report.hardware.status is report.driver.status is Status.UNSUPPORTED
+    for reason in (report.reason, report.driver.reason):
+        assert re.search(r"nvme \(with .*nvme_core\) needs \d+ functions that nobody serves: \w+", reason)
+
+
+def virtio(device: str, subdevice: str | None, pci_class: str) -> PciDevice:
+    subvendor = "1af4" if subdevice else None
+    return PciDevice(
+        address="0000:04:00.0", vendor="1af4", device=device, subvendor=subvendor, subdevice=subdevice,
+        pci_class=pci_class,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("device", "function", "status"),
+    [
+        (virtio("1000", "0001", "020000"), "virtio_net", Status.COMPATIBLE),
+        (virtio("1041", "1100", "020000"), "virtio_net", Status.COMPATIBLE),
+        (virtio("1004", "0008", "010000"), "virtio_scsi", Status.COMPATIBLE),
+        (virtio("1048", "1100", "010000"), "virtio_scsi", Status.COMPATIBLE),
+        (virtio("1001", "0002", "010000"), "virtio_blk", Status.UNSUPPORTED),
+        (virtio("1042", "1100", "010000"), "virtio_blk", Status.UNSUPPORTED),
+        (virtio("1001", None, "010000"), "virtio_blk", Status.UNSUPPORTED),
+        (virtio("1000", "0008", "010000"), "virtio_scsi", Status.COMPATIBLE),
+        (virtio("1044", "1100", "00ff00"), None, Status.SKIPPED),
+        (virtio("1050", "1100", "030000"), None, Status.SKIPPED),
+    ],
+    ids=["net", "net, modern", "scsi", "scsi, modern", "blk", "blk, modern", "untold", "subsystem", "rng", "gpu"],
+)  # fmt: skip
+def test_virtio_devices_are_judged_by_what_they_are(
+    judge: Judge, device: PciDevice, function: str | None, status: Status
+) -> None:
+    report = judge.device(device)
+    assert (report.function, report.status) == (function, status)
+    assert report.module == ("virtio_pci" if function else None)
+    if function:
+        assert function in report.reason
+
+
+def test_a_virtio_device_of_a_type_that_nobody_knows(judge: Judge) -> None:
+    report = judge.device(virtio("107f", "1100", "020000"))
+    assert report.status is Status.UNSUPPORTED
+    assert "no module of Linux" in report.reason
+    assert "virtio:d0000003F" in report.reason
 
 
 def test_without_the_kernel_what_only_its_modules_know_is_unknown(judge: Judge) -> None:

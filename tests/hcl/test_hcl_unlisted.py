@@ -111,3 +111,37 @@ def test_the_modalias_is_the_kernels_own() -> None:
         )
         ids = (vendor, device, subvendor, subdevice)
         assert modalias(ids, pci_class) == (place / "modalias").read_text().strip()
+
+
+def test_a_module_that_cannot_be_run_is_passed_over() -> None:
+    def verdict(*cannot: str) -> hcl.Verdict:
+        return hcl.lookup(
+            *RTL8139,
+            claimants=lambda _: ["8139cp", "8139too"],
+            obstacle=lambda module: f"{module} needs more" if module in cannot else "",
+        )
+
+    assert verdict() == hcl.lookup(*RTL8139, claimants=lambda _: ["8139cp", "8139too"])
+    one = verdict("8139cp")
+    assert (one.module, one.claimants, one.status, one.obstacle) == (
+        "8139too",
+        ("8139too",),
+        "compatible",
+        "",
+    )
+    assert one.reason.endswith("claim it; 8139cp needs more.")
+    none = verdict("8139cp", "8139too")
+    assert (none.module, none.rung, none.status) == ("8139cp", "compatible", "unsupported")
+    assert none.reason.endswith("claim it, but 8139cp needs more; 8139too needs more.")
+
+
+def test_a_listed_device_needs_a_module_that_can_be_run_too() -> None:
+    listed = (0x8086, 0x100E, 0x1AF4, 0x1100, 0x020000)
+    verdict = hcl.lookup(*listed, obstacle=lambda module: f"{module} needs more")
+    assert (verdict.module, verdict.status, verdict.obstacle) == (
+        "e1000",
+        "unsupported",
+        "e1000 needs more",
+    )
+    assert verdict.reason.endswith("e1000 serves it in Linux 6.1, but e1000 needs more.")
+    assert verdict.overridden("e1000e").obstacle == ""

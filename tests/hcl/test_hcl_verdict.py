@@ -45,6 +45,8 @@ def test_a_verdict_is_plain_json() -> None:
         "reason": "14e4:1645 is net/tg3's by vendor and device; tg3 serves it in Linux 6.1.",
         "claimants": [],
         "proof": None,
+        "function": None,
+        "obstacle": "",
     }
     assert msgspec.convert(told, hcl.Verdict) == verdict()
 

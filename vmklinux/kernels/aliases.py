@@ -9,11 +9,9 @@ from __future__ import annotations
 import logging
 import os
 import struct
-import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +19,7 @@ import msgspec
 
 from vmklinux.kernels.compressed import read_module
 from vmklinux.kernels.errors import BadModuleFile, ModuleNotFound
+from vmklinux.kernels.kept import digest, keep
 from vmklinux.kernels.modalias import Alias, Aliases
 from vmklinux.module.modinfo import ModInfo
 
@@ -69,35 +68,17 @@ def read_aliases(kernel: Kernel, directory: Path) -> Aliases:
     """
     files = _files(kernel.modules)
     identity = _identity(kernel.modules, files)
-    place = directory / f"{kernel.release}-{_hash(str(kernel.modules))}.aliases"
+    place = directory / f"{kernel.release}-{digest(str(kernel.modules))}.aliases"
     with suppress(OSError, msgspec.DecodeError):
         kept = _DECODER.decode(place.read_bytes())
         if kept.identity == identity:
             return Aliases(kept.buckets)
     made = _made(kernel.modules, files)
     try:
-        _keep(place, msgspec.msgpack.encode(_Kept(identity, made.buckets)))
+        keep(place, msgspec.msgpack.encode(_Kept(identity, made.buckets)))
     except OSError as error:
         _log.info("the alias index of kernel %s is not kept: %s", kernel.release, error)
     return made
-
-
-def _keep(place: Path, content: bytes) -> None:
-    """Write the file, whole or not at all."""
-    place.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{place.name}-", dir=place.parent)
-    try:
-        with open(handle, "wb") as file:
-            file.write(content)
-            os.fchmod(handle, 0o644)  # as much is in the module files, which anybody may read
-        os.replace(name, place)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
-def _hash(text: str) -> str:
-    return blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def _files(modules: Path) -> dict[str, Path]:
@@ -121,7 +102,7 @@ def _identity(modules: Path, files: dict[str, Path]) -> str:
         with suppress(FileNotFoundError):
             status = path.stat()
             listed.append(f"{path} {status.st_size} {status.st_mtime_ns}")
-    return _hash("\n".join(listed))
+    return digest("\n".join(listed))
 
 
 def _made(modules: Path, files: dict[str, Path]) -> Aliases:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import os
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ from vmklinux.kernels.releases import age_key, begins
 
 if TYPE_CHECKING:
     from vmklinux.kernels.modalias import Aliases
+    from vmklinux.needs import Needs
 
 DEFAULT_SERIES = "6.1"
 """The series that is taken when nobody says which: the one with the longest proof here."""
@@ -26,6 +27,8 @@ _MODULES = ("lib/modules/{release}", "usr/lib/modules/{release}")
 _VMLINUZ = ("boot/vmlinuz-{release}", "usr/lib/modules/{release}/vmlinuz")
 _CONFIG = "boot/config-{release}"
 _BTF_OPTION = b"\nCONFIG_DEBUG_INFO_BTF=y\n"
+#: For how many devices a kernel remembers which of its modules claim them.
+_ASKED = 4096
 _MODULE_FILE = re.compile(r"(?P<name>.+)\.ko(\.(xz|gz|zst))?")
 
 
@@ -122,9 +125,23 @@ class Kernel:
 
         return read_aliases(self, cache_dir() / ".aliases")
 
+    @cached_property
+    def needs(self) -> Needs:
+        """What its modules need; kept, as what is in ``aliases``."""
+        from vmklinux.needs import Needs
+
+        return Needs(self, cache_dir() / ".aliases")
+
     def claimants(self, modalias: str) -> tuple[str, ...]:
         """The names of the modules that claim the device of that modalias, the nearest first; see Aliases."""
-        return tuple(alias.module for alias in self.aliases.matching(modalias))
+        return self._claimants(modalias)
+
+    @cached_property
+    def _claimants(self) -> Callable[[str], tuple[str, ...]]:
+        def ask(modalias: str) -> tuple[str, ...]:
+            return tuple(alias.module for alias in self.aliases.matching(modalias))
+
+        return lru_cache(_ASKED)(ask)  # machines are alike, and asking anew takes ten times as long
 
     def vmlinux(self) -> bytes:
         """The decompressed kernel, some 60 MB of ELF and relocation table; raises BadKernelImage."""
