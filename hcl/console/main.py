@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from vmkernel_core.console.program import (
-    BAD_USAGE,
-    BROKEN_PIPE,
-    INTERNAL,
-    INTERRUPTED,
-    Program,
-    run,
-    verbosity,
-)
+from vmkernel_core.console.program import BAD_USAGE, BROKEN_PIPE, INTERNAL, INTERRUPTED, program, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -45,23 +35,18 @@ ENVIRONMENT = {
 }
 
 
-@click.group(
-    cls=Program,
-    commands_at=COMMANDS,
-    exit_codes=EXIT_CODES,
-    environment=ENVIRONMENT,
-    context_settings={"help_option_names": ["-h", "--help"]},
+hcl = program(
+    "hcl",
+    "Tell which devices are driven, by what, and how well that is proven.",
+    COMMANDS,
+    EXIT_CODES,
+    ENVIRONMENT,
 )
-@click.option("-v", "--verbose", count=True, help="Log to standard error what happens; -vv in detail.")
-@click.version_option(package_name="vmklinux", prog_name="hcl")
-def hcl(verbose: int) -> None:
-    """Tell which devices are driven, by what, and how well that is proven."""
-    verbosity(verbose)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``hcl`` with these arguments, else the process's, and end the process with its exit code."""
-    run("hcl", hcl, arguments)
+    run(hcl, arguments)
 
 
 if __name__ == "__main__":

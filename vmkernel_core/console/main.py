@@ -4,17 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import click
-
-from vmkernel_core.console.program import (
-    BAD_USAGE,
-    BROKEN_PIPE,
-    INTERNAL,
-    INTERRUPTED,
-    Program,
-    run,
-    verbosity,
-)
+from vmkernel_core.console.program import BAD_USAGE, BROKEN_PIPE, INTERNAL, INTERRUPTED, program, run
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -66,23 +56,18 @@ ENVIRONMENT = {
 }
 
 
-@click.group(
-    cls=Program,
-    commands_at=COMMANDS,
-    exit_codes=EXIT_CODES,
-    environment=ENVIRONMENT,
-    context_settings={"help_option_names": ["-h", "--help"]},
+vmk = program(
+    "vmk",
+    "Run the Linux distribution's own, unmodified drivers in this process.",
+    COMMANDS,
+    EXIT_CODES,
+    ENVIRONMENT,
 )
-@click.option("-v", "--verbose", count=True, help="Log to standard error what happens; -vv in detail.")
-@click.version_option(package_name="vmklinux", prog_name="vmk")
-def vmk(verbose: int) -> None:
-    """Run the Linux distribution's own, unmodified drivers in this process."""
-    verbosity(verbose)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run ``vmk`` with these arguments, else the process's, and end the process with its exit code."""
-    run("vmk", vmk, arguments)
+    run(vmk, arguments)
 
 
 if __name__ == "__main__":

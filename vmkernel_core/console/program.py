@@ -69,16 +69,41 @@ class Program(click.Group):
             formatter.write_dl(list(self._environment.items()))
 
 
-def verbosity(verbose: int) -> None:
-    """Set the log up for a number of ``-v``."""
-    level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
-    logging.basicConfig(level=level, format="%(relativeCreated)6d ms %(levelname)-7s %(name)s: %(message)s")
+def program(
+    name: str,
+    purpose: str,
+    commands_at: Mapping[str, tuple[str, str]],
+    exit_codes: Mapping[int, str],
+    environment: Mapping[str, str],
+) -> Program:
+    """The program of that name and purpose, a line; see Program for the tables."""
+
+    def start(verbose: int) -> None:
+        level = {0: logging.WARNING, 1: logging.INFO}.get(verbose, logging.DEBUG)
+        logging.basicConfig(
+            level=level, format="%(relativeCreated)6d ms %(levelname)-7s %(name)s: %(message)s"
+        )
+
+    verbosity = click.Option(
+        ["-v", "--verbose"], count=True, help="Log to standard error what happens; -vv in detail."
+    )
+    made = Program(
+        name,
+        callback=start,
+        params=[verbosity],
+        help=purpose,
+        context_settings={"help_option_names": ["-h", "--help"]},
+        commands_at=commands_at,
+        exit_codes=exit_codes,
+        environment=environment,
+    )
+    return click.version_option(package_name="vmklinux", prog_name=name)(made)
 
 
-def run(name: str, program: click.Group, arguments: Sequence[str] | None = None) -> None:
+def run(program: Program, arguments: Sequence[str] | None = None) -> None:
     """Run a program with these arguments, else the process's, and end the process with its exit code."""
     try:
-        code = _run(name, program, sys.argv[1:] if arguments is None else list(arguments))
+        code = _run(program, sys.argv[1:] if arguments is None else list(arguments))
         sys.stdout.flush()
     except BrokenPipeError:
         # What is left in the buffer cannot be written; without this the interpreter would try it at its end.
@@ -87,7 +112,8 @@ def run(name: str, program: click.Group, arguments: Sequence[str] | None = None)
     sys.exit(code)
 
 
-def _run(name: str, program: click.Group, arguments: list[str]) -> int:
+def _run(program: Program, arguments: list[str]) -> int:
+    name = str(program.name)
     try:
         with program.make_context(name, arguments) as context:
             program.invoke(context)
