@@ -71,13 +71,15 @@ def lookup(
     ``obstacle`` tells why a module cannot be run: module to a clause, "" for none. A device whose module cannot be is
     ``unsupported``.
 
+    What a site lays over the list, in the directory that VMK_HCL names or /etc/vmklinux/hcl.d, goes before it.
+
     Raises BadIds for a value out of range, UnknownKernel for a kernel that the list does not cover and
     RegistryError when the list itself is damaged.
     """
-    from hcl.reading import shipped
+    from hcl.reading import installed
     from hcl.unlisted import no_obstacle
 
-    return shipped().lookup(
+    return installed().lookup(
         vendor, device, subvendor, subdevice, pci_class,
         kernel=kernel, claimants=claimants, obstacle=obstacle or no_obstacle,
     )  # fmt: skip

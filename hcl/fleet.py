@@ -23,8 +23,10 @@ import msgspec
 from hcl.errors import BadInventory, HclError, NoCluster
 from hcl.judging import Judge
 from hcl.readers import MOST, content, read, read_bytes
+from hcl.reading import NO_SITE, installed
 from hcl.report import MachineReport, Profile
 from hcl.rules import Exclusion, parse_overrides
+from hcl.site import Site
 from hcl.summary import Failure
 
 #: Inventories that a process is given at a time, and how many such bundles each has waiting.
@@ -41,15 +43,15 @@ class Terms(NamedTuple):
     profile: Profile = Profile.DEFAULT
     rules: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
+    site: Site = NO_SITE
 
     def judge(self) -> Judge:
         """The judge. HclError when the terms say nothing."""
         from hcl.console import kernel as kernels
-        from hcl.reading import shipped
 
         release, modules = kernels.find(self.kernel)
         return Judge(
-            shipped(),
+            installed(self.site),
             release,
             modules,
             profile=self.profile,

@@ -10,6 +10,7 @@ from typing import Protocol
 import msgspec
 
 from hcl import names
+from hcl.firmware import compare
 from hcl.inventory import Device, Inventory, PciDevice, Unidentified, UsbDevice
 from hcl.registry import Registry
 from hcl.report import DeviceReport, Judgement, MachineReport, Profile, counts_of, exit_code_of
@@ -118,7 +119,7 @@ class Judge:
         elif isinstance(device, UsbDevice):
             from hcl.usb import report as usb_report
 
-            report = usb_report(device, self.modules)
+            report = usb_report(device, self.registry.usb, self.modules)
         else:
             report = _unidentified(device)
         if excluded is None:
@@ -166,6 +167,8 @@ class Judge:
             claimants=verdict.claimants,
             proof=proof,
             proof_age=proof.age() if proof else None,
+            limits=verdict.limits,
+            overlay=verdict.overlay,
         )
 
     def _overridden(self, device: Device) -> str | None:
@@ -218,9 +221,10 @@ class Judge:
         if verdict.rung is not Rung.UNKNOWN:
             because = f" {verdict.evidence}." if verdict.evidence else ""
             status = verdict.status
-            if verdict.status is Status.UNKNOWN:
+            if verdict.status is Status.UNKNOWN and verdict.module:
                 because = f" Nobody has run {verdict.module} here yet."
-            return Judgement(status, f"{verdict.reason}{because}")
+            limits = "".join(f" Known limit: {limit.rstrip('.')}." for limit in verdict.limits)
+            return Judgement(status, f"{verdict.reason}{because}{limits}")
         if not is_driven(verdict.pci_class):
             return Judgement(
                 Status.SKIPPED, f"{verdict.reason} It is neither a network nor a storage controller."
@@ -266,13 +270,19 @@ class Judge:
 
     def _firmware(self, device: PciDevice, verdict: Verdict) -> Judgement:
         runs = f" The device runs {device.firmware}." if device.firmware else ""
-        files = self.modules.firmware(verdict.module) if self.modules and verdict.module else ()
+        wanted = verdict.firmware
+        if wanted and wanted.minimum:
+            return _compared(device.firmware, wanted.minimum)
+        files = list(self.modules.firmware(verdict.module) or ()) if self.modules and verdict.module else []
+        if wanted and wanted.file:
+            files = [wanted.file, *(file for file in files if file != wanted.file)]
         if not files:
             return Judgement(Status.SKIPPED, f"Its driver asks for no firmware file.{runs}")
         some = ", ".join(files[:3]) + (f" and {len(files) - 3} more" if len(files) > 3 else "")
+        asks = "wants" if wanted else "may ask for"
         return Judgement(
             Status.UNKNOWN,
-            f"{verdict.module} may ask for {some}; the inventory does not tell whether they are there.{runs}",
+            f"{verdict.module or 'It'} {asks} {some}; the inventory does not tell whether they are there.{runs}",
         )
 
     # ---- all three ----
@@ -281,13 +291,33 @@ class Judge:
         if hardware.status is Status.SKIPPED:
             return hardware.status, hardware.reason
         strict = self.profile is Profile.STRICT
-        asked = [hardware, driver, *([firmware] if strict else [])]
+        # Firmware that is known to be too old fits nobody, and what could not be told of it does not fit the strict.
+        doubted = {Status.UNSUPPORTED, Status.UNKNOWN} if strict else {Status.UNSUPPORTED}
+        asked = [hardware, driver, *([firmware] if firmware.status in doubted else [])]
         worst = min(
             (each for each in asked if each.status in _WORST), key=lambda each: _WORST.index(each.status)
         )
         if worst.status is Status.COMPATIBLE and (wanted := self.profile.wants(worst.status)):
             return Status.UNSUPPORTED, f"{worst.reason} {wanted}"
         return worst.status, worst.reason
+
+
+def _compared(runs: str | None, minimum: str) -> Judgement:
+    """Whether a device's firmware, where told, is not older than the least that is wanted."""
+    if runs is None:
+        return Judgement(
+            Status.UNKNOWN,
+            f"Firmware {minimum} or later is wanted; the inventory does not tell which it runs.",
+        )
+    order = compare(runs, minimum)
+    if order is None:
+        return Judgement(
+            Status.UNKNOWN,
+            f"Firmware {minimum} or later is wanted; nobody can tell whether {runs}, which it runs, is that.",
+        )
+    if order < 0:
+        return Judgement(Status.UNSUPPORTED, f"It runs firmware {runs}; {minimum} or later is wanted.")
+    return Judgement(Status.COMPATIBLE, f"It runs firmware {runs}; {minimum} or later is wanted.")
 
 
 def _unidentified(device: Unidentified) -> DeviceReport:

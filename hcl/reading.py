@@ -1,100 +1,108 @@
-"""Reads the registry's two files and says, with file and line, what is wrong in them."""
+"""Reads the registry's files, and a site's, and says, with file and line, what is wrong in them."""
 
 from __future__ import annotations
 
 import itertools
 import re
-import tomllib
+from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
 
-import msgspec
-
+from hcl import tables
 from hcl.errors import RegistryError
 from hcl.evidence import Evidence
-from hcl.registry import Claim, Driver, Ids, Registry, Scope, Service
+from hcl.ladder import Ids
+from hcl.overlay import Entry, Overlay, Placed
+from hcl.registry import Claim, Driver, Registry, Scope, Service
+from hcl.site import Site, directory, overlay_files
+from hcl.tables import Problem, refuse
 
 _COLUMNS = ("driver", "vendor", "device", "subvendor", "subdevice", "class", "class_mask", "source")
 _KERNEL_COLUMN = re.compile(r"linux-(\d+\.\d+)")
 _SERVICE = re.compile(r"(?:(class|subsystem):)?([a-z0-9_]+)")
 _HEX = re.compile(r"[0-9a-f]*")
 
+HERE = Path(__file__).parent
+DRIVERS, IDS = HERE / "drivers.toml", HERE / "ids.tsv"
+"""The files of the list that comes with this package."""
+NO_SITE = Site()
+
 
 @cache
 def shipped() -> Registry:
-    """The registry that comes with this package, read at the first call."""
-    here = Path(__file__).parent
-    return read(here / "drivers.toml", here / "ids.tsv", Evidence([here / "runs"], [here / "keys"]))
+    """The registry that comes with this package and nothing else, read at the first call."""
+    return read(DRIVERS, IDS, Evidence([HERE / "runs"], [HERE / "keys"]))
 
 
-def read(drivers: Path, ids: Path, evidence: Evidence | None = None) -> Registry:
+def installed(site: Site = NO_SITE) -> Registry:
+    """The registry that the tools use: the imported release, else the shipped one, and over it what the site's
+    directory holds and what is given here. Read at the first call; RegistryError, BadRelease.
+    """
+    return _installed(directory(), site)
+
+
+@cache
+def _installed(where: str | None, site: Site) -> Registry:
+    here = Path(where) if where else None
+    folders = [here] if here and here.is_dir() else []
+    runs = [HERE / "runs", *(folder / "runs" for folder in folders), *site.evidence]
+    keys = [HERE / "keys", *(folder / "keys" for folder in folders), *site.keys]
+    own = read_overlay([*(folders), *site.overlays])
+    return read(DRIVERS, IDS, Evidence(runs, keys), [own] if own.entries else [])
+
+
+def read(
+    drivers: Path, ids: Path, evidence: Evidence | None = None, overlays: Iterable[Overlay] = ()
+) -> Registry:
     """A registry from a drivers file (TOML) and an ids file (TSV); their own comments describe them.
 
     Raises RegistryError, whose ``where`` is ``file:line``.
     """
-    declared = _read_drivers(drivers)
-    claims, kernels = _read_claims(ids)
-    return Registry(declared, claims, kernels, str(drivers), evidence)
+    declared, places = read_drivers(drivers, refuse)
+    claims, kernels = read_claims(ids, refuse)
+    return Registry(declared, claims, kernels, places, evidence, overlays=overlays)
 
 
-def _text(path: Path) -> str:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        raise RegistryError(
-            f"cannot read the registry: {error.strerror}", where=str(path), remedy="reinstall vmklinux"
-        ) from error
-    try:
-        return raw.decode()
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise RegistryError("not UTF-8", where=f"{path}:{line}", remedy="save it as UTF-8") from error
+def read_overlay(places: Iterable[Path], problem: Problem = refuse) -> Overlay:
+    """The overlay of files, and directories of ``*.toml``."""
+    return Overlay(
+        Placed(entry, place)
+        for path in overlay_files(tuple(places))
+        for place, entry in tables.read_only(path, "device", Entry, problem)
+    )
 
 
-def _read_drivers(path: Path) -> dict[str, Driver]:
-    text = _text(path)
-    try:
-        document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        found = re.search(r" \(at line (\d+),", str(error))
-        line = int(found[1]) if found else len(text.splitlines())
-        raise RegistryError(f"not TOML: {error}", where=f"{path}:{line}") from error
-    tables = document.pop("driver", [])
-    # The parser keeps no line numbers, so a driver's place is that of its header.
-    headers = [number for number, line in enumerate(text.split("\n"), 1) if line.startswith("[[driver]]")]
-    if document or not isinstance(tables, list) or len(headers) != len(tables):
-        raise RegistryError(
-            "the file must hold [[driver]] tables and nothing else",
-            where=f"{path}:1",
-            remedy="begin each driver with a line [[driver]]",
-        )
+def read_drivers(path: Path, problem: Problem) -> tuple[dict[str, Driver], dict[str, str]]:
+    """The drivers of a file, and the ``file:line`` of each, by name."""
     drivers: dict[str, Driver] = {}
-    for line, table in zip(headers, tables, strict=True):
-        try:
-            driver = msgspec.convert(table, Driver)
-        except msgspec.ValidationError as error:
-            raise RegistryError(f"driver {table.get('name')!r}: {error}", where=f"{path}:{line}") from error
+    places: dict[str, str] = {}
+    for place, driver in tables.read_only(path, "driver", Driver, problem):
         if driver.name in drivers:
-            raise RegistryError(f"driver {driver.name!r} is declared twice", where=f"{path}:{line}")
-        drivers[driver.name] = driver
-    return drivers
+            problem(RegistryError(f"driver {driver.name!r} is declared twice", where=place))
+            continue
+        drivers[driver.name], places[driver.name] = driver, place
+    return drivers, places
 
 
-def _read_claims(path: Path) -> tuple[list[Claim], list[str]]:
+def read_claims(path: Path, problem: Problem) -> tuple[list[Claim], list[str]]:
+    """The claims of a file, and the kernel series that it knows."""
     lines = [
         (number, line)
-        for number, line in enumerate(_text(path).split("\n"), 1)
+        for number, line in enumerate(tables.text(path).split("\n"), 1)
         if line and not line.startswith("#")
     ]
     number, header = lines[0] if lines else (1, "")
     names = header.split("\t")
     kernels = [found[1] for name in names if (found := _KERNEL_COLUMN.fullmatch(name))]
     if not kernels or sorted(names) != sorted([*_COLUMNS, *(f"linux-{series}" for series in kernels)]):
-        raise RegistryError(
-            f"the first line must name the columns, not {header!r}",
-            where=f"{path}:{number}",
-            remedy=f"they are {', '.join(_COLUMNS)}, and linux-X.Y for each kernel series",
+        problem(
+            RegistryError(
+                f"the first line must name the columns, not {header!r}",
+                where=f"{path}:{number}",
+                remedy=f"they are {', '.join(_COLUMNS)}, and linux-X.Y for each kernel series",
+            )
         )
+        return [], []
     claims = []
     for number, line in lines[1:]:
         fields = line.split("\t")
@@ -103,7 +111,7 @@ def _read_claims(path: Path) -> tuple[list[Claim], list[str]]:
                 raise ValueError(f"{len(fields)} columns where {len(names)} are named")
             claims.append(_claim(dict(zip(names, fields, strict=True)), kernels, f"{path}:{number}"))
         except ValueError as error:
-            raise RegistryError(str(error), where=f"{path}:{number}") from error
+            problem(RegistryError(str(error), where=f"{path}:{number}"))
     return claims, kernels
 
 

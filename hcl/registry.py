@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
 from hcl.errors import BadIds, RegistryError, UnknownKernel
 from hcl.evidence import Evidence, of_series
+from hcl.firmware import Firmware
+from hcl.ladder import Ids, Ladder, rung_of
+from hcl.overlay import Amendment, Overlay, Standing, amend
 from hcl.unlisted import Answer, Claimants, Obstacle, ask, no_obstacle
-from hcl.verdict import Loser, Proof, Rung, Status, Verdict
+from hcl.verdict import RUNG_NAMES, Loser, Proof, Rung, Status, Verdict
 
-Ids = tuple[int, int | None, int | None, int | None]
-"""Vendor, device, subsystem vendor, subsystem device; None stands for any, and only more None follow it."""
+if TYPE_CHECKING:
+    from hcl.usb import Table
 
 
 class Support(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -22,6 +25,10 @@ class Support(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     status: Status
     evidence: str | None = None
+    limits: tuple[str, ...] = ()
+    """What is known not to work, a sentence each."""
+    firmware: Firmware | None = None
+    """Firmware that is wanted."""
 
     def __post_init__(self) -> None:
         """Refuse a claim of success that rests on nothing, and statuses that only a look at a device gives."""
@@ -45,6 +52,8 @@ class Driver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     priority_reason: str = ""
     software: bool = False
     """True for a driver that claims no PCI device."""
+    releases: tuple[str, ...] = ()
+    """ESX releases that are known to have had it."""
 
     def __post_init__(self) -> None:
         """Refuse a priority without its reason."""
@@ -101,17 +110,13 @@ class Claim(msgspec.Struct, frozen=True):
     @property
     def rung(self) -> Rung:
         """The rung of the ladder at which this row matches."""
-        _, device, _, subdevice = self.ids
-        if device is None:
-            return Rung.CLASS
-        return Rung.VENDOR_DEVICE if subdevice is None else Rung.EXACT
+        return rung_of(self.ids)
 
 
 class Registry:
-    """Drivers and claims, indexed once; the order of neither ever matters.
+    """Drivers and claims, indexed once, and what sites lay over them; the order of none ever matters.
 
-    Raises RegistryError when a claim names a driver or a module that is not declared, when a declared one
-    is claimed by nothing, and when two claims overlap with nothing to decide between them.
+    Raises RegistryError, the first of ``problems``.
     """
 
     def __init__(
@@ -119,20 +124,34 @@ class Registry:
         drivers: Mapping[str, Driver],
         claims: Iterable[Claim],
         kernels: Sequence[str],
-        place: str,
+        places: Mapping[str, str],
         evidence: Evidence | None = None,
+        *,
+        overlays: Iterable[Overlay] = (),
+        usb: Table | None = None,
     ) -> None:
-        """Index the claims. ``place`` names the drivers' file in errors; ``kernels`` are kernel series."""
+        """Index the claims. ``places`` are the drivers' ``file:line``; ``kernels`` are kernel series.
+
+        Of the overlays the first has the last word. ``usb`` is the table of USB devices, where it is not the package's.
+        """
         self.drivers = dict(drivers)
+        self.places = dict(places)
         self.evidence = evidence or Evidence()
         self.claims = tuple(claims)
         self.kernels = tuple(kernels)
-        self._check_names(place)
-        self._index = self._indexed()
+        self.overlays = tuple(overlays)
+        self._usb = usb
+        for error in problems(self.drivers, self.places, self.claims, self.overlays):
+            raise error
+        self.ladder = ladder_of(self.drivers, self.claims)
         self._pairs = {claim.ids[:2] for claim in self.claims}
-        self._by_vendor: dict[int | None, list[Claim]] = {}
-        for claim in self.claims:
-            self._by_vendor.setdefault(claim.ids[0], []).append(claim)
+
+    @property
+    def usb(self) -> Table:
+        """The table of USB devices. RegistryError when it is damaged."""
+        from hcl.usb import table
+
+        return self._usb or table()
 
     def lookup(
         self,
@@ -147,7 +166,7 @@ class Registry:
         obstacle: Obstacle = no_obstacle,
     ) -> Verdict:
         """The verdict on one device; see ``hcl.lookup``."""
-        series = self._series(kernel)
+        series = self.series(kernel)
         if not 0 <= vendor | device | subvendor | subdevice <= 0xFFFF:
             raise BadIds(
                 f"PCI ids have 16 bits; got {vendor:#x}, {device:#x}, {subvendor:#x}, {subdevice:#x}",
@@ -158,24 +177,28 @@ class Registry:
                 f"PCI class codes have 24 bits; got {pci_class:#x}",
                 remedy="pass base class, subclass and programming interface, such as 0x020000",
             )
-        # The ladder. A claim's class narrows what a rung offers; it never keeps a rung from being asked:
-        # devices with an unfitting class (an MCP55 NIC says 0680) must still be found by their ids.
-        ladder: tuple[Ids, ...] = (
-            (vendor, device, subvendor, subdevice),
-            (vendor, device, subvendor, None),
-            (vendor, device, None, None),
-            (vendor, None, None, None),
-        )
-        matching = [
-            claim
-            for ids in ladder
-            for claim in self._index.get(ids, ())
-            if (pci_class ^ claim.pci_class) & claim.class_mask == 0
-        ]
+        ids = (vendor, device, subvendor, subdevice)
+        verdict = self._listed(ids, pci_class, series, kernel, claimants, obstacle)
+        for overlay in reversed(self.overlays):
+            if amendment := overlay.find(ids, pci_class, kernel):
+                standing = self._amended(verdict, amendment, ids, series, obstacle)
+                verdict = amend(verdict, amendment, standing)
+        return verdict
+
+    def _listed(
+        self,
+        ids: tuple[int, int, int, int],
+        pci_class: int,
+        series: str,
+        kernel: str,
+        claimants: Claimants | None,
+        obstacle: Obstacle,
+    ) -> Verdict:
+        """The list's own verdict."""
+        vendor, device, subvendor, subdevice = ids
+        matching = self.ladder.find(vendor, device, subvendor, subdevice, pci_class)
         if not matching:
-            return self._unlisted(
-                (vendor, device, subvendor, subdevice), pci_class, kernel, claimants, obstacle
-            )
+            return self._unlisted(ids, pci_class, series, kernel, claimants, obstacle)
         winner = matching[0]
         service = winner.services[series]
         support = self.drivers[winner.driver].modules[service.module] if service else _UNSERVED
@@ -195,31 +218,65 @@ class Registry:
             status=Status.UNSUPPORTED if hindered else status,
             evidence=str(proof) if proof else support.evidence,
             proof=proof,
-            losers=tuple(self._loser(claim, winner, series) for claim in matching[1:]),
-            reason=f"{name} is {winner.driver}'s by {_RUNG_NAMES[winner.rung]}; {served} in Linux {series}"
+            losers=tuple(self.loser(claim, winner, series) for claim in matching[1:]),
+            reason=f"{name} is {winner.driver}'s by {RUNG_NAMES[winner.rung]}; {served} in Linux {series}"
             f"{f', but {hindered}' if hindered else ''}.",
             obstacle=hindered,
+            limits=support.limits,
+            firmware=support.firmware,
         )
+
+    def _amended(
+        self,
+        verdict: Verdict,
+        amendment: Amendment,
+        ids: tuple[int, int, int, int],
+        series: str,
+        obstacle: Obstacle,
+    ) -> Standing:
+        """How well the module is known that an overlay's entry chooses, or leaves as it is."""
+        entry = amendment.entry
+        module = entry.module or verdict.module
+        if module == verdict.module:
+            return Standing(verdict.status, verdict.evidence, verdict.proof, verdict.obstacle)
+        assert module is not None  # else it would be the verdict's
+        hindered = obstacle(module)
+        proof = self._proof(*ids[:2], module, series)
+        if proof is None and module in verdict.claimants:
+            return Standing(Status.COMPATIBLE, verdict.evidence, None, hindered)
+        standing = self.standing(ids[:2], entry.driver or verdict.driver, module, series)
+        return msgspec.structs.replace(standing, obstacle=hindered)
+
+    def standing(
+        self, device: tuple[int, int | None], driver: str | None, module: str | None, series: str
+    ) -> Standing:
+        """How well a module is known in a driver's place on a device, by evidence or by what the list says."""
+        if module is None:
+            return Standing(Status.UNSUPPORTED)
+        proof = self._proof(*device, module, series)
+        if proof:
+            return Standing(proof.status, str(proof), proof)
+        declared = self.drivers.get(driver or "")
+        support = declared.modules.get(module) if declared else None
+        return Standing(support.status, support.evidence) if support else Standing(Status.UNKNOWN)
 
     def told_apart(self, vendor: int, device: int) -> tuple[set[tuple[int, int]], set[int]]:
         """The subsystems, and the classes, by which rows of the list tell such devices apart.
 
         A subsystem of which only the vendor is named stands there with a device that none has (0xffff).
         """
-        subsystems, classes = set(), set()
-        for claim in self._by_vendor.get(vendor, ()):
-            if claim.ids[1] not in (None, device):
-                continue
-            if claim.ids[2] is not None:
-                subsystems.add((claim.ids[2], 0xFFFF if claim.ids[3] is None else claim.ids[3]))
-            if claim.class_mask:
-                classes.add(claim.pci_class)
+        subsystems, classes = self.ladder.told_apart(vendor, device)
+        for overlay in self.overlays:
+            more, codes = overlay.ladder.told_apart(vendor, device)
+            subsystems |= more
+            classes |= codes
         return subsystems, classes
 
     def _unlisted(
         self,
         ids: tuple[int, int, int, int],
         pci_class: int,
+        series: str,
         kernel: str,
         claimants: Claimants | None,
         obstacle: Obstacle,
@@ -236,7 +293,6 @@ class Registry:
         if claimants is not None:
             answer = ask(claimants, ids, pci_class, kernel, obstacle)
             reason = f"{reason}; {answer.why}"
-        series = self._series(kernel)
         module = answer.modules[0] if answer.modules else None
         proof = self._proof(vendor, device, module, series)
         status = proof.status if proof else Status.COMPATIBLE if module else Status.UNKNOWN
@@ -258,9 +314,13 @@ class Registry:
             obstacle=answer.obstacle,
         )
 
-    def _proof(self, vendor: int, device: int, module: str | None, series: str) -> Proof | None:
+    def _proof(self, vendor: int, device: int | None, module: str | None, series: str) -> Proof | None:
         """What the last certification run of the module on such a device says."""
-        found = self.evidence.newest(f"{vendor:04x}", f"{device:04x}", module, series) if module else None
+        found = (
+            self.evidence.newest(f"{vendor:04x}", f"{device:04x}", module, series)
+            if module and device is not None
+            else None
+        )
         if found is None:
             return None
         path, run = found
@@ -275,7 +335,8 @@ class Registry:
             file=str(path),
         )
 
-    def _series(self, kernel: str) -> str:
+    def series(self, kernel: str) -> str:
+        """The series of a kernel release, or of its beginning. UnknownKernel."""
         for series in self.kernels:
             if of_series(kernel, series):
                 return series
@@ -283,7 +344,8 @@ class Registry:
             f"the registry does not cover Linux {kernel}", remedy=f"it covers {', '.join(self.kernels)}"
         )
 
-    def _loser(self, claim: Claim, winner: Claim, series: str) -> Loser:
+    def loser(self, claim: Claim, winner: Claim, series: str) -> Loser:
+        """What is said of a row that fits a device too, beside the one that wins it."""
         mine, other = self.drivers[claim.driver], self.drivers[winner.driver]
         if claim.rung is not winner.rung:
             reason = f"{winner.rung} goes before {claim.rung}"
@@ -296,64 +358,80 @@ class Registry:
         service = claim.services[series]
         return Loser(mine.name, service.module if service else None, claim.rung, reason)
 
-    def _rank(self, claim: Claim) -> tuple[int, int]:
-        """What decides between claims of the same ids, the winner's being the greatest."""
-        return claim.class_mask.bit_count(), self.drivers[claim.driver].priority
 
-    def _indexed(self) -> dict[Ids, tuple[Claim, ...]]:
-        index: dict[Ids, list[Claim]] = {}
-        for claim in self.claims:
-            index.setdefault(claim.ids, []).append(claim)
-        for bucket in index.values():
-            bucket.sort(key=lambda claim: (self._rank(claim), claim.pci_class), reverse=True)
-            for number, claim in enumerate(bucket):
-                for other in bucket[:number]:
-                    self._check_decided(claim, other)
-        return {ids: tuple(bucket) for ids, bucket in index.items()}
+def ladder_of(drivers: Mapping[str, Driver], claims: Iterable[Claim]) -> Ladder[Claim]:
+    """The claims' ladder; a claim of no driver has no priority."""
+    priorities = {name: driver.priority for name, driver in drivers.items()}
+    return Ladder(claims, lambda claim: priorities.get(claim.driver, 0))
 
-    def _check_decided(self, claim: Claim, other: Claim) -> None:
-        same_class = (claim.pci_class ^ other.pci_class) & claim.class_mask & other.class_mask == 0
-        if same_class and self._rank(claim) == self._rank(other):
-            first, second = sorted((claim, other), key=lambda each: (each.place, each.driver))
-            raise RegistryError(
-                f"{first.driver} and {second.driver} claim the same device, and nothing decides between them",
-                where=f"{first.place} and {second.place}",
-                remedy="remove one row, or give one driver a priority with its reason",
+
+def problems(
+    drivers: Mapping[str, Driver],
+    places: Mapping[str, str],
+    claims: Sequence[Claim],
+    overlays: Iterable[Overlay] = (),
+) -> Iterator[RegistryError]:
+    """What does not fit together: claims of a driver or a module that is not declared, declared ones that nothing
+    claims, and rows that mean the same device with nothing to decide between them.
+    """
+    yield from _names(drivers, places, claims)
+    for claim, other in ladder_of(drivers, claims).undecided():
+        first, second = sorted((claim, other), key=lambda each: (each.place, each.driver))
+        yield RegistryError(
+            f"{first.driver} and {second.driver} claim the same device, and nothing decides between them",
+            where=f"{first.place} and {second.place}",
+            remedy="remove one row, or give one driver a priority with its reason",
+        )
+    for overlay in overlays:
+        for placed in overlay.entries:
+            if placed.entry.driver and placed.entry.driver not in drivers:
+                yield RegistryError(f"driver {placed.entry.driver!r} is not declared", where=placed.place)
+        for one, two in overlay.ladder.undecided():
+            if one.meets(two):
+                yield RegistryError(
+                    "two entries mean the same device, and nothing decides between them",
+                    where=" and ".join(sorted((one.place, two.place))),
+                    remedy="remove one, or let them name different kernels",
+                )
+
+
+def _names(
+    drivers: Mapping[str, Driver], places: Mapping[str, str], claims: Sequence[Claim]
+) -> Iterator[RegistryError]:
+    used: dict[str, set[str]] = {name: set() for name in drivers}
+    for claim in claims:
+        driver = drivers.get(claim.driver)
+        if driver is None:
+            yield RegistryError(
+                f"driver {claim.driver!r} is not declared",
+                where=claim.place,
+                remedy="declare it as a [[driver]]",
             )
-
-    def _check_names(self, place: str) -> None:
-        used: dict[str, set[str]] = {name: set() for name in self.drivers}
-        for claim in self.claims:
-            driver = self.drivers.get(claim.driver)
-            if driver is None or driver.software:
-                what = "claims no PCI device" if driver else "is not declared"
-                raise RegistryError(
-                    f"driver {claim.driver!r} {what}", where=claim.place, remedy=f"see {place}"
+            continue
+        if driver.software:
+            yield RegistryError(
+                f"driver {claim.driver!r} claims no PCI device",
+                where=claim.place,
+                remedy=f"see {places[driver.name]}",
+            )
+        for module in sorted({service.module for service in claim.services.values() if service}):
+            if module not in driver.modules:
+                yield RegistryError(
+                    f"{driver.name} has no module {module!r}",
+                    where=claim.place,
+                    remedy=f"declare it, with its status, in {places[driver.name]}",
                 )
-            for service in claim.services.values():
-                if service and service.module not in driver.modules:
-                    raise RegistryError(
-                        f"{driver.name} has no module {service.module!r}",
-                        where=claim.place,
-                        remedy=f"declare it, with its status, in {place}",
-                    )
-                if service:
-                    used[driver.name].add(service.module)
-        for driver in self.drivers.values():
-            if not driver.software and (idle := set(driver.modules) - used[driver.name]):
-                raise RegistryError(
-                    f"no PCI id is served by {', '.join(sorted(idle))} for {driver.name}",
-                    where=place,
-                    remedy="remove the module, or give it ids",
-                )
+            used[driver.name].add(module)
+    for driver in drivers.values():
+        if not driver.software and (idle := set(driver.modules) - used[driver.name]):
+            yield RegistryError(
+                f"no PCI id is served by {', '.join(sorted(idle))} for {driver.name}",
+                where=places[driver.name],
+                remedy="remove the module, or give it ids",
+            )
 
 
 _UNSERVED = Support(Status.UNSUPPORTED)
-_RUNG_NAMES = {
-    Rung.EXACT: "its exact ids",
-    Rung.VENDOR_DEVICE: "vendor and device",
-    Rung.CLASS: "vendor and class",
-}
 
 
 def _detail(claim: Claim) -> tuple[int, int]:

@@ -75,6 +75,10 @@ class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
     """The certification run that the status rests on."""
     proof_age: int | None = None
     """Its age in days."""
+    limits: tuple[str, ...] = ()
+    """What is known not to work, a sentence each."""
+    overlay: str | None = None
+    """``file:line`` of the entry by which a site's overlay had a say."""
 
 
 class MachineReport(msgspec.Struct, frozen=True, kw_only=True):

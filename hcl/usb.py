@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -10,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import msgspec
 
-from hcl import names
+from hcl import names, tables
 from hcl.errors import RegistryError
 from hcl.inventory import UsbDevice
 from hcl.report import DeviceReport, Judgement
+from hcl.tables import Problem, refuse
 from hcl.verdict import Rung, Status
 
 if TYPE_CHECKING:
@@ -41,14 +41,34 @@ class Table(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     entry: tuple[Entry, ...]
 
 
+class _Common(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What is left of the file without its entries."""
+
+    status: Status
+    reason: str
+
+
+PATH = Path(__file__).parent / "usb.toml"
+"""The table that comes with this package."""
+
+
 @cache
 def table() -> Table:
     """The table that comes with this package. RegistryError when it is damaged."""
-    path = Path(__file__).parent / "usb.toml"
+    found, _ = read(PATH, refuse)
+    assert found is not None
+    return found
+
+
+def read(path: Path, problem: Problem) -> tuple[Table | None, list[tuple[str, Entry]]]:
+    """A table from a file, None when it is damaged as a whole; and its entries with their ``file:line``."""
+    entries, rest = tables.read(path, "entry", Entry, problem)
     try:
-        return msgspec.convert(tomllib.loads(path.read_text()), Table)
-    except (OSError, ValueError, msgspec.ValidationError) as error:
-        raise RegistryError(f"cannot read the registry: {error}", where=str(path)) from error
+        common = msgspec.convert(rest, _Common)
+    except msgspec.ValidationError as error:
+        problem(RegistryError(str(error), where=f"{path}:1"))
+        return None, entries
+    return Table(common.status, common.reason, tuple(entry for _, entry in entries)), entries
 
 
 def modaliases(device: UsbDevice) -> list[str]:
@@ -63,13 +83,12 @@ def modaliases(device: UsbDevice) -> list[str]:
     ]
 
 
-def report(device: UsbDevice, modules: KernelModules | None) -> DeviceReport:
+def report(device: UsbDevice, stands: Table, modules: KernelModules | None) -> DeviceReport:
     """The verdict: by vendor and product, else by an interface's class, else by what a kernel's modules claim."""
-    rung, module = _found(device, modules)
+    rung, module = _found(device, stands, modules)
     ids = f"{device.vendor}:{device.product}"
     driver = _NOTHING
     if module:
-        stands = table()
         hardware = Judgement(stands.status, f"{ids} is {module}'s by {_WORDS[rung]}; {stands.reason}.")
         driver = hardware
     elif device.interfaces is None and (device.usb_class or "000000")[:2] in ("00", "ef"):
@@ -103,13 +122,13 @@ _WORDS = {
 }
 
 
-def _found(device: UsbDevice, modules: KernelModules | None) -> tuple[Rung, str | None]:
+def _found(device: UsbDevice, stands: Table, modules: KernelModules | None) -> tuple[Rung, str | None]:
     ids = f"{device.vendor}:{device.product}"
-    for entry in table().entry:
+    for entry in stands.entry:
         if ids in entry.ids:
             return Rung.VENDOR_DEVICE, entry.module
     interfaces: Sequence[str] = [each.usb_class for each in device.interfaces or ()]
-    for entry in table().entry:
+    for entry in stands.entry:
         if any(each.startswith(one) for one in entry.classes for each in interfaces):
             return Rung.CLASS, entry.module
     for name in modaliases(device) if modules else ():

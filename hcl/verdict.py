@@ -9,6 +9,8 @@ from enum import StrEnum
 
 import msgspec
 
+from hcl.firmware import Firmware
+
 _log = logging.getLogger(__name__)
 
 
@@ -25,6 +27,14 @@ class Rung(StrEnum):
     """No row of the registry matches, but a module of the running kernel claims the device."""
     UNKNOWN = "unknown"
     """No row of the registry matches."""
+
+
+RUNG_NAMES = {
+    Rung.EXACT: "its exact ids",
+    Rung.VENDOR_DEVICE: "vendor and device",
+    Rung.CLASS: "vendor and class",
+}
+"""The rungs at which a row matches, in words."""
 
 
 class Status(StrEnum):
@@ -120,6 +130,12 @@ class Verdict(msgspec.Struct, frozen=True):
 
     proof: Proof | None = None
     """The certification run that the status rests on."""
+    limits: tuple[str, ...] = ()
+    """What is known not to work, a sentence each."""
+    firmware: Firmware | None = None
+    """The firmware that is wanted."""
+    overlay: str | None = None
+    """``file:line`` of the entry by which a site's overlay had a say."""
 
     function: str | None = None
     """Where ``module`` carries another bus (virtio_pci): the module of the device on that, such as ``virtio_net``."""

@@ -30,6 +30,7 @@ EXIT_CODES = {
 
 #: What ``--help`` says of the environment.
 ENVIRONMENT = {
+    "VMK_HCL": "the site's directory of overlays, evidence, keys and the imported list (/etc/vmklinux/hcl.d)",
     "VMK_KERNELS": "the directory of the kernel cache",
     "VMK_DEBUG=1": "errors come with their traceback",
 }

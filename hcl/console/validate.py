@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from hcl.console.options import site_options
 from hcl.formats import FORMATS
 
 if TYPE_CHECKING:
     from hcl.fleet import Terms
     from hcl.report import MachineReport
+    from hcl.site import Site
 
 
 @click.command()
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 @click.option("--format", "form", type=click.Choice(FORMATS), default="table", show_default=True)
 @click.option("--summary", "brief", is_flag=True, help="Leave the machines out: tell what they come to.")
 @click.option("--dask", "cluster", metavar="ADDRESS", help="Have a Dask cluster judge them: tcp://HOST:8786.")
+@site_options
 @click.pass_context
 def validate(
     context: click.Context,
@@ -47,6 +50,7 @@ def validate(
     form: str,
     brief: bool,
     cluster: str | None,
+    site: Site,
 ) -> None:
     """Judge the devices of machines: do drivers fit them?
 
@@ -60,7 +64,7 @@ def validate(
     from hcl.summary import Fleet
     from vmkernel_core.console.progress import Progress
 
-    terms = Terms(kernel, Profile(profile), tuple(rules), tuple(overrides))
+    terms = Terms(kernel, Profile(profile), tuple(rules), tuple(overrides), site)
     with Progress("machines judged", None) as progress:
         found = judged(terms, sources(files), cluster) if files else _this_machine(terms)
         fleet = Fleet(progress.over(found))

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 import msgspec
+
+from hcl.console.options import site_options
+
+if TYPE_CHECKING:
+    from hcl.site import Site
 
 
 @click.command()
@@ -14,14 +21,15 @@ import msgspec
 @click.option(
     "--json", "as_json", is_flag=True, help="A line of JSON for each: action, place, and the report."
 )
-def watch(kernel: str | None, timeout: float | None, as_json: bool) -> None:
+@site_options
+def watch(kernel: str | None, timeout: float | None, as_json: bool, site: Site) -> None:
     """Judge the PCI and USB devices of this machine as they come, until Ctrl-C."""
     from hcl.console import kernel as kernels
     from hcl.judging import Judge
     from hcl.readers import live
-    from hcl.reading import shipped
+    from hcl.reading import installed
 
-    judge = Judge(shipped(), *kernels.find(kernel))
+    judge = Judge(installed(site), *kernels.find(kernel))
     for change in live.watch(timeout):
         report = judge.device(change.device) if change.device else None
         if as_json:

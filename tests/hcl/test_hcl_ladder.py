@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import hcl
-from hcl.registry import Claim, Driver, Ids, Registry, Scope, Service, Support
+from hcl.ladder import Ids
+from hcl.registry import Claim, Driver, Registry, Scope, Service, Support
 
 VENDORS = st.sampled_from([0x1000, 0x1001])
 NUMBERS = st.sampled_from([1, 2])
@@ -49,7 +50,7 @@ def driver(name: str, priority: int) -> Driver:
 
 def registry(claims: list[Claim], priorities: dict[str, int]) -> Registry:
     drivers = {name: driver(name, priority) for name, priority in priorities.items()}
-    return Registry(drivers, claims, ["6.1"], "drivers.toml")
+    return Registry(drivers, claims, ["6.1"], dict.fromkeys(drivers, "drivers.toml:1"))
 
 
 def expected(

@@ -47,6 +47,9 @@ def test_a_verdict_is_plain_json() -> None:
         "proof": None,
         "function": None,
         "obstacle": "",
+        "limits": [],
+        "firmware": None,
+        "overlay": None,
     }
     assert msgspec.convert(told, hcl.Verdict) == verdict()
 
