@@ -12,7 +12,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
-from vmkernel_core.errors import TimedOut, VmkError
+from vmkernel_core.errors import NotSupported, TimedOut, VmkError
 from vmkernel_core.memory import load_bytes, store_bytes
 from vmklinux.api import linux_api
 from vmklinux.btf import BtfError
@@ -234,7 +234,9 @@ class ErrorHandler:
     # ---- on demand ----
 
     def reset_host(self) -> None:
-        """Reset the host now; commands in flight are sent again. DriverRefused, TimedOut."""
+        """Reset the host now; commands in flight are sent again. NotSupported, DriverRefused, TimedOut."""
+        if not self.host.obj.hostt.eh_host_reset_handler:
+            raise NotSupported(f"{self.host.driver_name} cannot be told to reset its adapter")
         with self.linux.baton():
             if self._ended:
                 raise VmkError(f"host{self.host.obj.host_no} has gone")
@@ -251,7 +253,7 @@ class ErrorHandler:
     def _reset_on_demand(self) -> int:
         """scsi_ioctl_reset: the handler is given a command that was never sent."""
         host, types = self.host, self.host.scsi.types
-        if not host.devices or not host.obj.hostt.eh_host_reset_handler:
+        if not host.devices:
             return FAILED
         before = types.sizeof("request")
         size = before + types.sizeof("scsi_cmnd") + host.obj.hostt.cmd_size

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
 
 #: Command, and where it is: ``package.module:object``, a click command or group; and its line in ``hcl --help``.
 COMMANDS = {
+    "certify": (
+        "hcl.console.certify:certify",
+        "Prove that a device is driven: run its suite, sign what it saw.",
+    ),
     "inventory": ("hcl.console.inventory:inventory", "Write down what devices a machine has, as JSON."),
     "watch": ("hcl.console.watch:watch", "Judge devices of this machine as they are plugged in."),
     "validate": ("hcl.console.validate:validate", "Judge the devices of machines: do drivers fit them?"),
@@ -19,7 +23,7 @@ COMMANDS = {
 #: Exit code, and when a command ends with it.
 EXIT_CODES = {
     0: "done; of validate: every device fits",
-    1: "something does not hold; of validate: a device is unsupported",
+    1: "something does not hold; of validate: a device is unsupported; of certify: a check failed",
     2: "of validate: of a device it could not be told (wins over 1)",
     BAD_USAGE: "bad usage, or an input that is malformed",
     4: "it could not be done: a file cannot be written, there is no hardware",

@@ -16,11 +16,10 @@ import pytest
 
 from tests.e2e.storage import CONTROLLERS, NAA, SIZE, Controller, blank, leaks, only_disk, raw_drive
 from vmkernel_core.boot import VMkernel
-from vmkernel_core.errors import UsageError
+from vmkernel_core.errors import NotSupported, UsageError
 from vmkernel_core.storage.command import Command, Direction, describe
 from vmkernel_core.storage.device import StorageDevice
 from vmkernel_core.storage.errors import IllegalRequest
-from vmklinux.errors import DriverRefused
 from vmklinux.kernels import Kernel
 
 
@@ -194,7 +193,7 @@ def test_the_adapter_resets_under_load(host: VMkernel, disk: StorageDevice, cont
     if controller.reset:
         getattr(host.storage_adapters["vmhba0"], controller.reset)()
     else:
-        with pytest.raises(DriverRefused):
+        with pytest.raises(NotSupported):
             host.storage_adapters["vmhba0"].reset()
     for request in requests:
         request.result()

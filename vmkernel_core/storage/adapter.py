@@ -63,7 +63,7 @@ class AdapterDriver(Protocol):
         """Look for devices that came, and for those that went."""
 
     def reset(self) -> None:
-        """Let error handling reset the adapter; DriverRefused when the driver cannot."""
+        """Let error handling reset the adapter; NotSupported, DriverRefused when it did not work."""
 
 
 class StorageAdapter:
@@ -113,7 +113,10 @@ class StorageAdapter:
         self._driver.rescan()
 
     def reset(self) -> None:
-        """Reset the adapter; commands in flight are sent again. DeviceGone, DriverRefused."""
+        """Reset the adapter; commands in flight are sent again.
+
+        DeviceGone; NotSupported when its driver has no such function, DriverRefused when that failed.
+        """
         self._alive()
         self._driver.reset()
 

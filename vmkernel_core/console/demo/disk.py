@@ -118,9 +118,9 @@ def run(wanted: Wanted, kind: str, mib: int, ctrl_c: Interruption) -> tuple[Disk
             return originals[lba, count]
 
         meter = Meter()
-        with Session(wanted, one_device.with_disk(wanted.device, kind, image.path)) as session:
+        with Session(wanted, one_device.with_disk(wanted.device, kind, str(image.path))) as session:
             adapter = session.adapter
-            disk = _the_disk(session.host, str(adapter.verdict.module), ctrl_c)
+            disk = the_disk(session.host, str(adapter.verdict.module), ctrl_c)
             commands = disk.stats().commands
             with meter:
                 blocks = Blocks(disk, ctrl_c)
@@ -133,8 +133,8 @@ def run(wanted: Wanted, kind: str, mib: int, ctrl_c: Interruption) -> tuple[Disk
                 disk.path, disk.name if disk.name.startswith("naa.") else None, disk.blocks, disk.block_size
             )
         # QEMU has ended: what is in the file now is what it left there.
-        misread |= _differing_in(image, beside, original)
-        miswritten |= _differing_in(image, target, pattern)
+        misread |= differing_in(image, beside, original)
+        miswritten |= differing_in(image, target, pattern)
     result = DiskResult(
         **session.report(meter.seconds),
         disks=[described],
@@ -147,7 +147,8 @@ def run(wanted: Wanted, kind: str, mib: int, ctrl_c: Interruption) -> tuple[Disk
     return result, session.left()
 
 
-def _the_disk(host: VMkernel, module: str, ctrl_c: Interruption) -> StorageDevice:
+def the_disk(host: VMkernel, module: str, ctrl_c: Interruption) -> StorageDevice:
+    """Wait for the host's disk; TimedOut."""
     if not ctrl_c.wait(partial(_appears, host), DISK_LIMIT):
         raise TimedOut(
             f"{module} found no disk within {DISK_LIMIT:g} s", remedy="vmk -v demo logs what happened"
@@ -175,7 +176,8 @@ def _understand(blocks: Blocks, image: DiskImage) -> tuple[Gpt, Superblock]:
     return table, superblock
 
 
-def _differing_in(image: DiskImage, extents: Sequence[Extent], expected: Content) -> set[int]:
+def differing_in(image: DiskImage, extents: Sequence[Extent], expected: Content) -> set[int]:
+    """The addresses of blocks of the image, seen from outside, that are not as ``expected(lba, count)`` has them."""
     return {
         block for extent in extents for block in differing(extent[0], image.read(*extent), expected(*extent))
     }

@@ -24,8 +24,16 @@ if TYPE_CHECKING:
 #: Seconds for the link to come up; autonegotiation over copper takes about three.
 LINK_LIMIT = 10.0
 
-#: Frames that may be under way to QEMU's cards whose memory holds few: an NE2000 has 13 KB, and keeps room for one more.
-_WINDOWS: Final = {"ne2k_pci": 5}
+#: QEMU's 82558 and later, and all of its 8255x.
+_LATE_8255X: Final = (
+    "i82550", "i82551", "i82558a", "i82558b", "i82559a", "i82559b", "i82559c", "i82559er", "i82562", "i82801",
+)  # fmt: skip
+_8255X: Final = ("i82557a", "i82557b", "i82557c", *_LATE_8255X)
+
+#: Frames that may be under way to QEMU's cards that lose some when there are more. An NE2000 has memory for 13 KB, and
+#: keeps room for one more. An 8255x of QEMU's tells of a frame before it has written it (hw/net/eepro100.c): a driver
+#: that looks just then, because it has the frame before that in hand, finds an empty one.
+_WINDOWS: Final = {"ne2k_pci": 5} | dict.fromkeys(_8255X, 1)
 
 #: QEMU's cards that damage frames by themselves (QEMU 7.2, hw/net/eepro100.c): a command of an 82558 and later with one
 #: buffer is read as if it had two, and the second is what an earlier command left there, if it was one that configured.
@@ -34,12 +42,12 @@ _SECOND_BUFFER: Final = (
     "QEMU's 82558 and later put more behind a frame in the place of a command that configured the card; "
     "--frames 100 ends before that"
 )
-_FLAWS: Final = {
-    device: _SECOND_BUFFER
-    for device in (
-        "i82550", "i82551", "i82558a", "i82558b", "i82559a", "i82559b", "i82559c", "i82559er", "i82562", "i82801",
-    )
-}  # fmt: skip
+_FLAWS: Final = dict.fromkeys(_LATE_8255X, _SECOND_BUFFER)
+
+
+def window_of(device: str) -> int:
+    """How many frames may be under way to a device, as ``-device`` takes it."""
+    return _WINDOWS.get(device.partition(",")[0], traffic.WINDOW_IN)
 
 
 class NicResult(Result, frozen=True, kw_only=True):
@@ -81,14 +89,13 @@ def run(wanted: Wanted, frames: int, ctrl_c: Interruption) -> tuple[NicResult, S
     with PeerProcess() as peer:
         machine = one_device.with_wire(wanted.platform, wanted.device)
         with Session(wanted, machine) as session:
-            nic = _uplink(session.adapter, wanted.device)
+            nic = uplink_of(session.adapter, wanted.device)
             with nic:
-                if not ctrl_c.wait(partial(_link_comes, nic), LINK_LIMIT):
+                if not ctrl_c.wait(partial(link_comes, nic), LINK_LIMIT):
                     raise TimedOut(f"the link of {nic.name} did not come up within {LINK_LIMIT:g} s")
                 mac, speed = nic.mac, nic.speed
                 wire = machine.platform.wires[0].socket
-                window = _WINDOWS.get(wanted.device, traffic.WINDOW_IN)
-                moved = traffic.run(nic, wire, peer, frames, ctrl_c, window)
+                moved = traffic.run(nic, wire, peer, frames, ctrl_c, window_of(wanted.device))
     result = NicResult(
         **session.report(moved.seconds),
         mac=mac,
@@ -100,7 +107,8 @@ def run(wanted: Wanted, frames: int, ctrl_c: Interruption) -> tuple[NicResult, S
     return result, session.left()
 
 
-def _uplink(adapter: Adapter, device: str) -> Uplink:
+def uplink_of(adapter: Adapter, device: str) -> Uplink:
+    """The uplink that a device's driver made; NoDriver when it made none."""
     if adapter.uplink is None:
         raise NoDriver(
             f"{adapter.verdict.module} made no network device of {device}", where=str(adapter.function)
@@ -108,7 +116,8 @@ def _uplink(adapter: Adapter, device: str) -> Uplink:
     return adapter.uplink
 
 
-def _link_comes(nic: Uplink, timeout: float) -> bool:
+def link_comes(nic: Uplink, timeout: float) -> bool:
+    """Wait for the link so many seconds; whether it came up."""
     try:
         nic.wait_link(timeout=timeout)
     except TimedOut:

@@ -11,7 +11,6 @@ from vmkernel_core.platform.base import PciAddress
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from vmkernel_core.platform.model import ModelPlatform
     from vmkernel_core.platform.qemu import QemuPlatform
@@ -53,11 +52,11 @@ def with_wire(platform: str, device: str) -> OneDevice:
     return _WITH_WIRE[platform](device)
 
 
-def with_disk(device: str, disk: str, image: Path) -> OneDevice:
-    """QEMU with a storage controller and a disk of that kind, which is the image."""
+def with_disk(device: str, disk: str, file: str) -> OneDevice:
+    """QEMU with a storage controller and a disk of that kind, made of a file as QEMU's ``-drive`` takes it."""
     from vmkernel_core.platform.qemu import QemuPlatform
 
-    platform = QemuPlatform([_placed(device)], disks=[f"{image},type={disk},{_DISK_PROPERTIES}"], binary=QEMU)
+    platform = QemuPlatform([_placed(device)], disks=[f"{file},type={disk},{_DISK_PROPERTIES}"], binary=QEMU)
     return OneDevice(platform, PciAddress(0, 0, _SLOT, 0))
 
 

@@ -1,0 +1,110 @@
+"""``hcl certify``: runs the certification suite of a device's class, and writes down what it saw, signed."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+import msgspec
+
+from vmkernel_core.console.demo.one_device import NETWORK, kind_of
+from vmkernel_core.console.interruption import Interruption
+from vmkernel_core.errors import UsageError
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from hcl.evidence import Run
+
+#: Exit code of a run in which a check failed.
+FAILED = 1
+
+
+@click.command()
+@click.argument("device")
+@click.option(
+    "--platform", type=click.Choice(["qemu"]), default="qemu", show_default=True, help="The hardware."
+)
+@click.option("--kernel", metavar="RELEASE", help="A kernel release or its beginning, like 6.12.")
+@click.option(
+    "--seconds", type=click.FloatRange(min=0), default=60.0, show_default=True,
+    help="How long traffic, or load, lasts.",
+)  # fmt: skip
+@click.option(
+    "--key", metavar="FILE", type=click.Path(path_type=Path),
+    help="The private key that signs the evidence (openssl genpkey -algorithm ed25519).",
+)  # fmt: skip
+@click.option(
+    "--output", metavar="DIR", type=click.Path(path_type=Path, file_okay=False, exists=True), default=".",
+    help="Where the evidence is written; here if not given.",
+)  # fmt: skip
+@click.option("--dry-run", is_flag=True, help="Write no evidence.")
+@click.option("--json", "as_json", is_flag=True, help="Print the run as JSON (schema hcl/schemas/run.json).")
+@click.pass_context
+def certify(
+    context: click.Context,
+    device: str,
+    platform: str,
+    kernel: str | None,
+    seconds: float,
+    key: Path | None,
+    output: Path,
+    dry_run: bool,
+    as_json: bool,
+) -> None:
+    """Run the certification suite of a device, and write signed evidence of what it saw.
+
+    DEVICE is what QEMU's -device takes, a network device or a storage controller. The evidence counts for devices of
+    its ids with its module of the kernel's series, where its key is trusted: in both directions, since a run that
+    failed is written down too.
+
+    Ends with 0 when all checks passed, 1 when one failed.
+    """
+    signer = None if dry_run else _signer(key)
+    with Interruption() as ctrl_c:
+        run = _run(device, platform, kernel, seconds, ctrl_c)
+    if signer is not None:
+        from hcl import evidence
+
+        click.echo(f"evidence: {evidence.write(run, signer, output)}", err=True)
+    if as_json:
+        click.echo(msgspec.json.format(msgspec.json.encode(run), indent=2))
+    else:
+        _show(run)
+    context.exit(0 if run.passed else FAILED)
+
+
+def _signer(key: Path | None) -> Ed25519PrivateKey:
+    if key is None:
+        raise UsageError(
+            "evidence is signed, and there is no --key",
+            remedy="--key FILE names a private key, --dry-run writes no evidence",
+        )
+    from hcl import signing
+
+    return signing.private_key(key)
+
+
+def _run(device: str, platform: str, kernel: str | None, seconds: float, ctrl_c: Interruption) -> Run:
+    kind = kind_of(platform, device)
+    from hcl.console.certification import nic, storage
+    from vmkernel_core.console.demo.session import Wanted
+
+    wanted = Wanted(device, platform, kernel, (), "default", None, False)
+    if kind == NETWORK:
+        return nic.run(wanted, seconds, ctrl_c)
+    return storage.run(wanted, kind, seconds, ctrl_c)
+
+
+def _show(run: Run) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    word = "passed" if run.passed else "FAILED"
+    table = Table(
+        "check", "", "what was seen", title=f"{run.counterpart}, {run.module} of {run.kernel}: {word}"
+    )
+    for check in run.checks:
+        table.add_row(check.name, "passed" if check.passed else "FAILED", check.detail)
+    Console(markup=False, highlight=False).print(table)
