@@ -10,15 +10,15 @@ import msgspec
 
 from vmkernel_core.console.demo.one_device import NETWORK, kind_of
 from vmkernel_core.console.interruption import Interruption
-from vmkernel_core.errors import UsageError
+from vmkernel_core.errors import UsageError, VmkError
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from hcl.evidence import Run
 
-#: Exit code of a run in which a check failed.
-FAILED = 1
+#: Exit codes: a check failed; no run could be made.
+FAILED, IMPOSSIBLE = 1, 4
 
 
 @click.command()
@@ -59,11 +59,17 @@ def certify(
     its ids with its module of the kernel's series, where its key is trusted: in both directions, since a run that
     failed is written down too.
 
-    Ends with 0 when all checks passed, 1 when one failed.
+    Ends with 0 when all checks passed, 1 when one failed, 4 when nothing could be tried.
     """
     signer = None if dry_run else _signer(key)
-    with Interruption() as ctrl_c:
-        run = _run(device, platform, kernel, seconds, ctrl_c)
+    try:
+        with Interruption() as ctrl_c:
+            run = _run(device, platform, kernel, seconds, ctrl_c)
+    except VmkError as error:
+        # What keeps a run from being made says nothing of the device.
+        if error.exit_code == FAILED:
+            error.exit_code = IMPOSSIBLE
+        raise
     if signer is not None:
         from hcl import evidence
 

@@ -11,10 +11,7 @@ if TYPE_CHECKING:
 
 #: Command, and where it is: ``package.module:object``, a click command or group; and its line in ``hcl --help``.
 COMMANDS = {
-    "certify": (
-        "hcl.console.certify:certify",
-        "Prove that a device is driven: run its suite, sign what it saw.",
-    ),
+    "certify": ("hcl.console.certify:certify", "Prove that a device is driven; what was seen is signed."),
     "inventory": ("hcl.console.inventory:inventory", "Write down what devices a machine has, as JSON."),
     "watch": ("hcl.console.watch:watch", "Judge devices of this machine as they are plugged in."),
     "validate": ("hcl.console.validate:validate", "Judge the devices of machines: do drivers fit them?"),

@@ -9,7 +9,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final
 
 from hcl.console.certification import suite
-from hcl.console.certification.suite import Failed, Finding, Record, Step
+from hcl.console.certification.suite import Failed, Finding, Record, Step, adapter_of
 from hcl.console.certification.wire import FarEnd, frame, raw, same
 from vmkernel_core.console.demo import one_device, traffic
 from vmkernel_core.console.demo.frame_pattern import LONGEST, MOST_FRAMES, PEER_MAC, SHORTEST
@@ -95,7 +95,7 @@ def run(wanted: Wanted, seconds: float, ctrl_c: Interruption) -> Run:
     record = Record("nic")
     machine = one_device.with_wire(wanted.platform, device)
     with Session(wanted, machine) as session:
-        adapter = suite.adapter_of(session, machine)
+        adapter = adapter_of(session, machine)
         counterpart = suite.counterpart(machine, wanted.device)
         wire = machine.platform.wires[0].socket
         checks = suite.examine(

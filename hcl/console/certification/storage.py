@@ -14,7 +14,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Final, Literal
 
 from hcl.console.certification import suite
-from hcl.console.certification.suite import Failed, Finding, Record, Step
+from hcl.console.certification.suite import Failed, Finding, Record, Step, adapter_of
 from vmkernel_core.console.demo import one_device
 from vmkernel_core.console.demo.block_pattern import BEFORE, BLOCK, differing
 from vmkernel_core.console.demo.blocks import LIMIT, Blocks
@@ -109,7 +109,7 @@ def run(wanted: Wanted, kind: str, seconds: float, ctrl_c: Interruption) -> Run:
         beside = {extent: image.read(*extent) for extent in image.beside()}
         machine = one_device.with_disk(wanted.device, kind, failing(image))
         with Session(wanted, machine) as session:
-            adapter = suite.adapter_of(session, machine)
+            adapter = adapter_of(session, machine)
             counterpart = suite.counterpart(machine, wanted.device)
             bench = Bench(session, adapter, image, seconds, ctrl_c)
             checks = suite.examine(STEPS, bench, ctrl_c)
