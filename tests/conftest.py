@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from vmklinux.image import Image, prepare
 from vmklinux.kernels import Kernel, NoKernel, fetch, find
@@ -21,6 +22,11 @@ os.environ["VMK_HCL"] = ""
 
 #: Parameters of fixtures that boot something: tests that share one stay together where tests run in parallel.
 _BOOTED = ("kernel", "linux", "platform_name", "device")
+
+
+# No example is timed, nor its making: the machine may be busy.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

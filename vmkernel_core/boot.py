@@ -212,7 +212,7 @@ class VMkernel:
         if override:
             verdict = verdict.overridden(override)
         adapter = Adapter(function, verdict)
-        self.adapters.append(adapter)
+        self.adapters = [*self.adapters, adapter]
         if verdict.module is None:
             return
         try:
@@ -223,7 +223,7 @@ class VMkernel:
 
     @property
     def storage(self) -> Mapping[str, StorageDevice]:
-        """The storage devices by name (``naa.…``, or ``vmhba0:C0:T1:L0``)."""
+        """The storage devices by name (``naa.…``, or ``vmhba0:C0:T1:L0``), as they are now."""
         return self._inventory.devices
 
     def wait_storage(self, devices: int = 1, *, timeout: float = 30.0) -> None:
@@ -240,7 +240,7 @@ class VMkernel:
 
     @property
     def storage_adapters(self) -> Mapping[str, StorageAdapter]:
-        """The storage adapters by name (``vmhba0``)."""
+        """The storage adapters by name (``vmhba0``), as they are now."""
         return self._inventory.adapters
 
     # ---- modules ----
@@ -298,7 +298,7 @@ class VMkernel:
 
     def _probe(self, adapter: Adapter, name: str) -> None:
         core = self.linux.state(PciCore)
-        device = core.at(adapter.function.address)
+        device = core.behind(adapter.function)
         if device is None:
             raise UsageError(f"no device at {adapter.function.address}", remedy="plug it in again")
         low, high = self.loader.range(kernels.module_name(name))
@@ -465,7 +465,7 @@ class VMkernel:
             number += 1
         uplink = Uplink(f"vmnic{number}", device)
         uplink.subscribe(self._tell)
-        self.uplinks[uplink.name] = uplink
+        self.uplinks = self.uplinks | {uplink.name: uplink}
         below = self.linux.state(PciCore).of(device.obj.dev)
         for adapter in self.adapters:
             if below is not None and adapter.function.address == below.function.address:
@@ -526,7 +526,7 @@ class _Devices:
     def gone(self, functions: Sequence[PciFunction]) -> None:
         core = self._host.linux.state(PciCore)
         for adapter in self._adapters(functions):
-            if (device := core.at(adapter.function.address)) is not None:
+            if (device := core.behind(adapter.function)) is not None:
                 core.disconnect(device)
                 self._host._inventory.gone(device.obj.dev)
             if adapter.uplink is not None:
@@ -535,7 +535,7 @@ class _Devices:
     def leaving(self, functions: Sequence[PciFunction], *, surprise: bool) -> None:
         host, core = self._host, self._host.linux.state(PciCore)
         for adapter in reversed(self._adapters(functions)):
-            device = core.at(adapter.function.address)
+            device = core.behind(adapter.function)
             if adapter.device is not None:
                 try:
                     if surprise:
@@ -551,7 +551,7 @@ class _Devices:
                     )  # no leak: it could not give it back
                 else:
                     host.leaks += host._let_go(adapter.device, str(adapter.verdict.module))
-            host.adapters.remove(adapter)
+            host.adapters = [other for other in host.adapters if other is not adapter]
             host.uplinks = {
                 name: uplink for name, uplink in host.uplinks.items() if uplink is not adapter.uplink
             }

@@ -86,11 +86,16 @@ class HotplugHost(Protocol):
 
 
 class Slot:
-    """The slot of a hot-plug port; ``on`` while functions behind it are in use."""
+    """The slot of a hot-plug port; ``on`` while functions behind it are in use.
+
+    ``turn`` counts how often it was switched on or off: what was told in an earlier turn is not of the card that is in
+    it now.
+    """
 
     def __init__(self, platform: Platform, port: PciFunction, *, on: bool) -> None:
         """Take over the slot of a port."""
         self.port, self.on = port, on
+        self.turn = 0
         self._platform = platform
         express = port.capability(CAPABILITY_PCI_EXPRESS)
         if express is None or port.bridge is None:
@@ -154,9 +159,14 @@ class Slot:
         self._wait("bring its link up", LINK_LIMIT, self._link)
         time.sleep(DEVICE_DELAY)
 
+    def switch(self, *, on: bool) -> None:
+        """What is in the slot is in use from now on, or not any more."""
+        self.on = on
+        self.turn += 1
+
     def power_off(self) -> None:
         """Take the card's power away: it may be taken out now."""
-        self.on = False
+        self.switch(on=False)
         self.indicate(_INDICATOR_OFF, power=False)
 
     def _wait(self, what: str, limit: float, done: Any) -> None:
@@ -175,7 +185,7 @@ class Hotplug:
         self._platform, self._host = platform, host
         self._slots: dict[PciAddress, Slot] = {}
         self._cookies: dict[PciAddress, Any] = {}
-        self._queue: queue.SimpleQueue[tuple[Slot, int] | None] = queue.SimpleQueue()
+        self._queue: queue.SimpleQueue[tuple[Slot, int, int] | None] = queue.SimpleQueue()
         #: Held while devices come or go; whoever binds or unbinds drivers by hand holds it too.
         self.changes = threading.RLock()
         self._stopping = False
@@ -241,7 +251,7 @@ class Hotplug:
                     lib.vmk_baton_drop()
             slot.enable()
             if slot.present != on:
-                self._queue.put((slot, _PRESENCE_CHANGED))
+                self._queue.put((slot, slot.turn, _PRESENCE_CHANGED))
 
     def _drop(self, address: PciAddress) -> None:
         slot = self._slots.pop(address)
@@ -265,10 +275,14 @@ class Hotplug:
         ]
 
     def interrupted(self, slot: Slot) -> bool:
-        """Take in a slot's events, as its interrupt asks for; whether there were any."""
+        """Take in a slot's events, as its interrupt asks for; whether there were any.
+
+        Called by the interrupt and by the thread: both may read an event before either has cleared it.
+        """
+        turn = slot.turn
         events = slot.events()
         if events:
-            self._queue.put((slot, events))
+            self._queue.put((slot, turn, events))
         return bool(events)
 
     # ---- the thread ----
@@ -309,12 +323,12 @@ class Hotplug:
                     self._leave([function], surprise=True)
                     self._host.left([function], surprise=True)
 
-    def _serve(self, slot: Slot, events: int) -> None:
+    def _serve(self, slot: Slot, turn: int, events: int) -> None:
         if slot.on and not slot.present:
             self._vanished(slot)
             return
         with self.changes:
-            if slot.on and events & _BUTTON:
+            if slot.on and turn == slot.turn and events & _BUTTON:
                 log.info("%s: the button of its slot was pressed, what is in it goes", slot.port)
                 self.unplug(slot)
             elif not slot.on and slot.present:
@@ -332,7 +346,7 @@ class Hotplug:
             log.warning("%s: what is in its slot does not answer", slot.port)
             slot.power_off()
             return
-        slot.on = True
+        slot.switch(on=True)
         slot.indicate(_INDICATOR_ON, power=True)
         self._host.plugged(found)
         self._adopt(found)

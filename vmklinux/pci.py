@@ -100,6 +100,7 @@ class PciCore:
         self.devices: dict[int, PciDevice] = {}
         self.drivers: list[Obj] = []
         self._removed = WaitList()
+        self._going = threading.Lock()  # whoever tells that a device has gone does not wait for its removal
 
     def add(self, function: PciFunction, platform: Platform) -> PciDevice:
         """Make the pci_dev of a function that was found; that of the bridge above it comes first."""
@@ -112,10 +113,15 @@ class PciCore:
         """The device there."""
         return next((d for d in self.devices.values() if d.function.address == address), None)
 
+    def behind(self, function: PciFunction) -> PciDevice | None:
+        """The device of a function that was found: not another one that has its place by now."""
+        return next((d for d in list(self.devices.values()) if d.function is function), None)
+
     def remove(self, device: PciDevice) -> None:
         """Take a pci_dev out of its bus and free it; its driver must have let go of it."""
         obj = device.obj
-        del self.devices[int(obj)]
+        with self._going:
+            del self.devices[int(obj)]
         list_del(self.linux, addressof(obj, "bus_list"))
         if obj.subordinate:
             self.linux.state(Buses).forget(obj.subordinate)
@@ -128,7 +134,10 @@ class PciCore:
 
     def disconnect(self, device: PciDevice) -> None:
         """The device has gone by itself: its driver can see it, and who waits for a register is stopped in the end."""
-        device.obj.error_state = self.linux.types.enumerator("pci_channel_io_perm_failure")
+        with self._going:
+            if self.devices.get(int(device.obj)) is not device:
+                return
+            device.obj.error_state = self.linux.types.enumerator("pci_channel_io_perm_failure")
         for bar in device.function.all_bars:
             if bar.kind is not BarKind.IO:
                 lib.vmk_windows_dead(device.platform.bus.handle, bar.address, bar.size, int(DEAD_LIMIT * 1e9))

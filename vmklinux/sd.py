@@ -147,7 +147,8 @@ class Inventory:
     """The adapters and devices that the vmkernel has, by name: ``vmhba0``, ``naa.…`` or ``vmhba0:C0:T1:L0``.
 
     A device that two paths lead to keeps its name on the first; the other is known by its path. ``on_event`` is told of
-    what happens to them, in a thread of the vmkernel.
+    what happens to them, in a thread of the vmkernel. Both tables, and an adapter's list of devices, are replaced when
+    something comes or goes, never changed: a program may go through them at any time.
     """
 
     def __init__(self, linux: Linux) -> None:
@@ -167,13 +168,14 @@ class Inventory:
 
     def _host_came(self, host: Host) -> None:
         name = next(name for n in count() if (name := f"vmhba{n}") not in self.adapters)
-        host.adapter = self.adapters[name] = StorageAdapter(name, host)
+        host.adapter = StorageAdapter(name, host)
+        self.adapters = self.adapters | {name: host.adapter}
         self.on_event(StorageEvent(name, "appeared", f"{host.adapter.driver}: {host.adapter.model}"))
 
     def _host_went(self, host: Host) -> None:
         adapter = host.adapter
         if adapter is not None and adapter.name in self.adapters:
-            del self.adapters[adapter.name]
+            self.adapters = {name: other for name, other in self.adapters.items() if other is not adapter}
             adapter.removed()
             self._tell(adapter.name, "removed", adapter.error)
 
@@ -186,7 +188,7 @@ class Inventory:
         except VmkError as error:
             log.warning("%s: %s", adapter.name, error)
             return
-        adapter.devices.append(storage)
+        adapter.devices = [*adapter.devices, storage]
         self._by_device[device] = storage
         self._states[device] = _state(device)
         name = storage.path if storage.name in self.devices else storage.name
@@ -203,7 +205,7 @@ class Inventory:
         if storage is None:
             return
         storage.removed(DeviceGone(f"{storage.name} has gone", where=storage.path))
-        storage.adapter.devices.remove(storage)
+        storage.adapter.devices = [other for other in storage.adapter.devices if other is not storage]
         name = self._name(storage)
         with self.changed:
             self.devices = {name: other for name, other in self.devices.items() if other is not storage}

@@ -25,6 +25,7 @@ from vmkernel_core.errors import DeviceGone, VmkError
 from vmkernel_core.hotplug import DeviceEvent
 from vmkernel_core.memory import store_bytes
 from vmkernel_core.net.uplink import Uplink, UplinkEvent
+from vmkernel_core.pci_function import CAPABILITY_PCI_EXPRESS
 from vmkernel_core.platform.base import PciAddress
 from vmkernel_core.platform.qemu import QemuPlatform
 from vmklinux.errors import DriverStopped
@@ -36,6 +37,9 @@ CARDS = {"e1000": "e1000", "e1000e": "e1000e", "rtl8139": "8139cp"}
 BUSY = 50
 #: Seconds within which a device that went by itself is noticed; the watch is twice a second, the machine may be busy.
 NOTICED = 5.0
+#: The register Slot Status in the PCI Express capability, and its event of the attention button (PCI Express Base 3.0,
+#: 7.8.11).
+SLOT_STATUS, BUTTON = 0x1A, 1 << 0
 
 Devices = queue.Queue[DeviceEvent]
 
@@ -125,6 +129,34 @@ def test_plugged_at_run_time(kernel: Kernel, card: str) -> None:
             assert removal(events) == DeviceEvent("removed", address)
             assert host.uplinks == {}
             is_over(nic, DeviceGone)
+
+
+def test_an_event_that_two_readers_see_is_served_once(
+    kernel612: Kernel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """QEMU tells of a new card as by its slot's button. Read twice, it would have the card taken out again."""
+    with machine(kernel612) as (host, platform, events):
+        read, twice = platform.config_read, False
+
+        def config_read(address: PciAddress, offset: int, size: int) -> int:
+            nonlocal twice
+            value = read(address, offset, size)
+            slot = host.hotplug.slot_of(PciAddress(0, 1, 0, 0))
+            if slot and address == slot.port.address and offset == status and value & BUTTON and not twice:
+                twice = True
+                host.hotplug.interrupted(slot)  # the interrupt comes before the first reader has cleared it
+            return value
+
+        port = next(a.function for a in host.adapters if a.function.address == PciAddress(0, 0, 3, 0))
+        express = port.capability(CAPABILITY_PCI_EXPRESS)
+        assert express is not None
+        status = express.offset + SLOT_STATUS
+        monkeypatch.setattr(platform, "config_read", config_read)
+        for number in range(2):
+            address = platform.plug(f"e1000e,netdev=wire{number},bus=port{number}")
+            assert events.get(timeout=LIMIT) == DeviceEvent("added", address)
+        assert twice
+        assert len(host.uplinks) == 2
 
 
 @pytest.mark.parametrize("card", CARDS)

@@ -100,7 +100,7 @@ def test_a_size_that_does_not_exist_reaches_nobody() -> None:
     assert server.seen == ["readl 0x10"]
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(value=st.integers(0, (1 << 64) - 1), size=st.sampled_from([1, 2, 4, 8]))
 def test_values_arrive_whole(value: int, size: int) -> None:
     with served(lambda line: f"OK {value:#018x}\n".encode()) as (bus, _):
@@ -148,7 +148,7 @@ def test_interrupt_lines_may_stand_anywhere() -> None:
     assert level(LINE) == 0, "nobody drives the lines of a closed bus"
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(cuts=st.lists(st.integers(1, 30), min_size=1, max_size=12))
 def test_lines_may_come_in_pieces(cuts: list[int]) -> None:
     stream = (

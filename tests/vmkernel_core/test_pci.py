@@ -347,7 +347,7 @@ def test_a_bridge_that_takes_no_bus_numbers(caplog: pytest.LogCaptureFixture) ->
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(
     head=st.binary(min_size=256, max_size=256),
     extended=st.binary(min_size=256, max_size=256),

@@ -310,7 +310,7 @@ def touch(types: Btf) -> None:
                 pass
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300)
 @given(
     st.lists(st.tuples(st.integers(0, len(SAMPLE) - 1), st.integers(0, 255)), max_size=4),
     st.integers(0, len(SAMPLE)),

@@ -83,7 +83,7 @@ def test_any_bytes(content: bytes) -> None:
         ModuleFile.parse(content, "noise")
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=20, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(code=st.binary(min_size=64, max_size=64), at=st.integers(0, 60000))
 def test_any_code_can_be_scanned(kernel61: Kernel, patch: Patch, code: bytes, at: int) -> None:
     content = patch(read_module(kernel61.find_module("e1000")), ".text", at, code)
