@@ -37,6 +37,7 @@ bench: $(VENV)/installed
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.nics
 	$(BIN)/python -m bench.storage
+	$(BIN)/python -m bench.hcl
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info vmkernel_core/_core.*
