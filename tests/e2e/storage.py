@@ -10,10 +10,13 @@ from pathlib import Path
 from random import Random
 from typing import Literal
 
+from vmkernel_core import memory
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.platform.qemu import QemuPlatform
 from vmkernel_core.storage.command import HostStatus
 from vmkernel_core.storage.device import Request, StorageDevice
+from vmklinux.kobject import Obj
+from vmklinux.linux import Linux
 from vmklinux.loader import Leak
 
 #: Seconds until what was to come has failed to come; mptsas shows its disk some time after its probe.
@@ -117,3 +120,10 @@ def load(disk: StorageDevice, count: int = 300) -> list[Request]:
 def ends(requests: Iterable[Request]) -> Counter[HostStatus]:
     """Wait for the end of each command; how often each host status came."""
     return Counter(HostStatus(request.wait(LIMIT).host) for request in requests)
+
+
+def request_of_tag(linux: Linux, tags: int, tag: int) -> int:
+    """The request in flight with a tag, else 0, as drivers find it (include/linux/blk-mq.h: blk_mq_tag_to_rq)."""
+    request = memory.load(Obj(linux.types, "blk_mq_tags", tags).rqs + 8 * tag, 8)
+    in_flight = linux.types.enumerator("MQ_RQ_IN_FLIGHT")
+    return request if request and Obj(linux.types, "request", request).state == in_flight else 0

@@ -13,7 +13,7 @@ from threading import Barrier
 
 import pytest
 
-from tests.e2e.storage import CONTROLLERS, LIMIT, blank, leaks, only_disk, raw_drive
+from tests.e2e.storage import CONTROLLERS, LIMIT, blank, leaks, only_disk, raw_drive, request_of_tag
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.memory import load
 from vmkernel_core.platform.model import ModelPlatform
@@ -81,9 +81,9 @@ def test_queues_have_tags_of_their_own_or_share_them(kernel: Kernel, shared: boo
             started = [request for part in threads.map(read, host.storage.values()) for request in part]
         with linux.baton():
             [scsi_host] = linux.state(Scsi).hosts.values()
-            tag_set, find = scsi_host.obj.tag_set, linux.entry("blk_mq_tag_to_rq")
+            tag_set = scsi_host.obj.tag_set
             assert (tag_set.nr_hw_queues, scsi_host.obj.host_tagset) == (CPUS, shared)
-            first = [linux.call(find, load(tag_set.tags + 8 * queue, 8), 0) for queue in range(CPUS)]
+            first = [request_of_tag(linux, load(tag_set.tags + 8 * queue, 8), 0) for queue in range(CPUS)]
             queues = [Obj(linux.types, "request", request).mq_hctx.queue_num for request in first if request]
         assert len(set(first)) == (1 if shared else CPUS)
         assert len(queues) == CPUS

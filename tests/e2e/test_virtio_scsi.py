@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.storage import CONTROLLERS, LIMIT, SIZE, blank, only_disk, raw_drive
+from tests.e2e.storage import CONTROLLERS, LIMIT, SIZE, blank, only_disk, raw_drive, request_of_tag
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.memory import load
 from vmkernel_core.storage.command import HostStatus
@@ -149,8 +149,8 @@ def manage(host: VMkernel, handler: str) -> int:
     [scsi_host] = linux.state(Scsi).hosts.values()
     with linux.baton():
         tags = load(scsi_host.obj.tag_set.tags, 8)
-        entry, depth = linux.entry("blk_mq_tag_to_rq"), scsi_host.obj.can_queue
-        found = [request for tag in range(depth) if (request := linux.call(entry, tags, tag))]
+        depth = scsi_host.obj.can_queue
+        found = [request for tag in range(depth) if (request := request_of_tag(linux, tags, tag))]
         cmnd = found[-1] + linux.types.sizeof("request")
         return linux.call_int(getattr(scsi_host.obj.hostt, handler), cmnd, owner=scsi_host.owner)
 

@@ -142,3 +142,28 @@ def test_a_file_that_is_not_there_or_not_text(tmp_path: Path) -> None:
     (tmp_path / "binary").write_bytes(b"00:02.0\n\xff\xfe")
     with pytest.raises(BadInventory, match=r"not UTF-8.*binary:2"):
         read(tmp_path / "binary")
+
+
+SOUND = [
+    MACHINE.read_text(),
+    "00:02.0 Ethernet controller [0200]: Intel 82540EM [8086:100e] (rev 03)\n\tKernel driver in use: e1000\n",
+    "Slot:\t0000:00:02.0\nClass:\tX [0200]\nVendor:\tY [8086]\nDevice:\tZ [100e]\nRev:\t03\n\n",
+    '00:02.0 "0200" "8086" "100e" -r03 "1af4" "1100"\n',
+    "Bus 001 Device 002: ID 0781:5581 SanDisk\nDevice Descriptor:\n  bDeviceClass            0 \n",
+    '{"host": "n1", "devices": [{"bus": "pci", "address": "0000:00:02.0", "vendor": "8086", "device": "100e"}]}',
+]
+
+
+@given(st.sampled_from(SOUND), st.data())
+def test_a_damaged_inventory_is_read_or_refused_with_its_place(text: str, data: st.DataObject) -> None:
+    """Pieces are taken out, doubled, or replaced by rubbish, as copying and mailing do."""
+    for _ in range(data.draw(st.integers(1, 4))):
+        at = data.draw(st.integers(0, len(text)))
+        end = data.draw(st.integers(at, min(at + 40, len(text))))
+        between = data.draw(st.sampled_from(["", text[at:end] * 2, "\n", "\0", "\t:", "[ffff:", "\u2028"]))
+        text = text[:at] + between + text[end:]
+    try:
+        where = read_text(text, "n1").source
+    except BadInventory as error:
+        where = error.where
+    assert "n1" in where or text.lstrip().startswith("{")
