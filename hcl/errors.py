@@ -20,7 +20,18 @@ class HclError(Exception):
 
 
 class RegistryError(HclError):
-    """A registry file cannot be read, or says something that cannot be; ``where`` is ``file:line``."""
+    """A registry file cannot be read, or says something that cannot be; ``where`` is ``file:line``.
+
+    ``rule`` is the linter's name for what is wrong (``hcl.lint.RULES``).
+    """
+
+    def __init__(self, what: str, *, where: str = "", remedy: str = "", rule: str = "damaged") -> None:
+        super().__init__(what, where=where, remedy=remedy)
+        self.rule = rule
+
+
+class BadRelease(HclError):
+    """A file is no release of the list that this version knows."""
 
 
 class UnknownKernel(HclError):

@@ -10,7 +10,8 @@ import logging
 from collections.abc import Iterable
 from datetime import datetime
 from functools import cached_property
-from typing import TYPE_CHECKING, Annotated, Literal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import msgspec
 
@@ -19,8 +20,6 @@ from hcl.errors import BadEvidence, BadKey, BadSignature
 from hcl.inventory import Hex4, Hex6
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 _log = logging.getLogger(__name__)
@@ -75,19 +74,21 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return f"{device}_{self.module}_{self.kernel}_{self.started:%Y%m%dT%H%M%SZ}"
 
 
-class _Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A run with its signature: what a file of evidence holds."""
+
     run: Run
     signature: signing.Signature
 
 
-_DECODER = msgspec.json.Decoder(_Signed)
+_DECODER = msgspec.json.Decoder(Signed)
 
 
 def write(run: Run, key: Ed25519PrivateKey, directory: Path) -> Path:
     """Sign a run and write its file, whole or not at all; the file. BadEvidence when it cannot be written."""
     from hcl.files import write_whole
 
-    signed = _Signed(run, signing.sign(run, key))
+    signed = Signed(run, signing.sign(run, key))
     path = directory / f"{run.name}.json"
     write_whole(path, msgspec.json.format(msgspec.json.encode(signed), indent=2) + b"\n")
     return path
@@ -100,7 +101,7 @@ def read(path: Path, keys: Iterable[Ed25519PublicKey]) -> Run:
     return signed.run
 
 
-def _decoded(path: Path) -> _Signed:
+def _decoded(path: Path) -> Signed:
     try:
         return _DECODER.decode(path.read_bytes())
     except OSError as error:
@@ -109,15 +110,26 @@ def _decoded(path: Path) -> _Signed:
         raise BadEvidence(f"no evidence of this version: {error}", where=str(path)) from error
 
 
+class Enclosed(NamedTuple):
+    """Runs, and keys in PEM, that another file holds."""
+
+    file: Path
+    runs: tuple[Signed, ...]
+    keys: tuple[str, ...]
+
+
 class Evidence:
     """Runs by device, from directories of their files. A signature is checked when a run first counts."""
 
-    def __init__(self, directories: Iterable[Path] = (), keys: Iterable[Path] = ()) -> None:
+    def __init__(
+        self, directories: Iterable[Path] = (), keys: Iterable[Path] = (), enclosed: Enclosed | None = None
+    ) -> None:
         """``directories`` hold run files, ``keys`` are PEM files of public keys, or directories of such."""
         self._directories = tuple(directories)
         self._key_files = tuple(keys)
-        self._found: dict[tuple[str, str, str], list[tuple[Path, _Signed]]] | None = None
-        self._checked: dict[Path, bool] = {}
+        self._enclosed = enclosed
+        self._found: dict[tuple[str, str, str], list[tuple[Path, Signed]]] | None = None
+        self._checked: dict[tuple[Path, str], bool] = {}
 
     @cached_property
     def keys(self) -> tuple[Ed25519PublicKey, ...]:
@@ -127,7 +139,13 @@ class Evidence:
             for place in self._key_files
             for file in (sorted(place.glob("*.pem")) if place.is_dir() else (place,))
         ]
-        return tuple(signing.public_key(file) for file in files)
+        enclosed = self._enclosed
+        more = (
+            [signing.public_key_of(key.encode(), str(enclosed.file)) for key in enclosed.keys]
+            if enclosed
+            else []
+        )
+        return (*(signing.public_key(file) for file in files), *more)
 
     def newest(self, vendor: str, device: str, module: str, series: str) -> tuple[Path, Run] | None:
         """The last run of the module of a kernel series on such a device, passed or not, and its file; None when nobody
@@ -140,22 +158,37 @@ class Evidence:
                 return path, signed.run
         return None
 
-    def _holds(self, path: Path, signed: _Signed) -> bool:
-        if path not in self._checked:
+    def counting(self) -> list[Signed]:
+        """All runs that count, the newest first, each once."""
+        runs = {
+            signed.run.name: signed
+            for found in self._index().values()
+            for path, signed in found
+            if self._holds(path, signed)
+        }
+        return sorted(runs.values(), key=lambda signed: signed.run.started, reverse=True)
+
+    def _holds(self, path: Path, signed: Signed) -> bool:
+        """Whether a trusted key signed this very run; the log says it when not."""
+        known = (path, signed.run.name)
+        if known not in self._checked:
             try:
                 signing.verify(signed.run, signed.signature, self.keys, str(path))
             except (BadSignature, BadKey) as error:
                 _log.warning("evidence that does not count: %s", error)
-                self._checked[path] = False
+                self._checked[known] = False
             else:
-                self._checked[path] = True
-        return self._checked[path]
+                self._checked[known] = True
+        return self._checked[known]
 
-    def _index(self) -> dict[tuple[str, str, str], list[tuple[Path, _Signed]]]:
+    def _index(self) -> dict[tuple[str, str, str], list[tuple[Path, Signed]]]:
         if self._found is None:
             self._found = {}
-            for path in sorted(path for directory in self._directories for path in directory.glob("*.json")):
-                signed = _decoded(path)
+            paths = sorted(path for directory in self._directories for path in directory.glob("*.json"))
+            found = [(path, _decoded(path)) for path in paths]
+            if self._enclosed:
+                found += [(self._enclosed.file, signed) for signed in self._enclosed.runs]
+            for path, signed in found:
                 run = signed.run
                 self._found.setdefault((run.vendor, run.device, run.module), []).append((path, signed))
             for runs in self._found.values():

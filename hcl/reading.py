@@ -14,7 +14,7 @@ from hcl.evidence import Evidence
 from hcl.ladder import Ids
 from hcl.overlay import Entry, Overlay, Placed
 from hcl.registry import Claim, Driver, Registry, Scope, Service
-from hcl.site import Site, directory, overlay_files
+from hcl.site import KEYS, RELEASE, RUNS, Site, directory, overlay_files
 from hcl.tables import Problem, refuse
 
 _COLUMNS = ("driver", "vendor", "device", "subvendor", "subdevice", "class", "class_mask", "source")
@@ -31,7 +31,7 @@ NO_SITE = Site()
 @cache
 def shipped() -> Registry:
     """The registry that comes with this package and nothing else, read at the first call."""
-    return read(DRIVERS, IDS, Evidence([HERE / "runs"], [HERE / "keys"]))
+    return read(DRIVERS, IDS, Evidence([HERE / RUNS], [HERE / KEYS]))
 
 
 def installed(site: Site = NO_SITE) -> Registry:
@@ -43,12 +43,18 @@ def installed(site: Site = NO_SITE) -> Registry:
 
 @cache
 def _installed(where: str | None, site: Site) -> Registry:
-    here = Path(where) if where else None
-    folders = [here] if here and here.is_dir() else []
-    runs = [HERE / "runs", *(folder / "runs" for folder in folders), *site.evidence]
-    keys = [HERE / "keys", *(folder / "keys" for folder in folders), *site.keys]
-    own = read_overlay([*(folders), *site.overlays])
-    return read(DRIVERS, IDS, Evidence(runs, keys), [own] if own.entries else [])
+    folders = [Path(where)] if where and Path(where).is_dir() else []
+    runs = [*(folder / RUNS for folder in (HERE, *folders)), *site.evidence]
+    keys = [*(place for folder in (HERE, *folders) if (place := folder / KEYS).is_dir()), *site.keys]
+    own = read_overlay([*folders, *site.overlays])
+    overlays = [own] if own.entries else []
+    imported = next((file for folder in folders if (file := folder / RELEASE).is_file()), None)
+    if imported is None:
+        return read(DRIVERS, IDS, Evidence(runs, keys), overlays)
+    from hcl import release
+
+    made = release.read(imported, Evidence((), keys).keys)
+    return made.registry(Evidence(runs, keys, made.enclosed(imported)), overlays)
 
 
 def read(
@@ -86,9 +92,12 @@ def read_drivers(path: Path, problem: Problem) -> tuple[dict[str, Driver], dict[
 
 def read_claims(path: Path, problem: Problem) -> tuple[list[Claim], list[str]]:
     """The claims of a file, and the kernel series that it knows."""
+    content = tables.text(path, problem)
+    if content is None:
+        return [], []
     lines = [
         (number, line)
-        for number, line in enumerate(tables.text(path).split("\n"), 1)
+        for number, line in enumerate(content.split("\n"), 1)
         if line and not line.startswith("#")
     ]
     number, header = lines[0] if lines else (1, "")

@@ -381,6 +381,7 @@ def problems(
             f"{first.driver} and {second.driver} claim the same device, and nothing decides between them",
             where=f"{first.place} and {second.place}",
             remedy="remove one row, or give one driver a priority with its reason",
+            rule="conflict",
         )
     for overlay in overlays:
         for placed in overlay.entries:
@@ -392,6 +393,7 @@ def problems(
                     "two entries mean the same device, and nothing decides between them",
                     where=" and ".join(sorted((one.place, two.place))),
                     remedy="remove one, or let them name different kernels",
+                    rule="conflict",
                 )
 
 
@@ -406,6 +408,7 @@ def _names(
                 f"driver {claim.driver!r} is not declared",
                 where=claim.place,
                 remedy="declare it as a [[driver]]",
+                rule="undeclared",
             )
             continue
         if driver.software:
@@ -413,6 +416,7 @@ def _names(
                 f"driver {claim.driver!r} claims no PCI device",
                 where=claim.place,
                 remedy=f"see {places[driver.name]}",
+                rule="undeclared",
             )
         for module in sorted({service.module for service in claim.services.values() if service}):
             if module not in driver.modules:
@@ -420,6 +424,7 @@ def _names(
                     f"{driver.name} has no module {module!r}",
                     where=claim.place,
                     remedy=f"declare it, with its status, in {places[driver.name]}",
+                    rule="undeclared",
                 )
             used[driver.name].add(module)
     for driver in drivers.values():
@@ -428,6 +433,7 @@ def _names(
                 f"no PCI id is served by {', '.join(sorted(idle))} for {driver.name}",
                 where=places[driver.name],
                 remedy="remove the module, or give it ids",
+                rule="no-ids",
             )
 
 

@@ -58,19 +58,29 @@ def private_key(path: Path) -> Ed25519PrivateKey:
 
 def public_key(path: Path) -> Ed25519PublicKey:
     """Read a public key. BadKey."""
+    return public_key_of(_read(path), str(path))
+
+
+def public_key_of(content: bytes, where: str) -> Ed25519PublicKey:
+    """The public key of a file's content. BadKey."""
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
     try:
-        key = load_pem_public_key(_read(path))
+        key = load_pem_public_key(content)
     except (ValueError, UnsupportedAlgorithm) as error:
-        raise BadKey(
-            "not a public key in PEM", where=str(path), remedy="openssl pkey -in KEY -pubout"
-        ) from error
+        raise BadKey("not a public key in PEM", where=where, remedy="openssl pkey -in KEY -pubout") from error
     if not isinstance(key, Ed25519PublicKey):
-        raise BadKey("not an Ed25519 key", where=str(path), remedy="openssl genpkey -algorithm ed25519")
+        raise BadKey("not an Ed25519 key", where=where, remedy="openssl genpkey -algorithm ed25519")
     return key
+
+
+def pem(key: Ed25519PublicKey) -> str:
+    """A public key as its file has it."""
+    from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+    return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
 
 
 def _read(path: Path) -> bytes:

@@ -16,6 +16,7 @@ DIRECTORY = "/etc/vmklinux/hcl.d"
 It may hold overlays (``*.toml``), evidence (``runs/*.json``), trusted keys (``keys/*.pem``) and an imported release of
 the list (``release.json``).
 """
+RUNS, KEYS, RELEASE = "runs", "keys", "release.json"
 
 
 class Site(NamedTuple):

@@ -22,31 +22,35 @@ def refuse(error: RegistryError) -> None:
     raise error
 
 
-def text(path: Path) -> str:
-    """A file's text. RegistryError."""
+def text(path: Path, problem: Problem) -> str | None:
+    """A file's text; None after a problem."""
     try:
         raw = path.read_bytes()
     except OSError as error:
-        raise RegistryError(f"cannot read the registry: {error.strerror}", where=str(path)) from error
+        problem(RegistryError(f"cannot read the registry: {error.strerror}", where=str(path)))
+        return None
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
         line = raw.count(b"\n", 0, error.start) + 1
-        raise RegistryError("not UTF-8", where=f"{path}:{line}", remedy="save it as UTF-8") from error
+        problem(RegistryError("not UTF-8", where=f"{path}:{line}", remedy="save it as UTF-8"))
+        return None
 
 
 def read(
     path: Path, name: str, kind: type[Table], problem: Problem
-) -> tuple[list[tuple[str, Table]], dict[str, Any]]:
-    """The ``[[name]]`` tables with their ``file:line``, and what else the document says."""
-    content = text(path)
+) -> tuple[list[tuple[str, Table]], dict[str, Any] | None]:
+    """The ``[[name]]`` tables with their ``file:line``, and what else the document says; None when it is damaged."""
+    content = text(path, problem)
+    if content is None:
+        return [], None
     try:
         document = tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r" \(at line (\d+),", str(error))
         line = int(found[1]) if found else len(content.splitlines())
         problem(RegistryError(f"not TOML: {error}", where=f"{path}:{line}"))
-        return [], {}
+        return [], None
     tables = document.pop(name, [])
     # The parser keeps no line numbers, so a table's place is that of its header.
     headers = [number for number, line in enumerate(content.split("\n"), 1) if line.startswith(f"[[{name}]]")]
@@ -58,7 +62,7 @@ def read(
                 remedy=f"begin each of them with a line [[{name}]]",
             )
         )
-        return [], document
+        return [], None
     read_tables = []
     for line, table in zip(headers, tables, strict=True):
         try:

@@ -63,6 +63,8 @@ def table() -> Table:
 def read(path: Path, problem: Problem) -> tuple[Table | None, list[tuple[str, Entry]]]:
     """A table from a file, None when it is damaged as a whole; and its entries with their ``file:line``."""
     entries, rest = tables.read(path, "entry", Entry, problem)
+    if rest is None:
+        return None, entries
     try:
         common = msgspec.convert(rest, _Common)
     except msgspec.ValidationError as error:

@@ -10,10 +10,18 @@ from typing import Any
 
 import msgspec
 
+from hcl.catalog import Found, Shown
 from hcl.evidence import Run
+from hcl.explaining import Explanation
 from hcl.inventory import Inventory
+from hcl.lint import LintReport
+from hcl.overlay import Entry
+from hcl.registry import Driver
+from hcl.release import Release
 from hcl.report import VERSION, MachineReport
+from hcl.signing import Signature
 from hcl.summary import Failure, Summary
+from hcl.usb import Table
 from hcl.verdict import Status
 
 HERE = Path(__file__).parent
@@ -29,7 +37,42 @@ class Report(msgspec.Struct, frozen=True):
     exit_code: int
 
 
-SCHEMAS = {"report": Report, "inventory": Inventory, "run": Run}
+class DriversFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """``drivers.toml``."""
+
+    driver: tuple[Driver, ...]
+
+
+class UsbFile(Table, frozen=True, forbid_unknown_fields=True):
+    """``usb.toml``."""
+
+
+class OverlayFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What a site lays over the list."""
+
+    device: tuple[Entry, ...]
+
+
+class ReleaseFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What ``hcl export`` writes and ``hcl import`` takes."""
+
+    release: Release
+    signature: Signature
+
+
+SCHEMAS: dict[str, type[msgspec.Struct]] = {
+    "report": Report,
+    "inventory": Inventory,
+    "run": Run,
+    "drivers": DriversFile,
+    "usb": UsbFile,
+    "overlay": OverlayFile,
+    "release": ReleaseFile,
+    "lint": LintReport,
+    "search": Found,
+    "show": Shown,
+    "explain": Explanation,
+}
 """By the name of its file: the type that it describes."""
 
 

@@ -1,0 +1,148 @@
+"""``hcl search``, ``hcl show`` and ``hcl explain``.
+
+Independent side: ids.tsv, counted here by itself; jsonschema judges the JSON; the names are of a pci.ids made here.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+from click.testing import CliRunner
+
+from hcl import names, schemas
+from hcl.console.main import hcl as program
+from hcl.reading import IDS
+
+ROWS = [line.split("\t") for line in IDS.read_text().splitlines() if not line.startswith(("#", "driver\t"))]
+PCI_IDS = """8086  Intel Corporation
+\t100e  82540EM Gigabit Ethernet Controller
+\t100f  82545EM Gigabit Ethernet Controller (Copper)
+"""
+
+
+@pytest.fixture(autouse=True)
+def pci_ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pci.ids").write_text(PCI_IDS)
+    monkeypatch.setattr(names, "PLACES", (str(tmp_path / "pci.ids"),))
+    names.device_name.cache_clear()
+
+
+def command(*arguments: str | Path) -> tuple[int, str]:
+    done = CliRunner().invoke(program, list(map(str, arguments)))
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, done.output
+
+
+def told(name: str, *arguments: str | Path) -> Any:
+    """What the command writes with --json, judged by its schema."""
+    code, output = command(name, "--json", *arguments)
+    assert code == 0
+    document = json.loads(output)
+    schema = json.loads((Path(schemas.__file__).parent / f"{name}.json").read_text())
+    jsonschema.Draft202012Validator(schema).validate(document)
+    return document
+
+
+@pytest.mark.parametrize(
+    "words", [["intel", "82545em"], ["INTEL", "Copper"], ["8086:100f"], ["100f", "net/e1000"]]
+)
+def test_search_finds_a_device_by_any_of_its_words(words: list[str]) -> None:
+    (item,) = told("search", *words)["items"]
+    assert (item["ids"], item["driver"], item["modules"]) == (
+        "8086:100f", "net/e1000", {"6.1": "e1000", "6.12": "e1000"},
+    )  # fmt: skip
+    assert item["status"] == {"6.1": "compatible", "6.12": "compatible"}
+    number = int(item["place"].rpartition(":")[2])
+    assert IDS.read_text().splitlines()[number - 1].startswith("net/e1000\t8086\t100f")
+    code, output = command("search", *words)
+    assert (code, output.split()[:4]) == (0, ["8086:100f", "net/e1000", "e1000", "compatible"])
+
+
+def test_search_finds_rows_by_module_and_in_the_table_of_usb() -> None:
+    served = [row for row in ROWS if "hpsa" in row[7] or "hpsa" in row[8]]
+    assert len(told("search", "hpsa")["items"]) == len(served)
+    assert {item["bus"] for item in told("search", "smsc95xx")["items"]} == {"usb"}
+    assert command("search", "hpsa", "e1000")[0] == 1
+
+
+def test_show_of_a_driver() -> None:
+    shown = told("show", "tg3")
+    rows = [row for row in ROWS if row[0] == "net/tg3"]
+    assert (shown["kind"], shown["title"], len(shown["items"])) == ("driver", "net/tg3", len(rows))
+    assert shown["modules"]["tg3"]["rows"]["6.1"] == sum(row[7] != "-" for row in rows)
+    assert (shown["priority"], shown["releases"]) == (10, ["ESX 3.5"])
+    unserved = sum(row[7] == "-" for row in rows)
+    assert unserved == sum(item["status"]["6.1"] == "unsupported" for item in shown["items"])
+    _, output = command("show", "block/cciss")
+    assert "known limit: controllers that hpsa knows by vendor and class only" in output
+    assert "103c:*" in output
+    assert "0104xx" in output
+
+
+def test_show_of_a_device_with_an_overlay(tmp_path: Path) -> None:
+    site = tmp_path / "site.toml"
+    site.write_text(
+        '[[device]]\nids = "8086:100e"\nmodule = "e1000e"\nlimits = ["slow"]\n'
+        'firmware = { minimum = "3.1", file = "x.bin" }\nreason = "a test"\n'
+    )
+    shown = told("show", "8086:100E", "--overlay", site)
+    assert shown["title"] == "8086:100e Intel Corporation 82540EM Gigabit Ethernet Controller"
+    assert [(item["overlay"], item["modules"]["6.1"]) for item in shown["items"]] == [
+        (True, "e1000e"), (False, "e1000"),
+    ]  # fmt: skip
+    _, output = command("show", "8086:100e", "--overlay", site)
+    for line in ("known limit: slow", "firmware wanted: 3.1 or later, the file x.bin", "a test"):
+        assert f"8086:100e by {site}:1: {line}" in output
+
+
+def test_show_of_nothing() -> None:
+    code, output = command("show", "net/nobody")
+    assert code == 1
+    assert "the list has no net/nobody" in output
+
+
+def outcomes(explained: Any) -> list[tuple[str | None, str]]:
+    return [(row["driver"], row["outcome"]) for step in explained["steps"] for row in step["rows"]]
+
+
+def test_explain_names_every_row_that_stood_there(tmp_path: Path) -> None:
+    explained = told("explain", "14e4:1645", "14e4:0007", "--class", "0200", "--kernel", "6.1")
+    assert outcomes(explained) == [
+        ("net/bcm5700", "wins"),
+        ("net/tg3", "loses: exact goes before vendor:device"),
+        ("net/bcm5700", "loses: exact goes before vendor:device"),
+    ]
+    assert explained["claims"] == ["tg3"]
+    assert explained["report"]["esx_driver"] == "net/bcm5700"
+    site = tmp_path / "site.toml"
+    site.write_text('[[device]]\nids = "14e4:1645"\nstatus = "unsupported"\nreason = "it burnt"\n')
+    laid = told("explain", "14e4:1645", "14e4:0007", "--class", "020000", "--overlay", site)
+    assert outcomes(laid)[:2] == [
+        (None, "wins"), ("net/bcm5700", f"loses: the overlay {site}:1 goes before the list"),
+    ]  # fmt: skip
+    assert laid["report"]["status"] == "unsupported"
+
+
+def test_explain_tells_rows_that_ask_for_another_class() -> None:
+    explained = told("explain", "1023:2000", "1023:2000", "--class", "040100")
+    assert outcomes(explained) == [
+        ("net/pcnet32", "does not fit: it asks for class 020000 in the bits ffff00")
+    ]
+
+
+def test_explain_of_what_was_not_told() -> None:
+    _, output = command("explain", "8086:10D3")
+    assert "the subsystem was not told" in output
+    assert "the class was not told" in output
+    assert "that claim it: e1000e" in output
+
+
+@pytest.mark.parametrize("arguments", [["8086"], ["8086:100e", "x"], ["8086:100e", "--class", "2"]])
+def test_explain_of_what_is_no_device(arguments: list[str]) -> None:
+    code, output = command("explain", *arguments)
+    assert code != 0
+    assert "is not of the form" in output
