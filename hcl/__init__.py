@@ -3,7 +3,7 @@
 >>> import hcl
 >>> verdict = hcl.lookup(0x8086, 0x100E, 0x1AF4, 0x1100, 0x020000, kernel="6.1.0-56-amd64")
 >>> str(verdict.rung), verdict.driver, verdict.module, str(verdict.status)
-('vendor:device', 'net/e1000', 'e1000', 'compatible')
+('vendor:device', 'net/e1000', 'e1000', 'certified')
 
 ``drivers.toml`` and ``ids.tsv`` beside this file are the list itself. The package imports nothing of its
 users'. Importing it costs next to nothing: its parts come in when their names are first used, and the list

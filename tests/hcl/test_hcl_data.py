@@ -114,7 +114,7 @@ def test_every_row_is_found(row: list[str], kernel: str, column: int) -> None:
     ("device", "answer"),
     [
         # QEMU's e1000, e1000-82545em and e1000-82544gc
-        ("8086:100e 1af4:1100 020000", "vendor:device net/e1000 e1000 compatible"),
+        ("8086:100e 1af4:1100 020000", "vendor:device net/e1000 e1000 certified"),
         ("8086:100f 1af4:1100 020000", "vendor:device net/e1000 e1000 compatible"),
         ("8086:100c 1af4:1100 020000", "vendor:device net/e1000 e1000 compatible"),
         # 82571EB: ESX's e1000, Linux's e1000e
@@ -122,9 +122,9 @@ def test_every_row_is_found(row: list[str], kernel: str, column: int) -> None:
         # 82574L (QEMU's e1000e): younger than ESX 3.5, so none of its drivers listed it
         ("8086:10d3 8086:0000 020000", "unknown None None unknown"),
         # QEMU's pcnet, mptsas1068 and megasas
-        ("1022:2000 0000:0000 020000", "vendor:device net/pcnet32 pcnet32 compatible"),
-        ("1000:0054 1000:8000 010000", "vendor:device scsi/mptscsi_2xx mptsas unknown"),
-        ("1000:0060 1000:1013 010400", "vendor:device scsi/megaraid_sas megaraid_sas unknown"),
+        ("1022:2000 0000:0000 020000", "vendor:device net/pcnet32 pcnet32 certified"),
+        ("1000:0054 1000:8000 010000", "vendor:device scsi/mptscsi_2xx mptsas certified"),
+        ("1000:0060 1000:1013 010400", "vendor:device scsi/megaraid_sas megaraid_sas certified"),
         # The same ids with the class of a network card and of a sound card (Trident 4DWave DX)
         ("1023:2000 1023:2000 020000", "vendor:device net/pcnet32 pcnet32 compatible"),
         ("1023:2000 1023:2000 040100", "unknown None None unknown"),

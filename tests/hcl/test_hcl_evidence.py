@@ -17,7 +17,7 @@ import pytest
 from hcl import evidence, signing
 from hcl.errors import BadEvidence, BadKey, BadSignature, CannotWrite
 from hcl.evidence import Check, Evidence, Run
-from hcl.reading import read
+from hcl.reading import read, shipped
 from hcl.registry import Registry
 from hcl.verdict import Status
 
@@ -67,6 +67,20 @@ def test_a_run_is_signed_written_and_read_back(tmp_path: Path, keys: tuple[Path,
         "pkeyutl", "-verify", "-pubin", "-inkey", public, "-rawin", "-in", tmp_path / "message",
         "-sigfile", tmp_path / "signature",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("path", sorted((HERE / "runs").glob("*.json")), ids=lambda path: path.stem)
+def test_the_evidence_that_comes_with_the_list(path: Path) -> None:
+    """Made with a key that is not here; the public one is."""
+    run = evidence.read(path, [signing.public_key(HERE / "keys" / "vmklinux.pem")])
+    assert (run.name, run.passed) == (path.stem, True)
+    vendor, device, subvendor, subdevice, pci_class = (
+        int(text, 16) for text in (run.vendor, run.device, run.subvendor, run.subdevice, run.pci_class)
+    )
+    verdict = shipped().lookup(
+        vendor, device, subvendor, subdevice, pci_class, kernel=run.kernel, claimants=lambda _: [run.module]
+    )
+    assert (verdict.status, verdict.module) == (Status.CERTIFIED, run.module)
 
 
 def test_a_device_with_a_run_that_passed_is_certified(tmp_path: Path, keys: tuple[Path, Path]) -> None:

@@ -115,7 +115,7 @@ def test_a_summary(tmp_path: Path) -> None:
         {"model": None, "machines": 9, "fit": 6, "unsupported": 3, "undetermined": 0}
     ]
     assert [(d["ids"], d["status"], d["devices"], d["machines"]) for d in summary["devices"]] == [
-        ("8086:100e", "compatible", 9, 9), ("dead:beef", "unsupported", 3, 3),
+        ("8086:100e", "certified", 9, 9), ("dead:beef", "unsupported", 3, 3),
     ]  # fmt: skip
 
 

@@ -64,7 +64,7 @@ def test_the_verdict_on_this_machine() -> None:
     [machine] = json.loads(run.stdout)["machines"]
     found = {device["place"]: (device["status"], device["module"]) for device in machine["devices"]}
     assert found == {
-        "0000:00:02.0": ("compatible", "e1000"),
+        "0000:00:02.0": ("certified", "e1000"),
         "usb usb1": ("skipped", None),
         "usb 1-1": ("unsupported", "usb-storage"),
         "usb 1-2": ("unsupported", "cdc_ether"),
