@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 #: Command, and where it is: ``package.module:object``, a click command or group; and its line in ``hcl --help``.
 COMMANDS = {
     "certify": ("hcl.console.certify:certify", "Prove that a device is driven; what was seen is signed."),
+    "evidence": ("hcl.console.evidence:evidence", "Look at evidence of certification runs, or take it in."),
     "explain": (
         "hcl.console.explain:explain",
         "Tell why a device gets its verdict: rules, losers, evidence.",

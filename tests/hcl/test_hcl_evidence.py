@@ -8,7 +8,9 @@ from __future__ import annotations
 import base64
 import json
 import logging
+import shutil
 import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -20,6 +22,7 @@ from hcl.evidence import Check, Evidence, Run
 from hcl.reading import read, shipped
 from hcl.registry import Registry
 from hcl.verdict import Status
+from tests.vmkernel_core.console.vmk_command import environment
 
 HERE = Path(evidence.__file__).parent
 MADE = datetime(2026, 11, 20, 12, tzinfo=UTC)
@@ -158,3 +161,52 @@ def test_keys_that_are_none(tmp_path: Path, keys: tuple[Path, Path]) -> None:
 def test_a_directory_that_is_not_there(tmp_path: Path, keys: tuple[Path, Path]) -> None:
     with pytest.raises(CannotWrite, match="nothing was changed"):
         evidence.write(run(), signing.private_key(keys[0]), tmp_path / "absent")
+
+
+def command(site: Path, *arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    """``hcl evidence``, with a site's directory."""
+    return subprocess.run(
+        [sys.executable, "-m", "hcl.console.main", "evidence", *map(str, arguments)],
+        env=environment(VMK_HCL=str(site)),
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def test_evidence_is_taken_in_when_its_key_is_trusted(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    private, public = keys
+    site = tmp_path / "site"
+    good = evidence.write(run(), signing.private_key(private), tmp_path)
+    failed = evidence.write(run(passed=False, kernel="6.12.1"), signing.private_key(private), tmp_path)
+    stranger = command(site, "add", good)
+    assert (stranger.returncode, stranger.stdout) == (3, "")
+    assert "is not trusted" in stranger.stderr
+    assert not site.exists()
+    told = command(site, "verify", "--trust", public, good, failed)
+    assert (told.returncode, told.stderr) == (0, "")
+    assert told.stdout.splitlines() == [
+        f"{good}: QEMU 7.2.22: e1000, e1000 of 6.1.0-56-amd64, 2026-11-20: passed all of 2 checks",
+        f"{failed}: QEMU 7.2.22: e1000, e1000 of 6.12.1, 2026-11-20: FAILED: traffic",
+    ]
+    (site / "keys").mkdir(parents=True)
+    shutil.copy(public, site / "keys")
+    taken = command(site, "add", good)
+    assert (taken.returncode, taken.stdout) == (0, f"{site / 'runs' / good.name}\n")
+    assert (site / "runs" / good.name).read_bytes() == good.read_bytes()
+
+
+def test_evidence_that_was_changed_is_not_taken_in(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    private, public = keys
+    good = evidence.write(run(), signing.private_key(private), tmp_path)
+    bad = evidence.write(run(passed=False, kernel="6.12.1"), signing.private_key(private), tmp_path)
+    bad.write_text(bad.read_text().replace("false", "true"))
+    refused = command(tmp_path / "site", "add", "--trust", public, good, bad)
+    assert (refused.returncode, len(refused.stderr.splitlines())) == (3, 1)
+    assert "it was changed after it was signed" in refused.stderr
+    assert not (tmp_path / "site").exists()
+    occupied = tmp_path / "file"
+    occupied.touch()
+    nowhere = command(occupied, "add", "--trust", public, good)
+    assert (nowhere.returncode, len(nowhere.stderr.splitlines())) == (4, 1)
