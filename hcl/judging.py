@@ -298,7 +298,7 @@ class Judge:
             (each for each in asked if each.status in _WORST), key=lambda each: _WORST.index(each.status)
         )
         if worst.status is Status.COMPATIBLE and (wanted := self.profile.wants(worst.status)):
-            return Status.UNSUPPORTED, f"{worst.reason} {wanted}"
+            return Status.UNSUPPORTED, f"{worst.reason.rstrip('.')}; {wanted}."
         return worst.status, worst.reason
 
 

@@ -25,10 +25,10 @@ class Profile(StrEnum):
     """Certified only, with firmware that was told."""
 
     def wants(self, status: Status) -> str:
-        """What the profile asks for beyond the status of a device, a sentence; "" when that is enough."""
+        """What the profile asks for beyond the status of a device, a clause; "" when that is enough."""
         if self is Profile.DEFAULT or status is Status.CERTIFIED:
             return ""
-        return f"The profile {self} asks for a certification run that passed, and there is none."
+        return f"the profile {self} asks for a certification run that passed, and there is none"
 
 
 class Judgement(msgspec.Struct, frozen=True):

@@ -14,6 +14,8 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Literal
 
 import hcl
+from hcl.report import Profile
+from hcl.rules import taint
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.cores import one_core
 from vmkernel_core.errors import TimedOut, UsageError, VmkError
@@ -57,23 +59,26 @@ log = logging.getLogger(__name__)
 #: Seconds that a driver may wait in its remove function for a device that has gone by itself; and when nothing is left
 #: of the platform.
 WAIT_GONE, LAST_WAIT = 30.0, 5.0
-
-#: What becomes of devices that the HCL does not name.
-Policy = Literal["default", "strict"]
+#: The taint of ``allow_unresolved``.
+UNRESOLVED = "modules that need what nobody serves are loaded, since an operator allows it"
 
 
 class NoDriver(VmkError):
-    """No module may serve the device: the HCL names none."""
+    """No module may serve the device: the HCL names none, or the device is unsupported, or the profile wants more."""
 
     exit_code = 4
 
 
 @dataclass
 class Adapter:
-    """A device of the machine, the HCL's verdict on it, and, once bound, its pci_dev and uplink."""
+    """A device of the machine, the HCL's verdict on it, and, once bound, its pci_dev and uplink.
+
+    ``taint`` is what an operator overrode for it, a sentence; "" for nothing.
+    """
 
     function: PciFunction
     verdict: hcl.Verdict
+    taint: str = ""
     device: PciDevice | None = None
     uplink: Uplink | None = None
     error: VmkError | None = None
@@ -83,10 +88,13 @@ class VMkernel:
     """A host: use it as a context manager. ``uplinks`` has its network devices by name (``vmnic0`` ...).
 
     ``kernel`` is a release or its beginning (``"6.1"``); ``modules`` overrides the HCL, PCI address or
-    ``vendor:device`` to module name (the device is then "unsupported"); ``settings`` are module parameters, by
-    module or by the PCI address of the device that the module is loaded for.
-    ``policy`` is what becomes of a network or storage device that the HCL does not name: "default" lets a module of the
-    kernel that claims it try, with a warning in the log; "strict" refuses it, with NoDriver in its Adapter.
+    ``vendor:device`` to module name (the device is then "unsupported", and the host tainted: ``taints``);
+    ``settings`` are module parameters, by module or by the PCI address of the device that the module is loaded for.
+    ``policy`` is what a device must have to be driven, as ``hcl validate`` judges it: with "default", a module that may
+    serve it - of a device that the HCL does not name, one of those that claim it, with a warning in the log; with
+    "strict", a certification run. One that is left alone has the reason in its Adapter's error. What is unsupported is
+    left alone with either, unless ``modules`` names a module for it.
+    ``allow_unresolved`` loads modules that need functions which nobody serves; it taints the host too.
     ``core`` puts the platform and the driver on that one core, where waking each other costs least (cores.one_core).
     ``cpus`` are presented to the drivers, which make a queue for each; the code of all runs on one.
     ``seconds`` tells how long the image, loading and probing took.
@@ -100,7 +108,7 @@ class VMkernel:
         memory: int = 256 << 20,
         modules: Mapping[str, str] | None = None,
         settings: Mapping[str, Sequence[str]] | None = None,
-        policy: Policy = "default",
+        policy: Profile | Literal["default", "strict"] = Profile.DEFAULT,
         allow_unresolved: bool = False,
         core: int | None = None,
         cpus: int = 1,
@@ -115,8 +123,9 @@ class VMkernel:
         self._size = memory
         self._overrides = dict(modules or {})
         self._settings = {kernels.module_name(name): tuple(given) for name, given in (settings or {}).items()}
-        self._policy = policy
+        self.policy = Profile(policy)
         self._allow_unresolved = allow_unresolved
+        self._taints = dict.fromkeys([UNRESOLVED] if allow_unresolved else [])
         self._core = core
         self._cpus = cpus
         self._stack = ExitStack()
@@ -206,20 +215,33 @@ class VMkernel:
         verdict = hcl.lookup(
             function.vendor, function.device, function.subsystem_vendor, function.subsystem_device,
             function.class_code, kernel=self.kernel.release, claimants=self.kernel.claimants,
+            obstacle=None if self._allow_unresolved else self.kernel.needs.obstacle,
         )  # fmt: skip
-        ids = f"{function.vendor:04x}:{function.device:04x}"
-        override = self._overrides.get(str(function.address)) or self._overrides.get(ids)
-        if override:
-            verdict = verdict.overridden(override)
         adapter = Adapter(function, verdict)
+        for way in (str(function.address), f"{function.vendor:04x}:{function.device:04x}"):
+            if override := self._overrides.get(way):
+                adapter.verdict = verdict.overridden(override)
+                adapter.taint = taint(way, override)
+                self._taints[adapter.taint] = None
+                break
         self.adapters = [*self.adapters, adapter]
-        if verdict.module is None:
+        if adapter.verdict.module is None:
             return
         try:
             self.bind(adapter)
         except VmkError as error:
             adapter.error = error
             log.error("%s: %s", function, error)
+
+    @property
+    def taints(self) -> tuple[str, ...]:
+        """What an operator overrode since the start, a sentence each. A host with any does not stand for the list."""
+        return tuple(self._taints)
+
+    @property
+    def overrides(self) -> Mapping[str, str]:
+        """The operator's: PCI address or ``vendor:device`` to module."""
+        return self._overrides
 
     @property
     def storage(self) -> Mapping[str, StorageDevice]:
@@ -253,20 +275,33 @@ class VMkernel:
         verdict = adapter.verdict
         if verdict.module is None:
             raise NoDriver(f"no module may serve {adapter.function}", remedy=verdict.reason)
+        self._pass(adapter)
         with self.hotplug.changes:
             if verdict.claimants:
                 self._bind_unlisted(adapter)
             else:
                 self._bind_to(adapter, verdict.module)
 
+    def _pass(self, adapter: Adapter) -> None:
+        """The gate: NoDriver for a device that is left alone. What an operator chose a module for is not."""
+        verdict = adapter.verdict
+        if adapter.taint:
+            return
+        if verdict.status is hcl.Status.UNSUPPORTED:
+            raise NoDriver(
+                f"{adapter.function} is unsupported and left alone",
+                where=_reason(verdict),
+                remedy="an operator may choose a module for it, which taints the host",
+            )
+        if wanted := self.policy.wants(verdict.status):
+            raise NoDriver(
+                f"{adapter.function} is {verdict.status} and left alone: {wanted}",
+                where=_reason(verdict),
+                remedy=f"the profile {Profile.DEFAULT} lets {verdict.module} try",
+            )
+
     def _bind_unlisted(self, adapter: Adapter) -> None:
         verdict = adapter.verdict
-        if self._policy == "strict":
-            raise NoDriver(
-                f"the HCL does not name {adapter.function}, and its policy is strict",
-                where=verdict.reason.rstrip("."),
-                remedy="the policy 'default' lets such a module try",
-            )
         log.warning("%s: not certified: %s", adapter.function, verdict.reason)
         refusals: dict[str, VmkError] = {}
         for name in dict.fromkeys((str(verdict.module), *verdict.claimants)):
@@ -501,6 +536,12 @@ class VMkernel:
             uplink.removed()
         self._inventory.gone()
         self.hotplug.look()
+
+
+def _reason(verdict: hcl.Verdict) -> str:
+    """The verdict's reason, with what its status rests on."""
+    proof = f"; {verdict.proof}" if verdict.proof else ""
+    return verdict.reason.rstrip(".") + proof
 
 
 class _Devices:

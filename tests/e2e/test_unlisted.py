@@ -7,23 +7,18 @@ from __future__ import annotations
 
 import errno
 import logging
-from typing import TYPE_CHECKING
 
 import pytest
 
 from tests.e2e.conftest import exchange
-from vmkernel_core.boot import Adapter, NoDriver, VMkernel
+from vmkernel_core.boot import Adapter, VMkernel
 from vmkernel_core.platform.qemu import QemuPlatform
 from vmklinux.errors import DriverRefused
 from vmklinux.kernels import Kernel
 
-if TYPE_CHECKING:
-    from vmkernel_core.boot import Policy
 
-
-def _host(kernel: Kernel, policy: Policy = "default") -> VMkernel:
-    platform = QemuPlatform(["rtl8139,netdev=wire0,addr=5"])
-    return VMkernel(platform, kernel=kernel.release, policy=policy, allow_unresolved=True)
+def _host(kernel: Kernel) -> VMkernel:
+    return VMkernel(QemuPlatform(["rtl8139,netdev=wire0,addr=5"]), kernel=kernel.release)
 
 
 def _card(host: VMkernel) -> Adapter:
@@ -50,17 +45,6 @@ def test_a_module_that_claims_it_drives_it(kernel: Kernel, caplog: pytest.LogCap
     assert host.leaks == []
 
 
-def test_strict(kernel: Kernel, caplog: pytest.LogCaptureFixture) -> None:
-    with caplog.at_level(logging.WARNING), _host(kernel, "strict") as host:
-        card = _card(host)
-        assert isinstance(card.error, NoDriver)
-        assert (card.verdict.rung, card.uplink) == ("compatible", None)
-        assert "10ec:8139" in str(card.error)
-        assert "policy is strict" in str(card.error)
-        assert str(card.error) in caplog.text
-        assert not host.loader.modules
-
-
 def test_who_refuses_it_makes_room_for_the_next(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -84,7 +68,7 @@ def test_another_module_that_knows_the_card_is_not_asked(kernel: Kernel) -> None
     """Of two cards the second's driver is 8139cp too, though 8139too is there by then and knows its id."""
     cards = [f"rtl8139,netdev=wire{number},addr={5 + number}" for number in range(2)]
     overrides = {"0000:00:05.0": "8139too"}
-    host = VMkernel(QemuPlatform(cards), kernel=kernel.release, modules=overrides, allow_unresolved=True)
+    host = VMkernel(QemuPlatform(cards), kernel=kernel.release, modules=overrides)
     with host:
         first, second = (adapter for adapter in host.adapters if adapter.function.vendor == 0x10EC)
         assert isinstance(first.error, DriverRefused)

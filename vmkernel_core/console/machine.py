@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
 
+from hcl.report import Profile
 from vmkernel_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file: a platform, a kernel and what to do with them. ``memory`` is in MiB.
 
     ``modules`` overrides the HCL, PCI address or ``vendor:device`` to module; ``parameters`` has the settings of
-    modules, as one text (``"debug=16 Speed=100"``); ``hcl`` is VMkernel's policy for devices that are not listed;
+    modules, as one text (``"debug=16 Speed=100"``); ``hcl`` is the profile that devices must fit (VMkernel's policy);
     ``open`` names uplinks to open at boot.
     """
 
@@ -50,7 +51,7 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     kernel: str | None = None
     memory: int = 256
     core: int | None = None
-    hcl: Literal["default", "strict"] = "default"
+    hcl: Profile = Profile.DEFAULT
     allow_unresolved: bool = False
     modules: dict[str, str] = {}
     parameters: dict[str, str] = {}

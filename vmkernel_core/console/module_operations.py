@@ -30,6 +30,8 @@ class Module(msgspec.Struct, frozen=True):
     """Loaded modules that depend on it."""
     devices: list[str]
     """PCI addresses of the devices that it drives."""
+    taints: list[str]
+    """What an operator overrode for its devices."""
 
 
 class ModuleDetails(Module, frozen=True):
@@ -150,4 +152,5 @@ def _module(host: VMkernel, name: str) -> Module:
         size=loaded.end - loaded.base if loaded else 0,
         used_by=[one.name for one in host.loader.modules.values() if name in one.file.info.depends],
         devices=[str(one.function.address) for one in host.adapters_of(name) if one.device is not None],
+        taints=list(dict.fromkeys(one.taint for one in host.adapters_of(name) if one.taint)),
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
+from vmkernel_core.console import hcl_operations as hcl
 from vmkernel_core.console import module_operations as module
 from vmkernel_core.console import nic_operations as nic
 from vmkernel_core.console import pci_operations as pci
@@ -26,6 +27,7 @@ OPERATIONS: Final[dict[str, Operation[Any, Any]]] = {
         nic.nic_resume,
         nic.nic_set,
         pci.pci_list,
+        hcl.hcl_get,
         module.module_list,
         module.module_get,
         module.module_load,

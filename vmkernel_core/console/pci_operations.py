@@ -51,6 +51,8 @@ class PciDevice(msgspec.Struct, frozen=True):
     hcl_rung: str
     hcl_status: str
     hcl_reason: str
+    taint: str | None
+    """What an operator overrode for it."""
     error: str | None
     """Why its driver does not have it."""
 
@@ -90,5 +92,6 @@ def _device(host: VMkernel, adapter: Adapter) -> PciDevice:
         hcl_rung=str(verdict.rung),
         hcl_status=str(verdict.status),
         hcl_reason=verdict.reason,
+        taint=adapter.taint or None,
         error=str(adapter.error) if adapter.error else None,
     )

@@ -1,4 +1,4 @@
-"""``vmk system``, in esxcli's grammar: Linux modules of a vmkernel."""
+"""``vmk system``, in esxcli's grammar: Linux modules of a vmkernel, and the HCL's verdicts on its devices."""
 
 from __future__ import annotations
 
@@ -25,7 +25,29 @@ def _named(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @click.group()
 def system() -> None:
-    """Linux modules in a running vmkernel: see, load and unload them, set their parameters."""
+    """A running vmkernel: see, load and unload Linux modules, set their parameters; the HCL's verdicts."""
+
+
+@system.group()
+def hcl() -> None:
+    """The hardware compatibility list."""
+
+
+@hcl.command("get")
+@asks(config_flags=("--config",))
+def hcl_get(vmkernel: Caller, as_json: bool) -> None:
+    """The verdict on each device, as `hcl validate` gives it, and what an operator overrode."""
+    from vmkernel_core.console.hcl_operations import hcl_get
+
+    report = vmkernel.call(hcl_get)
+    if as_json:
+        show(report, as_json)
+        return
+    from hcl.formats import render
+    from hcl.summary import Fleet
+
+    for piece in render("table", Fleet([report]), brief=False):
+        click.echo(piece, nl=False)
 
 
 @system.group()

@@ -129,7 +129,7 @@ def test_the_table_is_for_people(kernel61: Kernel) -> None:
         (["--device", "megasas", "--mib", "0"], 3, "--mib"),
         (["--device", "megasas,nosuch=1"], 4, "Property 'megasas.nosuch' not found"),
         (["--platform", "model", "--device", "megasas"], 3, "the model platform has no device megasas"),
-        (["--device", "pvscsi", "--hcl", "strict"], 4, "policy is strict"),
+        (["--device", "pvscsi", "--hcl", "strict"], 4, "the profile strict asks for a certification run"),
         (["--device", "pvscsi", "--module", "e1000"], 4, "e1000 does not claim the device"),
         (["--device", "pvscsi", "-p", "nosuch=1"], 3, "no parameter 'nosuch'"),
     ],

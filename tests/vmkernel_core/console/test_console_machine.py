@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from hcl.report import Profile
 from tests.vmkernel_core.console.vmk_command import said, vmk
 from vmkernel_core.console.machine import BadMachine, Machine, PlatformTable, read_machine
 from vmkernel_core.errors import UsageError
@@ -49,7 +50,7 @@ def test_every_key(tmp_path: Path) -> None:
         kernel="6.12",
         memory=128,
         core=0,
-        hcl="strict",
+        hcl=Profile.STRICT,
         allow_unresolved=True,
         modules={"0000:00:05.0": "e1000"},
         parameters={"e1000": "debug=16 Speed=100"},

@@ -13,6 +13,7 @@ import msgspec
 import pytest
 
 from vmkernel_core.console import (
+    hcl_operations,
     module_operations,
     nic_operations,
     pci_operations,
@@ -67,7 +68,9 @@ def test_operations() -> None:
 
 
 def test_every_operation_is_in_the_table() -> None:
-    modules = (module_operations, nic_operations, pci_operations, storage_bench, storage_operations)
+    modules = (
+        hcl_operations, module_operations, nic_operations, pci_operations, storage_bench, storage_operations,
+    )  # fmt: skip
     found = {
         one.name for module in modules for one in vars(module).values() if type(one).__name__ == "Operation"
     }
@@ -90,7 +93,8 @@ def _machine(text: str, directory: Path) -> Machine:
 
 
 def test_the_examples_are_machines(tmp_path: Path) -> None:
-    machine, with_disks = (_machine(text, tmp_path) for text in _examples())
+    machine, with_disks, without_hardware = (_machine(text, tmp_path) for text in _examples())
     assert [disk.split(",")[0] for disk in with_disks.platform.disks] == ["system.raw", "data.qcow2"]
     assert machine.modules == {"10ec:8139": "8139cp"}
     assert msgspec.structs.asdict(machine)["parameters"] == {"e1000": "RxDescriptors=512 debug=16"}
+    assert (without_hardware.platform.type, without_hardware.platform.devices) == ("model", [])

@@ -15,7 +15,6 @@ from vmkernel_core.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmkernel_core.boot import Policy
     from vmkernel_core.console.demo.result import Left, Result
     from vmkernel_core.console.demo.session import Wanted
 
@@ -55,7 +54,7 @@ FRAMES, MIB, MOST_MIB = 1000, 16, 256
     type=click.Choice(["default", "strict"]),
     default="default",
     show_default=True,
-    help="Whether a device that the HCL does not name may be driven by a module that claims it.",
+    help="What the device must have to be driven: a module that may serve it, or (strict) a certification run.",
 )
 @click.option("--module", metavar="NAME", help="Load this module instead of the HCL's (unsupported).")
 @click.option(
@@ -69,7 +68,7 @@ def demo(
     mib: int | None,
     kernel: str | None,
     settings: Sequence[str],
-    policy: Policy,
+    policy: str,
     module: str | None,
     allow_unresolved: bool,
     as_json: bool,
@@ -86,9 +85,10 @@ def demo(
     """
     with Interruption() as ctrl_c:
         kind = kind_of(platform, device)
+        from hcl.report import Profile
         from vmkernel_core.console.demo.session import Wanted
 
-        wanted = Wanted(device, platform, kernel, settings, policy, module, allow_unresolved)
+        wanted = Wanted(device, platform, kernel, settings, Profile(policy), module, allow_unresolved)
         result, left = _run(wanted, kind, frames, mib, ctrl_c)
     from vmkernel_core.console.demo.result import judge, show
 

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
-    from vmkernel_core.boot import Adapter, Policy
+    from hcl.report import Profile
+    from vmkernel_core.boot import Adapter
     from vmkernel_core.console.demo.one_device import OneDevice
 
 _QEMU_COMMAND = "apt-get install qemu-system-x86"
@@ -36,7 +37,7 @@ class Wanted:
     platform: str
     kernel: str | None
     settings: Sequence[str]
-    policy: Policy
+    policy: Profile
     module: str | None
     allow_unresolved: bool
 

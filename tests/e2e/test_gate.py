@@ -1,0 +1,208 @@
+"""The gate: what the list says is unsupported is left alone, whatever could be loaded for it; what an operator overrides
+is let through, and told.
+
+Independent side: Debian's modules, QEMU's devices, openssl's key.
+"""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+
+import hcl
+from hcl import evidence, signing
+from hcl.evidence import Check, Evidence, Run
+from hcl.reading import read
+from hcl.report import Profile
+from hcl.verdict import Status
+from tests.e2e.conftest import exchange
+from vmkernel_core.boot import UNRESOLVED, Adapter, NoDriver, VMkernel
+from vmkernel_core.console.hcl_operations import hcl_get
+from vmkernel_core.console.protocol import Nothing
+from vmkernel_core.platform.e1000_model import E1000Model
+from vmkernel_core.platform.model import ModelPlatform
+from vmkernel_core.platform.qemu import QemuPlatform
+from vmklinux.kernels import Kernel
+
+HERE = Path(evidence.__file__).parent
+
+
+def host_of(kernel: Kernel, *devices: str, **more: object) -> VMkernel:
+    platform = QemuPlatform(list(devices)) if devices else ModelPlatform([E1000Model()])
+    return VMkernel(platform, kernel=kernel.release, **more)  # type: ignore[arg-type]  # a test's options
+
+
+def adapter(host: VMkernel, vendor: int, device: int) -> Adapter:
+    (found,) = (
+        one for one in host.adapters if (one.function.vendor, one.function.device) == (vendor, device)
+    )
+    return found
+
+
+@pytest.fixture
+def certify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernel, bool], None]:
+    """Writes a signed run of e1000, passed or failed, for a list that trusts its key, and has that asked."""
+    private, public = tmp_path / "private.key", tmp_path / "public.pem"
+    for command in (
+        ["genpkey", "-algorithm", "ed25519", "-out", private],
+        ["pkey", "-in", private, "-pubout", "-out", public],
+    ):
+        subprocess.run(["openssl", *map(str, command)], check=True, capture_output=True)
+
+    def write(kernel: Kernel, passed: bool) -> None:
+        run = Run(
+            suite="nic", suite_version=1, vendor="8086", device="100e", subvendor="8086", subdevice="001e",
+            pci_class="020000", module="e1000", module_sha256="0" * 64, kernel=kernel.release, counterpart="a model",
+            started=datetime(2026, 11, 20, 12, tzinfo=UTC), seconds=70.5, checks=(Check("traffic", passed),),
+        )  # fmt: skip
+        evidence.write(run, signing.private_key(private), tmp_path)
+        registry = read(HERE / "drivers.toml", HERE / "ids.tsv", Evidence([tmp_path], [public]))
+        monkeypatch.setattr("hcl.reading.shipped", lambda: registry)
+
+    return write
+
+
+def validated(host: VMkernel, one: Adapter) -> Status:
+    """What ``hcl validate`` says of a device under the host's profile."""
+    report = hcl_get(host, Nothing())
+    assert report.profile is host.policy
+    (status,) = (device.status for device in report.devices if device.place == str(one.function.address))
+    return status
+
+
+@pytest.mark.parametrize("policy", list(Profile))
+def test_what_failed_its_certification_run_is_left_alone(
+    kernel: Kernel,
+    policy: Profile,
+    certify: Callable[[Kernel, bool], None],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    certify(kernel, False)
+    with host_of(kernel, policy=policy) as host:
+        (card,) = host.adapters
+        assert isinstance(card.error, NoDriver)
+        assert "unsupported and left alone" in str(card.error)
+        assert "certification run of 2026-11-20 FAILED" in str(card.error)
+        assert str(card.error) in caplog.text
+        assert (card.device, host.uplinks, list(host.loader.modules)) == (None, {}, [])
+        with pytest.raises(NoDriver, match="left alone"):
+            host.load("e1000")
+        assert host.taints == ()
+        assert validated(host, card) is Status.UNSUPPORTED
+
+
+@pytest.mark.parametrize("module", ["e1000", "e1000e"])
+@pytest.mark.parametrize("way", ["8086:100e", "0000:00:05.0"])
+def test_an_operator_gets_through_and_is_remembered(
+    kernel61: Kernel, way: str, module: str, certify: Callable[[Kernel, bool], None]
+) -> None:
+    certify(kernel61, False)
+    host = VMkernel(
+        QemuPlatform(["e1000,netdev=wire0,addr=5"]),
+        kernel=kernel61.release,
+        modules={way: module},
+        policy=Profile.STRICT,
+    )
+    with host:
+        card = adapter(host, 0x8086, 0x100E)
+        assert card.taint == f"{way} is given {module} by an operator"
+        assert host.taints == (card.taint,)
+        assert module in host.loader.modules
+        assert (str(card.error) if card.error else "").startswith(
+            "" if module == "e1000" else "e1000e does not claim"
+        )
+        report = hcl_get(host, Nothing())
+        assert report.tainted == host.taints
+        assert validated(host, card) is Status.UNSUPPORTED
+        if module == "e1000":
+            exchange(host)
+        host.unplug(card.function.address)
+        assert host.taints == (card.taint,), "it is not forgotten when the device goes"
+
+
+def test_strict_drives_what_is_certified(kernel: Kernel, certify: Callable[[Kernel, bool], None]) -> None:
+    certify(kernel, True)
+    with host_of(kernel, policy=Profile.STRICT) as host:
+        (card,) = host.adapters
+        assert card.verdict.status is hcl.Status.CERTIFIED
+        assert validated(host, card) is Status.CERTIFIED
+        exchange(host)
+
+
+@pytest.mark.parametrize(
+    ("device", "ids"),
+    [("", (0x8086, 0x100E)), ("rtl8139,netdev=wire0,addr=5", (0x10EC, 0x8139))],
+    ids=["listed", "claimed"],
+)
+def test_strict_leaves_what_is_only_compatible_alone(
+    kernel61: Kernel,
+    device: str,
+    ids: tuple[int, int],
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    registry = read(HERE / "drivers.toml", HERE / "ids.tsv")  # without evidence
+    monkeypatch.setattr("hcl.reading.shipped", lambda: registry)
+    with host_of(kernel61, *filter(None, [device]), policy="strict") as host:
+        card = adapter(host, *ids)
+        assert isinstance(card.error, NoDriver)
+        assert "is compatible and left alone: the profile strict asks for a certification run" in str(
+            card.error
+        )
+        assert str(card.error).endswith(f"the profile default lets {card.verdict.module} try")
+        assert str(card.error) in caplog.text
+        assert not host.loader.modules
+        assert validated(host, card) is Status.UNSUPPORTED
+
+
+def test_what_nobody_serves_is_left_alone(kernel: Kernel, caplog: pytest.LogCaptureFixture) -> None:
+    """nvme and virtio_blk need Linux's block layer; the virtio card beside it is driven by the same virtio_pci."""
+    with (
+        caplog.at_level(logging.WARNING),
+        host_of(
+            kernel,
+            "nvme-subsys,id=one",
+            "nvme,subsys=one,serial=1",
+            "virtio-net-pci,netdev=wire0",
+            "virtio-scsi-pci",
+        ) as host,
+    ):
+        disk, card, scsi = (
+            adapter(host, *ids) for ids in ((0x1B36, 0x10), (0x1AF4, 0x1000), (0x1AF4, 0x1004))
+        )
+        assert isinstance(disk.error, NoDriver)
+        assert "functions that nobody serves" in str(disk.error)
+        assert str(disk.error) in caplog.text
+        assert (disk.verdict.module, disk.verdict.status) == ("nvme", "unsupported")
+        assert validated(host, disk) is Status.UNSUPPORTED
+        assert "nvme" not in host.loader.modules
+        assert (card.verdict.module, card.verdict.function, card.error) == ("virtio_pci", "virtio_net", None)
+        assert (scsi.verdict.module, scsi.verdict.function, scsi.error) == ("virtio_pci", "virtio_scsi", None)
+        exchange(host)
+    assert host.leaks == []
+
+
+def test_a_virtio_disk_is_left_alone(kernel: Kernel, tmp_path: Path) -> None:
+    image = tmp_path / "disk.raw"
+    image.write_bytes(bytes(1 << 20))
+    arguments = ["-blockdev", f"driver=file,node-name=image,filename={image}"]
+    platform = QemuPlatform(["virtio-blk-pci,drive=image"], arguments=arguments)
+    with VMkernel(platform, kernel=kernel.release) as host:
+        disk = adapter(host, 0x1AF4, 0x1001)
+        assert isinstance(disk.error, NoDriver)
+        assert "virtio_blk needs" in str(disk.error)
+        assert disk.verdict.function == "virtio_blk"
+        assert not host.loader.modules
+        assert not host.loader.builtins.started
+
+
+def test_who_allows_what_is_unresolved_is_remembered(kernel61: Kernel) -> None:
+    with host_of(kernel61, allow_unresolved=True) as host:
+        assert host.taints == (UNRESOLVED,)
+        assert hcl_get(host, Nothing()).tainted == (UNRESOLVED,)
+        exchange(host)

@@ -1,0 +1,45 @@
+"""The operation ``vmk system hcl get``: the HCL's verdicts on the machine of a running vmkernel."""
+
+from __future__ import annotations
+
+import platform
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from hcl.inventory import Inventory, PciDevice
+from hcl.report import MachineReport
+from vmkernel_core.console.protocol import Nothing, operation
+
+if TYPE_CHECKING:
+    from vmkernel_core.boot import Adapter, VMkernel
+
+
+@operation("system.hcl.get", Nothing, MachineReport)
+def hcl_get(host: VMkernel, _: Nothing) -> MachineReport:
+    """What ``hcl validate`` says of an inventory of this machine, with all that an operator overrode."""
+    from hcl.console.kernel import Modules
+    from hcl.judging import Judge
+    from hcl.reading import shipped
+
+    modules = Modules(host.kernel)
+    judge = Judge(shipped(), modules.release, modules, profile=host.policy, overrides=host.overrides)
+    adapters = sorted(host.adapters, key=lambda one: one.function.address)
+    inventory = Inventory(
+        host=platform.node(), source="the running vmkernel", devices=tuple(map(_device, adapters))
+    )
+    return msgspec.structs.replace(judge.machine(inventory), tainted=host.taints)
+
+
+def _device(adapter: Adapter) -> PciDevice:
+    function = adapter.function
+    return PciDevice(
+        address=str(function.address),
+        vendor=f"{function.vendor:04x}",
+        device=f"{function.device:04x}",
+        subvendor=f"{function.subsystem_vendor:04x}",
+        subdevice=f"{function.subsystem_device:04x}",
+        pci_class=f"{function.class_code:06x}",
+        revision=f"{function.revision:02x}",
+        driver=adapter.verdict.module if adapter.device is not None else "",
+    )
