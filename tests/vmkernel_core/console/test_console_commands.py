@@ -152,6 +152,16 @@ def test_pci_list(running: Running) -> None:
     )  # fmt: skip
 
 
+def test_hcl_get(running: Running) -> None:
+    assert "0000:00:05.0" in running.table("system", "hcl", "get")
+    report = running.json("system", "hcl", "get")
+    [card] = [one for one in report["devices"] if one["place"] == "0000:00:05.0"]
+    assert (card["ids"], card["module"], card["driver_in_use"]) == ("8086:100e", "e1000", "e1000")
+    assert (report["profile"], report["tainted"]) == ("default", [])
+    [device] = running.json("hardware", "pci", "list", "-c", "02")
+    assert (device["hcl_status"], device["taint"]) == (card["status"], None)
+
+
 def test_module_list(running: Running) -> None:
     assert "e1000" in running.table("system", "module", "list")
     [module] = running.json("system", "module", "list")
