@@ -62,6 +62,9 @@ WAIT_GONE, LAST_WAIT = 30.0, 5.0
 #: The taint of ``allow_unresolved``.
 UNRESOLVED = "modules that need what nobody serves are loaded, since an operator allows it"
 
+#: The taint of a host without the gate.
+UNGUARDED = "devices are driven whatever the list says of them"
+
 
 class NoDriver(VmkError):
     """No module may serve the device: the HCL names none, or the device is unsupported, or the profile wants more."""
@@ -94,7 +97,8 @@ class VMkernel:
     serve it - of a device that the HCL does not name, one of those that claim it, with a warning in the log; with
     "strict", a certification run. One that is left alone has the reason in its Adapter's error. What is unsupported is
     left alone with either, unless ``modules`` names a module for it.
-    ``allow_unresolved`` loads modules that need functions which nobody serves; it taints the host too.
+    ``allow_unresolved`` loads modules that need functions which nobody serves; it taints the host too. So does
+    ``gate=False``, where nothing is left alone: a certification run is to find out, whatever the last one did.
     ``core`` puts the platform and the driver on that one core, where waking each other costs least (cores.one_core).
     ``cpus`` are presented to the drivers, which make a queue for each; the code of all runs on one.
     ``seconds`` tells how long the image, loading and probing took.
@@ -110,6 +114,7 @@ class VMkernel:
         settings: Mapping[str, Sequence[str]] | None = None,
         policy: Profile | Literal["default", "strict"] = Profile.DEFAULT,
         allow_unresolved: bool = False,
+        gate: bool = True,
         core: int | None = None,
         cpus: int = 1,
     ) -> None:
@@ -125,7 +130,10 @@ class VMkernel:
         self._settings = {kernels.module_name(name): tuple(given) for name, given in (settings or {}).items()}
         self.policy = Profile(policy)
         self._allow_unresolved = allow_unresolved
-        self._taints = dict.fromkeys([UNRESOLVED] if allow_unresolved else [])
+        self._gate = gate
+        self._taints = dict.fromkeys(
+            [*([UNRESOLVED] if allow_unresolved else []), *([] if gate else [UNGUARDED])]
+        )
         self._core = core
         self._cpus = cpus
         self._stack = ExitStack()
@@ -285,7 +293,7 @@ class VMkernel:
     def _pass(self, adapter: Adapter) -> None:
         """The gate: NoDriver for a device that is left alone. What an operator chose a module for is not."""
         verdict = adapter.verdict
-        if adapter.taint:
+        if adapter.taint or not self._gate:
             return
         if verdict.status is hcl.Status.UNSUPPORTED:
             raise NoDriver(

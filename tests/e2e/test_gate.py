@@ -21,7 +21,7 @@ from hcl.reading import read
 from hcl.report import Profile
 from hcl.verdict import Status
 from tests.e2e.conftest import exchange
-from vmkernel_core.boot import UNRESOLVED, Adapter, NoDriver, VMkernel
+from vmkernel_core.boot import UNGUARDED, UNRESOLVED, Adapter, NoDriver, VMkernel
 from vmkernel_core.console.hcl_operations import hcl_get
 from vmkernel_core.console.protocol import Nothing
 from vmkernel_core.platform.e1000_model import E1000Model
@@ -62,7 +62,7 @@ def certify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernel
         )  # fmt: skip
         evidence.write(run, signing.private_key(private), tmp_path)
         registry = read(HERE / "drivers.toml", HERE / "ids.tsv", Evidence([tmp_path], [public]))
-        monkeypatch.setattr("hcl.reading.shipped", lambda: registry)
+        monkeypatch.setattr("hcl.reading.installed", lambda: registry)
 
     return write
 
@@ -147,7 +147,7 @@ def test_strict_leaves_what_is_only_compatible_alone(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     registry = read(HERE / "drivers.toml", HERE / "ids.tsv")  # without evidence
-    monkeypatch.setattr("hcl.reading.shipped", lambda: registry)
+    monkeypatch.setattr("hcl.reading.installed", lambda: registry)
     with host_of(kernel61, *filter(None, [device]), policy="strict") as host:
         card = adapter(host, *ids)
         assert isinstance(card.error, NoDriver)
@@ -205,4 +205,13 @@ def test_who_allows_what_is_unresolved_is_remembered(kernel61: Kernel) -> None:
     with host_of(kernel61, allow_unresolved=True) as host:
         assert host.taints == (UNRESOLVED,)
         assert hcl_get(host, Nothing()).tainted == (UNRESOLVED,)
+        exchange(host)
+
+
+def test_a_device_that_failed_may_be_certified_again(
+    kernel61: Kernel, certify: Callable[[Kernel, bool], None]
+) -> None:
+    certify(kernel61, False)
+    with host_of(kernel61, gate=False) as host:
+        assert host.taints == (UNGUARDED,)
         exchange(host)

@@ -21,6 +21,7 @@ from hcl import evidence, signing
 from hcl.console.certification import nic, storage, suite
 from hcl.evidence import Evidence, Run
 from hcl.reading import read
+from hcl.report import Profile
 from hcl.verdict import Status, Verdict
 from tests.vmkernel_core.console.vmk_command import environment
 from vmkernel_core.console.demo.session import Session, Wanted
@@ -159,7 +160,7 @@ def test_a_card_that_damages_frames_fails(kernel61: Kernel, keys: tuple[Path, Pa
 
 
 def _wanted(device: str, kernel: Kernel) -> Wanted:
-    return Wanted(device, "qemu", kernel.release, (), "default", None, False)
+    return Wanted(device, "qemu", kernel.release, (), Profile.DEFAULT, None, False, gate=False)
 
 
 def test_a_disk_that_fails_otherwise_than_it_must(kernel61: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

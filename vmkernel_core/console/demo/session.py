@@ -40,6 +40,8 @@ class Wanted:
     policy: Profile
     module: str | None
     allow_unresolved: bool
+    gate: bool = True
+    """Whether what the list calls unsupported is left alone."""
 
 
 class Session:
@@ -58,6 +60,7 @@ class Session:
             settings={address: wanted.settings},
             policy=wanted.policy,
             allow_unresolved=wanted.allow_unresolved,
+            gate=wanted.gate,
         )
 
     def __enter__(self) -> Session:
