@@ -92,7 +92,14 @@ def test_no_status_says_more_than_was_seen() -> None:
         if support.status is not hcl.Status.UNKNOWN
     }
     assert seen == dict.fromkeys(
-        [("net/e100", "e100"), ("net/e1000", "e1000"), ("net/pcnet32", "pcnet32")], hcl.Status.COMPATIBLE
+        [
+            ("net/e100", "e100"),
+            ("net/e1000", "e1000"),
+            ("net/pcnet32", "pcnet32"),
+            ("scsi/mptscsi_2xx", "mptsas"),
+            ("scsi/megaraid_sas", "megaraid_sas"),
+        ],
+        hcl.Status.COMPATIBLE,
     )
 
 
