@@ -9,12 +9,10 @@ import zipfile
 import zlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor
 from contextlib import ExitStack, contextmanager
 from functools import cache, partial
 from importlib import import_module
 from itertools import chain, islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -202,6 +200,9 @@ def _collected(bundle: list[Source | Failure], future: Future) -> Iterator[Machi
 
 @contextmanager
 def _processes() -> Iterator[tuple[Pool, int]]:
+    from concurrent.futures import ProcessPoolExecutor
+    from multiprocessing import get_context
+
     workers = len(os.sched_getaffinity(0))
     with ProcessPoolExecutor(workers, mp_context=get_context("forkserver")) as pool:
         try:

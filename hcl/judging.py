@@ -22,7 +22,9 @@ from hcl.verdict import Rung, Status, Verdict
 class KernelModules(Protocol):
     """A kernel release's modules, as far as the judge asks of them."""
 
-    release: str
+    @property
+    def release(self) -> str:
+        """Which release it is."""
 
     def claimants(self, modalias: str) -> Sequence[str]:
         """The modules that claim a device, the nearest first."""

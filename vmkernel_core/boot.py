@@ -223,7 +223,7 @@ class VMkernel:
         verdict = hcl.lookup(
             function.vendor, function.device, function.subsystem_vendor, function.subsystem_device,
             function.class_code, kernel=self.kernel.release, claimants=self.kernel.claimants,
-            obstacle=None if self._allow_unresolved else self.kernel.needs.obstacle,
+            obstacle=None if self._allow_unresolved else self.kernel.obstacle,
         )  # fmt: skip
         adapter = Adapter(function, verdict)
         for way in (str(function.address), f"{function.vendor:04x}:{function.device:04x}"):

@@ -25,12 +25,11 @@ class Modules:
 
     def firmware(self, module: str) -> Sequence[str] | None:
         """Firmware files that a module may ask for; None when the release has no such module."""
-        need = self._kernel.needs.of(module)
-        return None if need is None else need.firmware
+        return self._kernel.firmware(module)
 
     def obstacle(self, module: str) -> str:
         """A clause that says why a module cannot be run here; "" when it can be."""
-        return self._kernel.needs.obstacle(module)
+        return self._kernel.obstacle(module)
 
     def patterns(self, module: str) -> Sequence[str] | None:
         """The patterns by which a module claims devices; None when the release has no such module."""

@@ -18,12 +18,12 @@ if TYPE_CHECKING:
 @operation("system.hcl.get", Nothing, MachineReport)
 def hcl_get(host: VMkernel, _: Nothing) -> MachineReport:
     """What ``hcl validate`` says of an inventory of this machine, with all that an operator overrode."""
-    from hcl.console.kernel import Modules
     from hcl.judging import Judge
     from hcl.reading import installed
 
-    modules = Modules(host.kernel)
-    judge = Judge(installed(), modules.release, modules, profile=host.policy, overrides=host.overrides)
+    judge = Judge(
+        installed(), host.kernel.release, host.kernel, profile=host.policy, overrides=host.overrides
+    )
     adapters = sorted(host.adapters, key=lambda one: one.function.address)
     inventory = Inventory(
         host=platform.node(), source="the running vmkernel", devices=tuple(map(_device, adapters))

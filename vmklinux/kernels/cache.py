@@ -136,6 +136,15 @@ class Kernel:
         """The names of the modules that claim the device of that modalias, the nearest first; see Aliases."""
         return self._claimants(modalias)
 
+    def firmware(self, module: str) -> tuple[str, ...] | None:
+        """Firmware files that a module may ask for; None when there is no such module."""
+        need = self.needs.of(module)
+        return None if need is None else need.firmware
+
+    def obstacle(self, module: str) -> str:
+        """A clause that says why a module cannot be run here; "" when it can be."""
+        return self.needs.obstacle(module)
+
     @cached_property
     def _claimants(self) -> Callable[[str], tuple[str, ...]]:
         def ask(modalias: str) -> tuple[str, ...]:
