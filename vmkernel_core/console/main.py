@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "system": (
         "vmkernel_core.console.system:system",
-        "Linux modules in a running vmkernel: see, load and unload them, set their parameters.",
+        "A running vmkernel: see, load and unload Linux modules, set their parameters; the HCL's verdicts.",
     ),
 }
 
