@@ -17,7 +17,7 @@ from hcl.ladder import Ladder
 from hcl.overlay import Amendment, Overlay
 from hcl.reading import DRIVERS, IDS, read_claims, read_drivers, read_overlay
 from hcl.registry import Claim, Driver, Registry, Scope, ladder_of, problems
-from hcl.site import Site, directory, overlay_files
+from hcl.site import Site, directory, folders, overlay_files
 from hcl.tables import refuse
 
 VERSION = 1
@@ -131,9 +131,7 @@ def files_of(paths: Iterable[Path], site: Site) -> Files:
             raise RegistryError(
                 f"{kinds[kind][0]} is of the same kind", where=str(kinds[kind][1]), remedy="give one of them"
             )
-    where = directory()
-    own = [Path(where)] if where and Path(where).is_dir() else []
-    overlays = kinds["device"] if given else overlay_files((*own, *site.overlays))
+    overlays = kinds["device"] if given else overlay_files((*folders(directory()), *site.overlays))
     drivers, ids, of_usb = (kinds[kind][0] if kinds[kind] else shipped for kind, shipped in _SHIPPED.items())
     return Files(drivers, ids, of_usb, tuple(overlays))
 
@@ -187,13 +185,18 @@ def _found(files: Files, kernels: Sequence[KernelClaims]) -> Iterator[Finding]:
     # Of a file that cannot be read as a whole the others would seem to miss everything.
     whole = bool(drivers and claims)
     fitting = list(problems(drivers, places, claims, [overlay])) if whole else []
-    yield from map(_of, [*errors, *fitting])
+    yield from map(_of, errors)
+    # Nor is it told of a row that its driver, and of a driver that its row, is in what could not be read.
+    damaged = {error.where.rpartition(":")[0] for error in errors}
+    hidden = {"undeclared"} if str(files.drivers) in damaged else set()
+    hidden |= {"no-ids"} if str(files.ids) in damaged else set()
+    yield from (_of(error) for error in fitting if error.rule not in hidden)
     ladder = ladder_of(drivers, claims)
     yield from _shadowed(drivers, ladder)
     yield from _usb(entries, kernels)
     if whole:
         yield from _idle_priorities(drivers, places, ladder)
-    if whole and not errors and not fitting:
+    if whole and not fitting:
         registry = Registry(drivers, claims, series, places, overlays=[overlay], usb=table)
         yield from _overlay(registry, overlay, kernels)
     for each in series:

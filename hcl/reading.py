@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from hcl import tables
 from hcl.errors import RegistryError
@@ -14,8 +15,11 @@ from hcl.evidence import Evidence
 from hcl.ladder import Ids
 from hcl.overlay import Entry, Overlay, Placed
 from hcl.registry import Claim, Driver, Registry, Scope, Service
-from hcl.site import KEYS, RELEASE, RUNS, Site, directory, overlay_files
+from hcl.site import KEYS, RELEASE, RUNS, Site, directory, folders, overlay_files
 from hcl.tables import Problem, refuse
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 _COLUMNS = ("driver", "vendor", "device", "subvendor", "subdevice", "class", "class_mask", "source")
 _KERNEL_COLUMN = re.compile(r"linux-(\d+\.\d+)")
@@ -43,18 +47,24 @@ def installed(site: Site = NO_SITE) -> Registry:
 
 @cache
 def _installed(where: str | None, site: Site) -> Registry:
-    folders = [Path(where)] if where and Path(where).is_dir() else []
-    runs = [*(folder / RUNS for folder in (HERE, *folders)), *site.evidence]
-    keys = [*(place for folder in (HERE, *folders) if (place := folder / KEYS).is_dir()), *site.keys]
-    own = read_overlay([*folders, *site.overlays])
+    own_folders = folders(where)
+    runs = [*(folder / RUNS for folder in (HERE, *own_folders)), *site.evidence]
+    keys = [*(place for folder in (HERE, *own_folders) if (place := folder / KEYS).is_dir()), *site.keys]
+    own = read_overlay([*own_folders, *site.overlays])
     overlays = [own] if own.entries else []
-    imported = next((file for folder in folders if (file := folder / RELEASE).is_file()), None)
+    imported = next((file for folder in own_folders if (file := folder / RELEASE).is_file()), None)
     if imported is None:
         return read(DRIVERS, IDS, Evidence(runs, keys), overlays)
     from hcl import release
 
     made = release.read(imported, Evidence((), keys).keys)
     return made.registry(Evidence(runs, keys, made.enclosed(imported)), overlays)
+
+
+def trusted(folder: Path | None, keys: Iterable[Path]) -> tuple[Ed25519PublicKey, ...]:
+    """The keys that a site's directory, there or not, and this package trust, and these. BadKey."""
+    places = (place / KEYS for place in (HERE, folder) if place)
+    return Evidence((), [*(place for place in places if place.is_dir()), *keys]).keys
 
 
 def read(

@@ -17,6 +17,9 @@ from hcl.unlisted import Answer, Claimants, Obstacle, ask, no_obstacle
 from hcl.verdict import RUNG_NAMES, Loser, Proof, Rung, Status, Verdict
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from hcl.evidence import Run
     from hcl.usb import Table
 
 
@@ -144,6 +147,7 @@ class Registry:
         for error in problems(self.drivers, self.places, self.claims, self.overlays):
             raise error
         self.ladder = ladder_of(self.drivers, self.claims)
+        self._kept: dict[tuple[int, int, str, str], Standing | None] = {}
         self._pairs = {claim.ids[:2] for claim in self.claims}
 
     @property
@@ -204,8 +208,8 @@ class Registry:
         support = self.drivers[winner.driver].modules[service.module] if service else _UNSERVED
         served = f"{service} serves it" if service else "no module serves it"
         name = f"{vendor:04x}:{device:04x}"
-        proof = self._proof(vendor, device, service.module if service else None, series)
-        status = proof.status if proof else support.status
+        proven = self._proven(vendor, device, service.module if service else None, series)
+        status = proven.status if proven else support.status
         hindered = obstacle(service.module) if service else ""
         return Verdict(
             device=name,
@@ -216,8 +220,8 @@ class Registry:
             driver=winner.driver,
             module=service.module if service else None,
             status=Status.UNSUPPORTED if hindered else status,
-            evidence=str(proof) if proof else support.evidence,
-            proof=proof,
+            evidence=proven.evidence if proven else support.evidence,
+            proof=proven.proof if proven else None,
             losers=tuple(self.loser(claim, winner, series) for claim in matching[1:]),
             reason=f"{name} is {winner.driver}'s by {RUNG_NAMES[winner.rung]}; {served} in Linux {series}"
             f"{f', but {hindered}' if hindered else ''}.",
@@ -241,8 +245,8 @@ class Registry:
             return Standing(verdict.status, verdict.evidence, verdict.proof, verdict.obstacle)
         assert module is not None  # else it would be the verdict's
         hindered = obstacle(module)
-        proof = self._proof(*ids[:2], module, series)
-        if proof is None and module in verdict.claimants:
+        proven = self._proven(*ids[:2], module, series)
+        if proven is None and module in verdict.claimants:
             return Standing(Status.COMPATIBLE, verdict.evidence, None, hindered)
         standing = self.standing(ids[:2], entry.driver or verdict.driver, module, series)
         return msgspec.structs.replace(standing, obstacle=hindered)
@@ -253,9 +257,9 @@ class Registry:
         """How well a module is known in a driver's place on a device, by evidence or by what the list says."""
         if module is None:
             return Standing(Status.UNSUPPORTED)
-        proof = self._proof(*device, module, series)
-        if proof:
-            return Standing(proof.status, str(proof), proof)
+        proven = self._proven(*device, module, series)
+        if proven:
+            return proven
         declared = self.drivers.get(driver or "")
         support = declared.modules.get(module) if declared else None
         return Standing(support.status, support.evidence) if support else Standing(Status.UNKNOWN)
@@ -294,8 +298,8 @@ class Registry:
             answer = ask(claimants, ids, pci_class, kernel, obstacle)
             reason = f"{reason}; {answer.why}"
         module = answer.modules[0] if answer.modules else None
-        proof = self._proof(vendor, device, module, series)
-        status = proof.status if proof else Status.COMPATIBLE if module else Status.UNKNOWN
+        proven = self._proven(vendor, device, module, series)
+        status = proven.status if proven else Status.COMPATIBLE if module else Status.UNKNOWN
         return Verdict(
             device=name,
             subsystem=f"{subvendor:04x}:{subdevice:04x}",
@@ -305,8 +309,8 @@ class Registry:
             driver=None,
             module=module,
             status=Status.UNSUPPORTED if answer.obstacle else status,
-            evidence=str(proof) if proof else answer.why if module and not answer.obstacle else None,
-            proof=proof,
+            evidence=proven.evidence if proven else answer.why if module and not answer.obstacle else None,
+            proof=proven.proof if proven else None,
             losers=(),
             reason=f"{reason}{f', but {answer.obstacle}' if answer.obstacle else ''}.",
             claimants=answer.modules,
@@ -314,26 +318,15 @@ class Registry:
             obstacle=answer.obstacle,
         )
 
-    def _proof(self, vendor: int, device: int | None, module: str | None, series: str) -> Proof | None:
-        """What the last certification run of the module on such a device says."""
-        found = (
-            self.evidence.newest(f"{vendor:04x}", f"{device:04x}", module, series)
-            if module and device is not None
-            else None
-        )
-        if found is None:
+    def _proven(self, vendor: int, device: int | None, module: str | None, series: str) -> Standing | None:
+        """What the last certification run of the module on such a device says; None when there is none."""
+        if module is None or device is None:
             return None
-        path, run = found
-        return Proof(
-            run=run.name,
-            status=Status.CERTIFIED if run.passed else Status.UNSUPPORTED,
-            kernel=run.kernel,
-            counterpart=run.counterpart,
-            started=run.started,
-            checks=tuple(check.name for check in run.checks),
-            failed=tuple(check.name for check in run.checks if not check.passed),
-            file=str(path),
-        )
+        key = (vendor, device, module, series)
+        if key not in self._kept:
+            found = self.evidence.newest(f"{vendor:04x}", f"{device:04x}", module, series)
+            self._kept[key] = _standing_of(*found) if found else None
+        return self._kept[key]
 
     def series(self, kernel: str) -> str:
         """The series of a kernel release, or of its beginning. UnknownKernel."""
@@ -357,6 +350,20 @@ class Registry:
             )
         service = claim.services[series]
         return Loser(mine.name, service.module if service else None, claim.rung, reason)
+
+
+def _standing_of(path: Path, run: Run) -> Standing:
+    proof = Proof(
+        run=run.name,
+        status=Status.CERTIFIED if run.passed else Status.UNSUPPORTED,
+        kernel=run.kernel,
+        counterpart=run.counterpart,
+        started=run.started,
+        checks=tuple(check.name for check in run.checks),
+        failed=tuple(check.name for check in run.checks if not check.passed),
+        file=str(path),
+    )
+    return Standing(proof.status, str(proof), proof)
 
 
 def ladder_of(drivers: Mapping[str, Driver], claims: Iterable[Claim]) -> Ladder[Claim]:

@@ -35,6 +35,29 @@ def directory() -> str | None:
     return os.environ.get(VARIABLE, DIRECTORY) or None
 
 
+def folders(where: str | None) -> list[Path]:
+    """The site's directory where there is one. RegistryError when it cannot be read, or is not where the environment
+    says: what a site refuses must not be let through for a slip.
+    """
+    if where is None:
+        return []
+    try:
+        with os.scandir(where):
+            return [Path(where)]
+    except FileNotFoundError as error:
+        if where == DIRECTORY:
+            return []
+        raise _unreadable(Path(where), error) from error
+    except OSError as error:
+        raise _unreadable(Path(where), error) from error
+
+
+def _unreadable(place: Path, error: OSError) -> RegistryError:
+    return RegistryError(
+        f"cannot read the site's directory: {error.strerror}", where=str(place), remedy=f"see {VARIABLE}"
+    )
+
+
 def overlay_files(places: tuple[Path, ...]) -> list[Path]:
     """The files of overlays in these places. RegistryError when there is no such place."""
     files: list[Path] = []

@@ -67,8 +67,9 @@ def add(files: Sequence[Path], keys: Sequence[Path]) -> None:
 def _read(files: Sequence[Path], keys: Sequence[Path]) -> list[tuple[Path, Run]]:
     """The runs, all of them signed by a trusted key. BadEvidence, BadSignature, BadKey."""
     from hcl.evidence import read
-    from hcl.reading import installed
-    from hcl.site import Site
+    from hcl.reading import trusted
+    from hcl.site import directory
 
-    trusted = installed(Site(keys=tuple(keys))).evidence.keys
-    return [(file, read(file, trusted)) for file in files]
+    where = directory()
+    good = trusted(Path(where) if where else None, keys)
+    return [(file, read(file, good)) for file in files]

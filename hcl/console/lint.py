@@ -25,8 +25,8 @@ def lint(context: click.Context, paths: Sequence[Path], notes: bool, as_json: bo
     """Look for what is wrong, or of no use, in the registry's files.
 
     FILES are drivers.toml, ids.tsv, usb.toml or overlays, told apart by what they hold; of what is not given the
-    shipped one is taken, and its findings are left out. Without FILES it is the list as the tools use it. The modules
-    of all kernels that are here are asked what they claim. Ends with 1 when there is an error or a warning.
+    shipped one is taken, and its findings are left out. Without FILES it is the shipped list with the site's overlays.
+    The modules of all kernels that are here are asked what they claim. Ends with 1 when there is an error or a warning.
     """
     from hcl.console.kernel import here
     from hcl.lint import Severity, files_of, report
@@ -38,7 +38,7 @@ def lint(context: click.Context, paths: Sequence[Path], notes: bool, as_json: bo
     findings = [
         each
         for each in findings_of(files, kernels)
-        if not wanted or any(each.place.startswith(path) or f" and {path}:" in each.place for path in wanted)
+        if not paths or any(each.place.startswith(path) or f" and {path}:" in each.place for path in wanted)
     ]
     told = report(findings, kernels)
     if as_json:

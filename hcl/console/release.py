@@ -52,17 +52,13 @@ def import_release(file: Path, keys: Sequence[Path], where: Path | None) -> None
     It is put into the site's directory: the one that VMK_HCL names, else /etc/vmklinux/hcl.d.
     """
     from hcl import release
-    from hcl.evidence import Evidence
-    from hcl.reading import HERE
-    from hcl.site import KEYS, RELEASE, directory
+    from hcl.reading import trusted
+    from hcl.site import RELEASE, directory
 
     target = where or Path(directory() or ".")
     if where is None and directory() is None:
         raise click.UsageError("VMK_HCL is empty: name a directory with --to")
-    trusted = Evidence(
-        (), [*(place for folder in (HERE, target) if (place := folder / KEYS).is_dir()), *keys]
-    ).keys
-    imported = release.install(file, trusted, target)
+    imported = release.install(file, trusted(target, keys), target)
     click.echo(f"{target / RELEASE}: {imported.name}, {_content(imported)}")
 
 

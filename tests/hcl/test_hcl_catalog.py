@@ -6,6 +6,8 @@ Independent side: ids.tsv, counted here by itself; jsonschema judges the JSON; t
 from __future__ import annotations
 
 import json
+import subprocess
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import jsonschema
 import pytest
 from click.testing import CliRunner
 
-from hcl import names, schemas
+from hcl import evidence, names, schemas, signing
 from hcl.console.main import hcl as program
+from hcl.evidence import Check, Run
 from hcl.reading import IDS
 
 ROWS = [line.split("\t") for line in IDS.read_text().splitlines() if not line.startswith(("#", "driver\t"))]
@@ -146,3 +149,35 @@ def test_explain_of_what_is_no_device(arguments: list[str]) -> None:
     code, output = command("explain", *arguments)
     assert code != 0
     assert "is not of the form" in output
+
+
+def test_a_run_is_shown_with_its_checks_by_name_device_and_driver(tmp_path: Path) -> None:
+    private, public = tmp_path / "private.key", tmp_path / "public.pem"
+    for made in (
+        ["genpkey", "-algorithm", "ed25519", "-out", str(private)],
+        ["pkey", "-in", str(private), "-pubout", "-out", str(public)],
+    ):
+        subprocess.run(["openssl", *made], check=True, capture_output=True)
+    run = Run(
+        suite="nic", suite_version=1, vendor="8086", device="100f", subvendor="1af4", subdevice="1100",
+        pci_class="020000", module="e1000", module_sha256="0" * 64, kernel="6.1.0-56-amd64",
+        counterpart="QEMU 7.2.22: e1000-82545em", started=datetime(2026, 11, 20, 12, tzinfo=UTC), seconds=70.5,
+        checks=(Check("link", True), Check("traffic", False, "a frame was lost", {"frames": 4096.0})),
+    )  # fmt: skip
+    evidence.write(run, signing.private_key(private), tmp_path)
+    options: list[str | Path] = ["--evidence", tmp_path, "--trust", public]
+    for what in (run.name, "8086:100f", "net/e1000"):
+        shown = told("show", what, *options)
+        (one,) = (each for each in shown["runs"] if each["device"] == "100f")
+        assert [(check["name"], check["passed"]) for check in one["checks"]] == [
+            ("link", True), ("traffic", False),
+        ]  # fmt: skip
+        _, output = command("show", what, *options)
+        assert f"run {run.name}: FAILED" in output
+        assert "FAILED traffic: a frame was lost; 4096 frames" in output
+    assert shown["items"][0]["ids"].startswith("8086:")
+    statuses = {item["ids"]: item["status"]["6.1"] for item in shown["items"]}
+    assert (statuses["8086:100f"], statuses["8086:1010"]) == ("unsupported", "compatible")
+    assert told("explain", "8086:100f", "1af4:1100", *options)["runs"][0]["kernel"] == run.kernel
+    # Without the key it counts for nothing.
+    assert told("show", "8086:100f", "--evidence", tmp_path)["runs"] == []

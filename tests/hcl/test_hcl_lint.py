@@ -103,19 +103,18 @@ def test_the_shipped_list_is_clean() -> None:
 
 
 def test_all_mistakes_of_a_file_are_told(tmp_path: Path) -> None:
-    drivers = '[[driver]]\nname = "a"\n\n[[driver]]\nname = "net/b"\nmodules = {}\n\n' + TWO.replace(
-        "priority = 3\n", ""
-    )
-    rows = (
-        "net/a\n" + row("net/a", "8086 00FF * *", "one") + row("net/a", A, "one") + row("net/a", B, "Two.ko")
-    )
+    drivers = '[[driver]]\nname = "a"\n\n[[driver]]\nname = "net/b"\nmodules = {}\n\n'
+    drivers += TWO.replace("priority = 3\n", "")
+    # The row of a driver whose table cannot be read is not blamed.
+    rows = row("net/b", "8086 0004 * *", "two") + "net/a\n" + row("net/a", "8086 00FF * *", "one")
+    rows += row("net/a", A, "one") + row("net/a", B, "Two.ko")
     assert found(tmp_path, drivers, rows) == [
         ("damaged", "drivers.toml:1"),
         ("damaged", "drivers.toml:4"),
         ("damaged", "drivers.toml:12"),
-        ("damaged", "ids.tsv:2"),
         ("damaged", "ids.tsv:3"),
-        ("damaged", "ids.tsv:5"),
+        ("damaged", "ids.tsv:4"),
+        ("damaged", "ids.tsv:6"),
     ]
 
 
@@ -184,17 +183,14 @@ def test_overlays(tmp_path: Path) -> None:
         'ids = "8086:0005"\nstatus = "bad"',
     ]
     overlay = "".join(f"[[device]]\n{entry}\n" for entry in entries)
-    assert found(tmp_path, TWO, rows.replace("two", "two"), [kernel], overlay) == [
+    assert found(tmp_path, TWO, rows, [kernel], overlay) == [
         ("outranked", "ids.tsv:2"),
         ("other-scope", "ids.tsv:3"),
-        ("damaged", "site.toml:14"),
-    ]
-    sound = "".join(f"[[device]]\n{entry}\n" for entry in entries[:-1])
-    assert found(tmp_path, TWO, rows, [kernel], sound)[2:] == [
         ("nothing-new", "site.toml:1"),
         ("not-claimed", "site.toml:4"),
         ("unknown-module", "site.toml:7"),
         ("unknown-kernel", "site.toml:10"),
+        ("damaged", "site.toml:14"),
     ]
 
 

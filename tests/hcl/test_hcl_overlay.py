@@ -6,6 +6,7 @@ of them a module claims is said by Debian's modules.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import random
 import subprocess
@@ -170,6 +171,18 @@ def test_an_overlay_that_is_not_there(tmp_path: Path) -> None:
         installed(Site(overlays=(tmp_path / "absent.toml",)))
 
 
+@settings(deadline=None)
+@given(st.binary(max_size=120))
+def test_rubbish_after_a_sound_overlay_is_refused_or_means_nothing(
+    tmp_path_factory: pytest.TempPathFactory, rubbish: bytes
+) -> None:
+    path = tmp_path_factory.getbasetemp() / "rubbish.toml"
+    path.write_bytes(b'[[device]]\nids = "8086:100e"\nmodule = "x"\n' + rubbish)
+    with contextlib.suppress(RegistryError):
+        overlay = read_overlay([path])
+        assert overlay.entries[0].entry.module == "x"
+
+
 # ---- the ladder within an overlay ----
 
 NUMBERS = st.sampled_from([1, 2])
@@ -233,8 +246,11 @@ def test_it_reaches_the_vmkernels_gate_and_processes(tmp_path: Path, monkeypatch
     assert hcl.lookup(*E1000, 0x020000).overlay is None
     monkeypatch.setenv("VMK_HCL", str(tmp_path))
     assert hcl.lookup(*E1000, 0x020000).overlay == f"{tmp_path / 'rack7.toml'}:1"
+    # A slip in its name does not let through what the site refuses.
     monkeypatch.setenv("VMK_HCL", str(tmp_path / "absent"))
-    assert hcl.lookup(*E1000, 0x020000).overlay is None
+    with pytest.raises(RegistryError, match="cannot read the site's directory"):
+        hcl.lookup(*E1000, 0x020000)
+    monkeypatch.setenv("VMK_HCL", "")
     terms = Terms("6.1", site=Site(overlays=(tmp_path,)))
     assert terms.judge().device(NIC).limits == ("slow",)
 

@@ -51,6 +51,7 @@ EXIT_CODES = {
 #: What ``--help`` says of the environment.
 ENVIRONMENT = {
     "VMK_SOCKET": "the socket of the vmkernel to talk to",
+    "VMK_HCL": "the site's directory of what is laid over the list (/etc/vmklinux/hcl.d)",
     "VMK_KERNELS": "the directory of the kernel cache",
     "VMK_DEBUG=1": "errors come with their traceback",
 }
