@@ -5,6 +5,7 @@ This is the one file of vmkernel_core that knows vmklinux and hcl.
 
 from __future__ import annotations
 
+import atexit
 import errno
 import logging
 import os
@@ -196,15 +197,23 @@ class VMkernel:
             self._stack.callback(self.hotplug.stop)
             self.hotplug.start()
             self._booted = True
+            atexit.register(
+                self.stop
+            )  # drivers have threads and hardware, which the interpreter's end would cut off
         except BaseException:
             self._stack.close()
             raise
 
     def stop(self) -> None:
-        """Unload every module, then take everything down. ``leaks`` has what the modules left. May be called twice."""
+        """Unload every module, then take everything down. ``leaks`` has what the modules left. May be called twice.
+
+        A program that forgets it has it called at its end.
+        """
         try:
             if self._booted:
                 self._booted = False
+                atexit.unregister(self.stop)
+                lib.vmk_traps_install()  # whoever enabled or disabled faulthandler has taken the signals
                 self.hotplug.stop()
                 self.unload_all()
         finally:

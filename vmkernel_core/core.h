@@ -118,7 +118,10 @@ void vmk_trap_stats(struct vmk_trap_stats *out);
 struct vmk_bug { uint32_t address; uint32_t flags; };
 int vmk_bugs_add(const struct vmk_bug *bugs, uint64_t count);
 void vmk_bugs_remove(uint32_t low, uint32_t high);
+/* Take the signals of faults, also back from whoever took them meanwhile (Python's faulthandler); 0 or -errno. */
 int vmk_traps_install(void);
+/* The same for that of accesses that trap, if it was taken before: vmk_service does so, before handlers run. */
+void vmk_traps_keep(void);
 
 /* ---- world.c: worlds, the baton, calls into kernel code ------------------------------------------------ */
 

@@ -346,6 +346,7 @@ class Hotplug:
             log.warning("%s: what is in its slot does not answer", slot.port)
             slot.power_off()
             return
+        slot.events()  # they are of before: QEMU has the button of a slot pressed when a card is put in
         slot.switch(on=True)
         slot.indicate(_INDICATOR_ON, power=True)
         self._host.plugged(found)

@@ -522,21 +522,31 @@ static void on_divide(int signal, siginfo_t *info, void *context)
         vmk_stop(VMK_STOP_ILLEGAL, (uint32_t)rip, 0);
 }
 
+static int take_signal(int signal, void (*handler)(int, siginfo_t *, void *), struct sigaction *old)
+{
+    struct sigaction now, action = {.sa_sigaction = handler, .sa_flags = SA_SIGINFO | SA_NODEFER};
+    if (sigaction(signal, NULL, &now))
+        return -errno;
+    if (now.sa_sigaction == handler)
+        return 0;
+    *old = now;
+    return sigaction(signal, &action, NULL) ? -errno : 0;
+}
+
 int vmk_traps_install(void)
 {
-    if (installed)
-        return 0;
-    struct sigaction action = {.sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_NODEFER};
-    if (sigaction(SIGSEGV, &action, &old_segv) || sigaction(SIGBUS, &action, &old_bus))
-        return -errno;
-    action.sa_sigaction = on_illegal;
-    if (sigaction(SIGILL, &action, &old_ill))
-        return -errno;
-    action.sa_sigaction = on_divide;
-    if (sigaction(SIGFPE, &action, &old_fpe))
-        return -errno;
+    int error;
+    if ((error = take_signal(SIGSEGV, on_fault, &old_segv)) || (error = take_signal(SIGBUS, on_fault, &old_bus)) ||
+        (error = take_signal(SIGILL, on_illegal, &old_ill)) || (error = take_signal(SIGFPE, on_divide, &old_fpe)))
+        return error;
     installed = true;
     return 0;
+}
+
+void vmk_traps_keep(void)
+{
+    if (installed)
+        take_signal(SIGSEGV, on_fault, &old_segv);
 }
 
 /* ---- the bug table ---- */

@@ -578,6 +578,7 @@ void vmk_attend(uint64_t deadline_ns)
 bool vmk_service(void)
 {
     bool all_there = true;
+    vmk_traps_keep();
     for (int i = 0; i < MAX_BUSES; i++)
         if (buses[i])
             all_there &= vmk_bus_service(buses[i]) == 0;
