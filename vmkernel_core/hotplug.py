@@ -204,6 +204,7 @@ class Hotplug:
             self._thread.join(STOP_LIMIT)
             if self._thread.is_alive():
                 raise TimedOut(f"a device is still being removed after {STOP_LIMIT:.0f} s")
+        self._watch()  # drivers of what went since the last look wait for nothing when their modules are unloaded
         for address in list(self._slots):
             self._drop(address)
 

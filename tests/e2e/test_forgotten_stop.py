@@ -46,7 +46,7 @@ def test_a_program_that_forgets_to_stop_ends_well(
     kernel612: Kernel, tmp_path: Path, end: str, status: int
 ) -> None:
     image = blank(tmp_path / "disk.raw")
-    program = [sys.executable, "-c", PROGRAM.format(end=end), image, kernel612.release]
+    program = [sys.executable, "-c", PROGRAM.format(end=end), str(image), kernel612.release]
     ended = subprocess.run(program, capture_output=True, text=True, check=False, timeout=4 * LIMIT)
     assert (ended.returncode, ended.stderr) == (status, "")
     assert not Path(f"/proc/{ended.stdout.strip()}").exists()

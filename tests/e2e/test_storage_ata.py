@@ -163,7 +163,10 @@ def test_a_controller_leaves_its_slot_under_load(kernel: Kernel, image: Path, *,
         "ich9-ahci,id=hba,bus=port0",
         "ide-hd,drive=hd,bus=hba.0",
     ]
-    platform = QemuPlatform(devices, arguments=raw_drive(image, ",throttling.iops-total=200"))
+    # QEMU 7.2 frees an AHCI controller that is pulled although its disk's requests are under way, and may crash when one
+    # of them ends: none does so before it has replied.
+    rate = 200 if orderly else 1
+    platform = QemuPlatform(devices, arguments=raw_drive(image, f",throttling.iops-total={rate}"))
     with VMkernel(platform, kernel=kernel.release) as host:
         events: queue.Queue[DeviceEvent] = queue.Queue()
         host.watch_devices(events.put)

@@ -5,7 +5,9 @@ Independent: QEMU's controllers, its disks and its slots, which follow the speci
 
 from __future__ import annotations
 
+import os
 import queue
+import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +23,7 @@ from vmkernel_core.platform.qemu import QemuPlatform
 from vmkernel_core.storage.command import HostStatus
 from vmkernel_core.storage.device import StorageDevice
 from vmkernel_core.storage.errors import PathLost
+from vmkernel_core.storage.events import StorageEvent
 from vmklinux.kernels import Kernel
 
 PORTS = ("pcie-root-port,id=port0,chassis=1,addr=3", "pcie-root-port,id=port1,chassis=2,addr=4")
@@ -105,6 +108,39 @@ def test_another_disk_at_the_same_place_is_another_device(
         assert new.read(0, 1).startswith(b"otherother")
         with pytest.raises(DeviceGone):
             disk.read(0, 1)
+    assert host.leaks == []
+
+
+def test_mptsas_finds_a_new_disk_when_it_is_reset(kernel: Kernel, image: Path, tmp_path: Path) -> None:
+    """QEMU's controller tells nobody of a disk that is plugged in, and SAS's part of Linux looks again only at what it
+    knows (sas_user_scan): the driver reads the topology anew after a reset.
+    """
+    controller = CONTROLLERS["mptsas1068"]
+    platform = controller.platform("hd", "-drive", SLOW.format(image))
+    with VMkernel(platform, kernel=kernel.release) as host:
+        disk, adapter = only_disk(host), host.storage_adapters["vmhba0"]
+        put_disk(platform, blank(tmp_path / "other.raw"), "hba", WWN + 1)
+        adapter.rescan()
+        assert list(host.storage.values()) == [disk]
+        adapter.reset()
+        host.wait_storage(2, timeout=LIMIT)
+        assert host.storage[OTHER].read(0, 1) == (tmp_path / "other.raw").read_bytes()[:512]
+        assert disk.read(0, 1) == image.read_bytes()[:512]
+    assert host.leaks == []
+
+
+@pytest.mark.parametrize("seen", [True, False], ids=["seen", "unseen"])
+def test_qemu_is_killed_and_the_host_stopped_at_once(kernel: Kernel, tmp_path: Path, *, seen: bool) -> None:
+    """Two drivers let go of what has gone, whether or not the vmkernel has noticed before it stops."""
+    disks = [f"{blank(tmp_path / name)},bus={name}.0" for name in ("raid", "sas")]
+    platform = QemuPlatform(["megasas,id=raid", "mptsas1068,id=sas"], disks=disks)
+    with VMkernel(platform, kernel=kernel.release) as host:
+        host.wait_storage(2, timeout=LIMIT)
+        told: queue.Queue[StorageEvent] = queue.Queue()
+        host.watch_storage(told.put)
+        os.kill(platform.pid, signal.SIGKILL)
+        if seen:
+            assert told.get(timeout=LIMIT).kind == "dead"
     assert host.leaks == []
 
 

@@ -107,7 +107,8 @@ class StorageAdapter:
         """Look for devices that came, and take away those that went: as ESX does (Linux leaves them until told).
 
         A device is gone when it does not answer any more, or when another one answers at its place; one that is not
-        running (``StorageDevice.state``) stays. DeviceGone, DriverStopped.
+        running (``StorageDevice.state``) stays. A transport may look at those only that its adapter told of: mptsas
+        behind QEMU, which tells of none that is plugged in, finds it after ``reset``. DeviceGone, DriverStopped.
         """
         self._alive()
         self._driver.rescan()
