@@ -319,7 +319,8 @@ class VMkernel:
 
     def _bind_unlisted(self, adapter: Adapter) -> None:
         verdict = adapter.verdict
-        log.warning("%s: not certified: %s", adapter.function, verdict.reason)
+        if verdict.status is not hcl.Status.CERTIFIED:
+            log.warning("%s: not certified: %s", adapter.function, verdict.reason)
         refusals: dict[str, VmkError] = {}
         for name in dict.fromkeys((str(verdict.module), *verdict.claimants)):
             loaded = set(self.loader.modules)

@@ -85,12 +85,14 @@ def certified(
 
 
 def verdict(run: Run, directory: Path, public: Path) -> Verdict:
-    """What the list says of the run's device when it takes in the directory's evidence."""
+    """What the list, with the directory's evidence, says of the run's device, which its module claims."""
     registry = read(HERE / "drivers.toml", HERE / "ids.tsv", Evidence([directory], [public]))
     vendor, device, subvendor, subdevice, pci_class = (
         int(text, 16) for text in (run.vendor, run.device, run.subvendor, run.subdevice, run.pci_class)
     )
-    return registry.lookup(vendor, device, subvendor, subdevice, pci_class, kernel=run.kernel)
+    return registry.lookup(
+        vendor, device, subvendor, subdevice, pci_class, kernel=run.kernel, claimants=lambda _: [run.module]
+    )
 
 
 @pytest.mark.parametrize(
@@ -100,6 +102,7 @@ def verdict(run: Run, directory: Path, public: Path) -> Verdict:
         ("i82557b", ("8086", "1229"), "e100", NIC),
         ("megasas", ("1000", "0060"), "megaraid_sas", STORAGE),
         ("mptsas1068", ("1000", "0054"), "mptsas", STORAGE),
+        ("ich9-ahci", ("8086", "2922"), "ahci", STORAGE),
     ],
 )
 def test_a_device_is_certified(

@@ -45,6 +45,16 @@ def test_a_module_that_claims_it_drives_it(kernel: Kernel, caplog: pytest.LogCap
     assert host.leaks == []
 
 
+def test_what_a_run_certified_needs_no_notice(kernel: Kernel, caplog: pytest.LogCaptureFixture) -> None:
+    platform = QemuPlatform(["megasas-gen2,addr=5"])
+    with caplog.at_level(logging.WARNING), VMkernel(platform, kernel=kernel.release) as host:
+        (card,) = (adapter for adapter in host.adapters if adapter.verdict.module)
+        assert (card.verdict.status, card.verdict.driver) == ("certified", None)
+        assert card.error is None
+        assert not [record for record in caplog.records if record.name == "vmkernel_core.boot"]
+    assert host.leaks == []
+
+
 def test_who_refuses_it_makes_room_for_the_next(
     kernel: Kernel, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -23,7 +23,7 @@ from vmkernel_core.console.demo.disk_image import DiskImage
 from vmkernel_core.console.demo.session import Session, Wanted
 from vmkernel_core.errors import NotSupported
 from vmkernel_core.storage.command import Direction
-from vmkernel_core.storage.errors import MediumError
+from vmkernel_core.storage.errors import ScsiError
 
 if TYPE_CHECKING:
     from hcl.evidence import Run
@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 _MIB: Final = 16
 #: What QEMU's disks call themselves, and INQUIRY's length in its standard form (SPC-4, 6.4.2).
 _MODEL, _INQUIRY = "QEMU HARDDISK", 36
-#: Linux's ENODATA, which QEMU's disks tell as an unrecovered read error; and sense key and code of that (SPC-4).
-_ENODATA, _MEDIUM_ERROR, _UNRECOVERED = 61, 3, 0x11
+#: Linux's ENODATA, and what QEMU's disks make of it: sense key and additional sense code (SPC-4). A SCSI disk tells an
+#: unrecovered read error, an ATA disk tells every error as an aborted command (hw/ide/core.c).
+_ENODATA: Final = 61
+_TOLD: Final = {"scsi-hd": (0x3, 0x11), "ide-hd": (0xB, 0x00)}
 #: Blocks from the beginning of the last MiB to the bad one.
 _BAD_AT: Final = 1000
 #: Commands at once, and blocks of each.
@@ -46,10 +48,13 @@ _COMMANDS, _EACH = 256, 8
 
 @dataclass
 class Bench:
-    """The controller as the checks have it, its disk, and the file behind that. ``generation``: of the blocks there."""
+    """The controller as the checks have it, its disk, and the file behind that. ``kind``: QEMU's name of the disk;
+    ``generation``: of the blocks in it.
+    """
 
     session: Session
     adapter: Adapter
+    kind: str
     image: DiskImage
     seconds: float
     ctrl_c: Interruption
@@ -111,7 +116,7 @@ def run(wanted: Wanted, kind: str, seconds: float, ctrl_c: Interruption) -> Run:
         with Session(wanted, machine) as session:
             adapter = adapter_of(session, machine)
             counterpart = suite.counterpart(machine, wanted.device)
-            bench = Bench(session, adapter, image, seconds, ctrl_c)
+            bench = Bench(session, adapter, kind, image, seconds, ctrl_c)
             checks = suite.examine(STEPS, bench, ctrl_c)
         # QEMU has ended: what is in the file now is what it left there.
         checks.append(suite.examined(Step("image", partial(_image, beside)), bench))
@@ -268,12 +273,12 @@ def _medium_error(bench: Bench) -> Finding:
     disk, bad, before = bench.disk, bench.bad, bench.disk.stats().errors
     try:
         disk.read(bad, 1)
-    except MediumError as error:
+    except ScsiError as error:
         told = error
     else:
         raise Failed(f"block {bad} was read, but it cannot be read")
-    if told.sense is None or (told.sense.key, told.sense.asc) != (_MEDIUM_ERROR, _UNRECOVERED):
-        raise Failed(f"it is no unrecovered read error that is told: {told}")
+    if told.sense is None or (told.sense.key, told.sense.asc) != _TOLD[bench.kind]:
+        raise Failed(f"the error is not told as the disk tells it: {told}")
     if disk.stats().errors == before:
         raise Failed("the error was not counted")
     if disk.read(bad - 8, 8) != bench.image.read(bad - 8, 8):
