@@ -419,6 +419,7 @@ class VMkernel:
     def unload(self, name: str, *, forced: bool = False) -> list[Leak]:
         """Unload one module; what it left behind. Its devices are unbound. ``forced``: see Loader.unload."""
         name = kernels.module_name(name)
+        stopped = name in self.loader.modules and self.loader.modules[name].dead
         for adapter in self.adapters_of(name):
             self._wake(adapter)
         leaks: list[Leak] = []
@@ -433,7 +434,8 @@ class VMkernel:
                     if adapter.uplink is not None and adapter.uplink.error is not None:
                         adapter.uplink = None
                     if adapter.device is not None and adapter.device.driver is None:
-                        leaks += self._let_go(adapter.device, name)
+                        left = self._let_go(adapter.device, name)
+                        leaks += [] if stopped else left  # one that was stopped could not give it back
                         adapter.device = adapter.uplink = None
                 self.uplinks = {
                     n: u for n, u in self.uplinks.items() if any(a.uplink is u for a in self.adapters)

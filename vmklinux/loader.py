@@ -167,6 +167,7 @@ class Module:
         self.strings: list[int] = []
         self.initialised = False
         self.dead = False  # stopped: its code does not run again
+        self.owed: list[str] = []  # modules that build on it and were stopped: what it took for them is left
 
     @property
     def references(self) -> int:
@@ -194,6 +195,8 @@ class Module:
         """What code of this module took and has not given back."""
         left = left_behind(self.linux, self.base, self.end, self.name, frozenset(self.strings))
         because = excuse(self.linux, self.base, self.end)
+        if not because and self.owed:
+            because = f"{', '.join(self.owed)}, which built on it, was stopped before"
         return [replace(leak, excuse=because) for leak in left]
 
     def silence(self) -> None:
@@ -358,6 +361,8 @@ class Loader:
         module = self.modules.get(name)
         if module is not None and not module.dead:
             module.dead = True
+            for base in self._bases(module):
+                base.owed.append(name)
             for user in self.users(name):
                 self.silence(user)
             module.silence()
@@ -369,6 +374,12 @@ class Loader:
     def users(self, name: str) -> list[str]:
         """The loaded modules that import from it."""
         return [other.name for other in self.modules.values() if name in other.file.info.depends]
+
+    def _bases(self, module: Module) -> list[Module]:
+        """The loaded modules that it builds on, in the order of their loading."""
+        below = {name: other for name, other in self.modules.items() if name in module.file.info.depends}
+        deeper = {base.name: base for other in below.values() for base in self._bases(other)}
+        return list((below | deeper).values())
 
     def idle(self) -> str:
         """The module loaded last that nobody needs; the last one where references keep all of them."""
