@@ -1,6 +1,6 @@
 """What drivers of SCSI hosts use of the multi-queue block layer (Linux block/blk-mq.c, blk-mq-cpumap.c, blk-settings.c).
 
-Requests and tags are in scsi_lib.c. A request_queue is there for its limits, which drivers set and read.
+Requests and tags are in scsi_lib.c and blk_mq.c. A request_queue is there for its limits, which drivers set and read.
 """
 
 from __future__ import annotations

@@ -567,7 +567,7 @@ void linux_jiffies_stop(void);
 
 #define LINUX_TABLES(T)                                                                                             \
     T(mm) T(sched) T(softirq) T(timekeeping) T(skbuff) T(skb_copy) T(gso) T(gro) T(netdevice) T(page_pool) T(dma) T(dmapool) T(io) \
-    T(flow_dissector) T(scsi_lib) T(crc_t10dif)
+    T(flow_dissector) T(scsi_lib) T(scsi_sg) T(scsi_error) T(blk_mq) T(crc_t10dif)
 #define LINUX_TABLE(name) extern const struct linux_api name##_api[];
 LINUX_TABLES(LINUX_TABLE)
 #undef LINUX_TABLE

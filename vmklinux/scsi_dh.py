@@ -107,7 +107,7 @@ def forget(linux: Linux, device: Device) -> None:
 
 @linux_api(
     partial="A path is never activated: nothing above chooses between paths yet. prep_fn, which would keep blocks "
-    "away from a passive path, is not asked; check_sense is (scsi_lib.c)."
+    "away from a passive path, is not asked; check_sense is (scsi_error.c)."
 )
 def scsi_register_device_handler(linux: Linux, scsi_dh: Obj) -> int:
     """Make a handler known: devices that appear from now on, and that are of its kind, are attached to it."""

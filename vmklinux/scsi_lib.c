@@ -1,127 +1,24 @@
-/* SCSI commands, the part that runs per command (Linux drivers/scsi/scsi_lib.c, and of scsi_error.c the judgement of
- * what a command came back with). Tags, requests and their iteration stand for what block/blk-mq.c does below it.
+/* SCSI commands, the part that runs per command (Linux drivers/scsi/scsi_lib.c): from submission to reaping. Its slots
+ * stand for what block/blk-mq.c does below it.
  *
  * A command waits in its device's queue until the device, the host and a tag have room; it then occupies a slot, which
  * is a struct request with its scsi_cmnd, as blk-mq lays them out. What is done waits for linux_scsi_reap. */
 #include <errno.h>
-#include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "vmklinux/linux.h"
+#include "vmklinux/scsi_priv.h"
 
-#define SENSE_SIZE 96u /* SCSI_SENSE_BUFFERSIZE, include/scsi/scsi_cmnd.h */
-#define QUEUE_MOST 8192u /* commands of one device that may wait */
-#define PAGE 4096u
-#define SG_END 2u /* include/linux/scatterlist.h: in page_link of the last entry */
-#define SCMD_TAGGED 1 /* include/scsi/scsi_cmnd.h */
-#define SCMD_LAST 4
-#define SCMD_FORCE_EH_SUCCESS 8 /* 6.12 has it; in 6.1 nobody sets the bit */
-#define SCMD_STATE_COMPLETE 0
-#define SOFTIRQ_OFFSET 0x100u
-#define SOFTIRQ_DISABLE_OFFSET 0x200u
-/* Milliseconds after which a queue that a driver called busy is tried again (BLK_MQ_RESOURCE_DELAY, SCSI_QUEUE_DELAY). */
-#define BUSY_DELAY_NS 3000000ull
-#define HOSTS 32
-#define CPUS 64 /* cpu.py: MOST_CPUS */
-
-enum { DMA_TO_DEVICE = 1, DMA_FROM_DEVICE = 2 };
-enum { REQ_OP_DISCARD = 3, REQ_OP_DRV_IN = 34, REQ_OP_DRV_OUT = 35 }; /* include/linux/blk_types.h */
-/* include/scsi/scsi_status.h */
-enum {
-    DID_OK = 0, DID_NO_CONNECT = 1, DID_BUS_BUSY = 2, DID_TIME_OUT = 3, DID_BAD_TARGET = 4, DID_ABORT = 5, DID_PARITY = 6,
-    DID_ERROR = 7, DID_RESET = 8, DID_PASSTHROUGH = 10, DID_SOFT_ERROR = 11, DID_IMM_RETRY = 12, DID_REQUEUE = 13,
-    DID_TRANSPORT_DISRUPTED = 14, DID_TRANSPORT_FAILFAST = 15, DID_TRANSPORT_MARGINAL = 20,
-};
-enum {
-    STATUS_GOOD = 0, STATUS_CHECK_CONDITION = 2, STATUS_BUSY = 8, STATUS_RESERVATION_CONFLICT = 0x18, STATUS_TASK_SET_FULL = 0x28,
-    STATUS_TASK_ABORTED = 0x40,
-};
-/* include/scsi/scsi_proto.h */
-enum {
-    KEY_RECOVERED_ERROR = 1, KEY_NOT_READY = 2, KEY_MEDIUM_ERROR = 3, KEY_HARDWARE_ERROR = 4, KEY_UNIT_ATTENTION = 6,
-    KEY_ABORTED_COMMAND = 11,
-};
-/* What becomes of a command (include/scsi/scsi.h). */
-enum { NEEDS_RETRY = 0x2001, SUCCESS = 0x2002, FAILED = 0x2003, ADD_TO_MLQUEUE = 0x2006, NOT_HANDLED = 0x2008 };
-enum { TEST_UNIT_READY = 0, INQUIRY = 0x12, UNMAP = 0x42, WRITE_SAME_16 = 0x93 };
-
-enum verdict { FINISH, RETRY, REQUEUE, FAIL };
-
-/* A command from submission to reaping. */
-struct command {
-    struct linux_scsi_io io;
-    struct linux_scsi_device *device;
-    unsigned cpu; /* that it was submitted on */
-    struct command *next;
-    struct slot *slot;
-    int retries;
-    uint64_t give_up; /* all tries together end then (scsi_cmd_runtime_exceeced) */
-    bool done;
-    uint64_t task; /* a world that waits for just this one, or 0 */
-    struct linux_scsi_done answer;
-};
-
-enum slot_state {
-    SLOT_FREE, SLOT_IN_FLIGHT, /* the driver has it */
-    SLOT_COMPLETED, /* scsi_done was called; the softirq has not looked yet */
-    SLOT_FAILED, /* error handling has it */
-    SLOT_RESERVED, /* the driver asked for the tag alone */
-    SLOT_LOST /* its command ended when the device went; the driver still has it */
-};
-struct slot {
-    uint64_t request, cmnd, sense, sg;
-    int tag;
-    enum slot_state state;
-    bool expired; /* its time was up: the timeout side has it */
-    bool eh_done; /* a command of the error handler's came back */
-    bool mapped; /* for DMA, by scsi_dma_map */
-    uint64_t deadline;
-    struct command *command;
-    struct slot *next; /* in the list of the completed */
-};
-
-struct linux_scsi_host {
-    uint64_t shost;
-    uint32_t owner;
-    unsigned depth, sets; /* tags in a set, and sets of them */
-    unsigned tags, busy, failed; /* tags: slots, in all sets together */
-    bool ended;
-    unsigned cpus;
-    uint64_t hctx[CPUS]; /* by the CPU that submits: struct blk_mq_hw_ctx of its hardware queue */
-    uint64_t eh_task;
-    uint64_t *set; /* struct blk_mq_tags, one for each hardware queue or one that they share (host_tagset) */
-    struct slot *slots;
-    struct linux_scsi_device *devices;
-};
-
-struct waiter { int event; struct waiter *next; };
-struct list { struct command *first, *last; };
-struct linux_scsi_device {
-    struct linux_scsi_host *host;
-    uint32_t owner;
-    uint64_t sdev;
-    struct linux_scsi_device *next;
-    struct list waiting, done;
-    unsigned queued, busy;
-    uint64_t not_before; /* the driver called it busy: when to try again */
-    bool ended;
-    struct waiter *waiters;
-    pthread_mutex_t lock; /* of waiters */
-    struct linux_scsi_stats stats;
-};
-
-static struct linux_scsi_host *hosts[HOSTS];
+struct linux_scsi_host *scsi_hosts[HOSTS];
 static struct slot *completed, *completed_last;
 
 static uint32_t *preempt_count(void) { return (uint32_t *)vmk_cpu.preempt_slot; }
-static uint64_t physical(uint64_t address) { return address - *(uint64_t *)SYMBOL(page_offset_base); }
 
-static struct linux_scsi_host *host_of(uint64_t shost)
+struct linux_scsi_host *scsi_host_of(uint64_t shost)
 {
     for (int i = 0; i < HOSTS; i++)
-        if (hosts[i] && hosts[i]->shost == shost)
-            return hosts[i];
+        if (scsi_hosts[i] && scsi_hosts[i]->shost == shost)
+            return scsi_hosts[i];
     return NULL;
 }
 
@@ -222,7 +119,7 @@ static unsigned first_of(const struct linux_scsi_host *host, uint64_t hctx)
     return host->sets > 1 && hctx ? FIELD(hctx, blk_mq_hw_ctx, queue_num, uint32_t) * host->depth : 0;
 }
 
-static struct slot *slot_take(struct linux_scsi_host *host, uint64_t hctx)
+struct slot *scsi_slot_take(struct linux_scsi_host *host, uint64_t hctx)
 {
     for (unsigned i = first_of(host, hctx), end = i + host->depth; i < end; i++) {
         struct slot *slot = &host->slots[i];
@@ -234,12 +131,12 @@ static struct slot *slot_take(struct linux_scsi_host *host, uint64_t hctx)
 }
 
 /* The slot that a scsi_cmnd is in, and its host; the scsi_device that it names may be gone. */
-static struct slot *slot_at(uint64_t cmnd, struct linux_scsi_host **host)
+struct slot *scsi_slot_at(uint64_t cmnd, struct linux_scsi_host **host)
 {
     uint64_t rq = cmnd - SIZE(request), hctx = FIELD(rq, request, mq_hctx, uint64_t);
     uint32_t tag = FIELD(rq, request, tag, uint32_t);
     for (int i = 0; i < HOSTS; i++) {
-        *host = hosts[i];
+        *host = scsi_hosts[i];
         unsigned at = *host ? first_of(*host, hctx) + tag : 0;
         if (*host && tag < (*host)->depth && at < (*host)->tags && (*host)->slots[at].cmnd == cmnd)
             return &(*host)->slots[at];
@@ -248,90 +145,14 @@ static struct slot *slot_at(uint64_t cmnd, struct linux_scsi_host **host)
     return NULL;
 }
 
-static struct slot *slot_of(uint64_t cmnd)
+struct slot *scsi_slot_of(uint64_t cmnd)
 {
     struct linux_scsi_host *host;
-    return slot_at(cmnd, &host);
+    return scsi_slot_at(cmnd, &host);
 }
 
 /* ---- dispatch ---- */
 
-/* What one segment, and all of a command's, may be: the queue's limits, which drivers may have changed since the host's. */
-struct sg_limits {
-    uint64_t boundary, virt_boundary, alignment;
-    uint32_t size, segments;
-};
-
-static struct sg_limits limits_of(struct linux_scsi_device *device)
-{
-    uint64_t queue = FIELD(device->sdev, scsi_device, request_queue, uint64_t);
-    uint32_t table = FIELD(device->host->shost, Scsi_Host, sg_tablesize, uint16_t);
-    uint32_t segments = FIELD(queue, request_queue, max_segments, uint16_t);
-    return (struct sg_limits){
-        .boundary = FIELD(queue, request_queue, seg_boundary_mask, uint64_t),
-        .virt_boundary = FIELD(queue, request_queue, virt_boundary_mask, uint64_t),
-        .alignment = FIELD(queue, request_queue, dma_alignment, uint32_t),
-        .size = FIELD(queue, request_queue, max_segment_size, uint32_t),
-        .segments = segments < table || !table ? segments : table,
-    };
-}
-
-static void put_segment(uint64_t entry, uint64_t at, uint32_t size)
-{
-    memset((void *)entry, 0, SIZE(scatterlist));
-    FIELD(entry, scatterlist, page_link, uint64_t) = *(uint64_t *)SYMBOL(vmemmap_base) + at / PAGE * SIZE(page);
-    FIELD(entry, scatterlist, offset, uint32_t) = at % PAGE;
-    FIELD(entry, scatterlist, length, uint32_t) = size;
-}
-
-/* Cuts a command's data into segments as the block layer does, and writes them to the scatter list at `sg`, unless that is 0.
- * How many; `*fits`: how many bytes of the data they hold, less than all where the device takes no more in one command. */
-static uint32_t fill_sg(struct linux_scsi_device *device, const struct linux_scsi_io *io, uint64_t sg, uint32_t *fits)
-{
-    struct sg_limits limits = limits_of(device);
-    struct vmk_sg_elem contiguous = {io->data ? physical(io->data) : 0, io->length};
-    const struct vmk_sg_elem *element = io->data ? &contiguous : (const void *)io->pieces, *end = element + (io->data ? 1 : io->count);
-    uint64_t start = 0, size = 0, skip = io->offset; /* the segment that grows; bytes of the element that are left out */
-    uint32_t count = 0, left = io->length;
-    for (; left && element < end; element++) {
-        if (skip >= element->length) {
-            skip -= element->length;
-            continue;
-        }
-        uint64_t at = element->address + skip, part = element->length - skip < left ? element->length - skip : left;
-        skip = 0;
-        if (!io->data && (at & limits.alignment || (part < left && part & limits.alignment)))
-            break; /* the block layer would copy it */
-        while (part) {
-            if (!count || at != start + size || size == limits.size || (start | limits.boundary) < at) {
-                if (count == limits.segments || (count && ((start + size) | at) & limits.virt_boundary))
-                    goto full;
-                if (count && sg)
-                    put_segment(sg + (count - 1) * SIZE(scatterlist), start, (uint32_t)size);
-                count++;
-                start = at;
-                size = 0;
-            }
-            uint64_t room = (start | limits.boundary) - at, more = limits.size - size; /* room: less one */
-            more = more - 1 < room ? more : room + 1;
-            more = more < part ? more : part;
-            size += more;
-            at += more;
-            part -= more;
-            left -= (uint32_t)more;
-        }
-    }
-full:
-    *fits = io->length - left;
-    if (count && sg) {
-        uint64_t last = sg + (count - 1) * SIZE(scatterlist);
-        put_segment(last, start, (uint32_t)size);
-        FIELD(last, scatterlist, page_link, uint64_t) |= SG_END;
-    }
-    return count;
-}
-
-/* Where a command that reads or writes blocks begins, in blocks. */
 static uint64_t lba_of(const uint8_t *cdb)
 {
     uint64_t lba = 0;
@@ -356,7 +177,7 @@ static bool prepare(struct linux_scsi_device *device, struct slot *slot, struct 
     const struct linux_scsi_io *io = &command->io;
     uint64_t rq = slot->request, cmnd = slot->cmnd, sdev = device->sdev;
     uint64_t hostt = FIELD(host->shost, Scsi_Host, hostt, uint64_t), sdb = (uint64_t)INNER(cmnd, scsi_cmnd, sdb);
-    uint32_t fits, segments = fill_sg(device, io, slot->sg, &fits);
+    uint32_t fits, segments = scsi_fill_sg(device, io, slot->sg, &fits);
     if (fits < io->length)
         return false;
     memset((void *)rq, 0, SIZE(request) + SIZE(scsi_cmnd));
@@ -428,14 +249,12 @@ static void leave(struct slot *slot)
     device->host->busy--;
 }
 
-static bool sense_read(const uint8_t *sense, uint8_t *key, uint8_t *asc, uint8_t *ascq, bool *deferred);
-
 /* Whether a command failed; a recovered error is told, but the command did what it was to do. */
 static bool failed(int32_t result, const uint8_t *sense, uint32_t sense_length)
 {
     uint8_t key, asc, ascq;
     bool deferred;
-    if (result != STATUS_CHECK_CONDITION || sense_length < 8 || !sense_read(sense, &key, &asc, &ascq, &deferred))
+    if (result != STATUS_CHECK_CONDITION || sense_length < 8 || !scsi_sense_read(sense, &key, &asc, &ascq, &deferred))
         return result != 0;
     return deferred || key != KEY_RECOVERED_ERROR;
 }
@@ -467,7 +286,7 @@ static void finish(struct command *command, int32_t result, uint32_t residual, c
     }
 }
 
-static void finish_slot(struct slot *slot)
+void scsi_finish_slot(struct slot *slot)
 {
     struct command *command = slot->command;
     uint8_t sense[SENSE_SIZE];
@@ -530,7 +349,7 @@ static void queue_one(void *arg)
 static bool dispatch(struct linux_scsi_device *device, struct command *command)
 {
     struct linux_scsi_host *host = device->host;
-    struct slot *slot = slot_take(host, host->hctx[command->cpu]);
+    struct slot *slot = scsi_slot_take(host, host->hctx[command->cpu]);
     if (!slot) {
         prepend(&device->waiting, command);
         return false;
@@ -633,157 +452,8 @@ void linux_scsi_run(struct linux_scsi_host *host)
 
 /* ---- what came back ---- */
 
-/* Key, asc and ascq of sense data in either format (SPC-4, 4.5); false: there is none that can be read. */
-static bool sense_read(const uint8_t *sense, uint8_t *key, uint8_t *asc, uint8_t *ascq, bool *deferred)
-{
-    uint8_t format = sense[0] & 0x7f;
-    if ((format & 0x70) != 0x70)
-        return false;
-    *deferred = format & 1;
-    *key = (format >= 0x72 ? sense[1] : sense[2]) & 0xf;
-    *asc = format >= 0x72 ? sense[2] : sense[7] >= 5 ? sense[12] : 0;
-    *ascq = format >= 0x72 ? sense[3] : sense[7] >= 6 ? sense[13] : 0;
-    return true;
-}
-
-struct asking {
-    uint64_t handler, sdev;
-    uint8_t header[8]; /* struct scsi_sense_hdr: format, key, asc, ascq, three bytes, length of what follows */
-    int answer;
-};
-
-static void ask_handler(void *arg)
-{
-    struct asking *q = arg;
-    q->answer = FIELD(q->handler, scsi_device_handler, check_sense, int (*)(uint64_t, void *))(q->sdev, q->header);
-}
-
-/* A device handler knows its array's sense data (scsi_dh.py); whether this one does. */
-static bool handler_judges(struct asking *q, enum verdict *verdict)
-{
-    uint64_t function = q->handler ? FIELD(q->handler, scsi_device_handler, check_sense, uint64_t) : 0;
-    if (!function)
-        return false;
-    vmk_guarded(ask_handler, q, (uint32_t)function);
-    *verdict = q->answer == NEEDS_RETRY ? RETRY : q->answer == ADD_TO_MLQUEUE ? REQUEUE : q->answer == FAILED ? FAIL : FINISH;
-    return q->answer != NOT_HANDLED;
-}
-
-/* What sense data make of a command; *unasked: it is a unit attention that nobody expected. */
-static enum verdict check_sense(uint64_t cmnd, bool *unasked)
-{
-    uint8_t key, asc, ascq;
-    bool deferred;
-    uint64_t sdev = FIELD(cmnd, scsi_cmnd, device, uint64_t);
-    *unasked = false;
-    if (!sense_read(FIELD(cmnd, scsi_cmnd, sense_buffer, uint8_t *), &key, &asc, &ascq, &deferred))
-        return FAIL;
-    if (deferred)
-        return RETRY;
-    struct asking q = {FIELD(sdev, scsi_device, handler, uint64_t), sdev,
-                       {*FIELD(cmnd, scsi_cmnd, sense_buffer, uint8_t *) & 0x7f, key, asc, ascq}, NOT_HANDLED};
-    enum verdict verdict;
-    if (handler_judges(&q, &verdict))
-        return verdict;
-    if (*INNER(cmnd, scsi_cmnd, cmnd) == TEST_UNIT_READY &&
-        FIELD(cmnd, scsi_cmnd, submitter, uint8_t) != ENUM(SUBMITTED_BY_SCSI_ERROR_HANDLER))
-        return FINISH; /* who asks whether it is ready wants to know what it says */
-    switch (key) {
-    case KEY_ABORTED_COMMAND:
-        return asc == 0x10 ? FINISH : RETRY;
-    case KEY_UNIT_ATTENTION:
-        if (BITS_GET((void *)sdev, scsi_device, expecting_cc_ua)) {
-            BITS_SET((void *)sdev, scsi_device, expecting_cc_ua, 0);
-            return RETRY;
-        }
-        *unasked = true;
-        return FINISH;
-    case KEY_NOT_READY: /* it becomes ready; it waits to be started, which error handling does */
-        if (asc == 4 && ascq == 2 && BITS_GET((void *)sdev, scsi_device, allow_restart))
-            return FAIL;
-        return asc == 4 && ascq == 1 ? RETRY : FINISH;
-    case KEY_MEDIUM_ERROR: /* unrecovered read, no address mark, no record: trying again would not help */
-        return asc == 0x11 || asc == 0x13 || asc == 0x14 ? FINISH : RETRY;
-    case KEY_HARDWARE_ERROR:
-        return BITS_GET((void *)sdev, scsi_device, retry_hwerror) ? REQUEUE : FINISH;
-    default:
-        return FINISH;
-    }
-}
-
-static enum verdict judge_sense(struct slot *slot)
-{
-    bool unasked, program = !(slot->command->io.flags & LINUX_SCSI_PRIVILEGED);
-    enum verdict verdict = check_sense(slot->cmnd, &unasked);
-    slot->command->device->stats.unit_attentions += unasked;
-    return unasked && program ? RETRY : verdict; /* scsi_io_completion: a command of a file system's is sent again */
-}
-
-int linux_scsi_check_sense(uint64_t cmnd)
-{
-    static const int disposition[] = {[FINISH] = SUCCESS, [RETRY] = NEEDS_RETRY, [REQUEUE] = ADD_TO_MLQUEUE, [FAIL] = FAILED};
-    bool unasked;
-    return disposition[check_sense(cmnd, &unasked)];
-}
-
-static enum verdict judge_status(struct slot *slot, int32_t result)
-{
-    struct linux_scsi_device *device = slot->command->device;
-    switch (result & 0xff) {
-    case STATUS_CHECK_CONDITION:
-        return judge_sense(slot);
-    case STATUS_TASK_SET_FULL:
-        device->stats.queue_full++;
-        return REQUEUE;
-    case STATUS_BUSY:
-        return REQUEUE;
-    case STATUS_TASK_ABORTED:
-        return RETRY;
-    default:
-        return FINISH;
-    }
-}
-
-/* scsi_decide_disposition. */
-static enum verdict judge(struct slot *slot)
-{
-    int32_t *result = &FIELD(slot->cmnd, scsi_cmnd, result, int32_t);
-    int64_t state = FIELD(slot->command->device->sdev, scsi_device, sdev_state, uint32_t);
-    uint8_t opcode = slot->command->io.cdb[0];
-    if (state == ENUM(SDEV_OFFLINE) || state == ENUM(SDEV_TRANSPORT_OFFLINE))
-        return FINISH;
-    switch (*result >> 16 & 0xff) {
-    case DID_PASSTHROUGH:
-        *result &= ~0xff0000;
-        return FINISH;
-    case DID_OK:
-        return judge_status(slot, *result);
-    case DID_ABORT:
-    case DID_NO_CONNECT:
-    case DID_BAD_TARGET:
-    case DID_TRANSPORT_FAILFAST:
-    case DID_TRANSPORT_MARGINAL:
-        return FINISH;
-    case DID_RESET: /* scsi_io_completion: sent again while it may be */
-    case DID_SOFT_ERROR:
-    case DID_IMM_RETRY:
-    case DID_TRANSPORT_DISRUPTED:
-    case DID_BUS_BUSY:
-    case DID_PARITY:
-        return RETRY;
-    case DID_ERROR:
-        return (*result & 0xff) == STATUS_RESERVATION_CONFLICT ? FINISH : RETRY;
-    case DID_REQUEUE:
-        return REQUEUE;
-    case DID_TIME_OUT:
-        return opcode == TEST_UNIT_READY || opcode == INQUIRY ? FINISH : FAIL;
-    default:
-        return FAIL;
-    }
-}
-
 /* scsi_eh_scmd_add: from here on the command is in the list that error handlers, ours or the driver's own, work on. */
-static void to_error_handler(struct slot *slot)
+void scsi_to_error_handler(struct slot *slot)
 {
     struct linux_scsi_host *host = slot->command->device->host;
     uint32_t *state = &FIELD(host->shost, Scsi_Host, shost_state, uint32_t);
@@ -800,7 +470,7 @@ static void to_error_handler(struct slot *slot)
 }
 
 /* Sends a command again, before those that wait; false: it has had its tries. */
-static bool again(struct slot *slot, bool counted, bool later)
+bool scsi_again(struct slot *slot, bool counted, bool later)
 {
     struct command *command = slot->command;
     struct linux_scsi_device *device = command->device;
@@ -816,27 +486,27 @@ static bool again(struct slot *slot, bool counted, bool later)
 static void settle(struct slot *slot)
 {
     slot->state = SLOT_IN_FLIGHT;
-    switch (judge(slot)) {
+    switch (scsi_judge(slot)) {
     case RETRY:
-        if (!again(slot, true, false))
-            finish_slot(slot);
+        if (!scsi_again(slot, true, false))
+            scsi_finish_slot(slot);
         break;
     case REQUEUE:
-        if (!again(slot, false, true))
-            finish_slot(slot);
+        if (!scsi_again(slot, false, true))
+            scsi_finish_slot(slot);
         break;
     case FAIL:
-        to_error_handler(slot);
+        scsi_to_error_handler(slot);
         break;
     case FINISH:
-        finish_slot(slot);
+        scsi_finish_slot(slot);
         break;
     }
 }
 
 static void scsi_done(uint64_t cmnd)
 {
-    struct slot *slot = slot_of(cmnd);
+    struct slot *slot = scsi_slot_of(cmnd);
     if (!slot)
         vmk_stop(VMK_STOP_PANIC, SITE(), cmnd);
     if (FIELD(cmnd, scsi_cmnd, submitter, uint8_t) == ENUM(SUBMITTED_BY_SCSI_ERROR_HANDLER)) {
@@ -866,7 +536,7 @@ static void scsi_done(uint64_t cmnd)
 static void blk_abort_request(uint64_t rq)
 {
     struct linux_scsi_host *host;
-    struct slot *slot = slot_at(rq + SIZE(request), &host);
+    struct slot *slot = scsi_slot_at(rq + SIZE(request), &host);
     if (!slot || slot->state != SLOT_IN_FLIGHT)
         return;
     slot->deadline = 0;
@@ -905,153 +575,16 @@ void linux_scsi_softirq(void)
     *preempt_count() -= SOFTIRQ_OFFSET;
 }
 
-/* ---- DMA of a command's data ---- */
-
-static int scsi_dma_map(uint64_t cmnd)
-{
-    uint64_t sdb = (uint64_t)INNER(cmnd, scsi_cmnd, sdb), sg = FIELD(sdb, sg_table, sgl, uint64_t);
-    uint32_t count = FIELD(sdb, sg_table, nents, uint32_t);
-    struct linux_scsi_host *host;
-    struct slot *slot = slot_at(cmnd, &host);
-    if (!count)
-        return 0;
-    if (!slot || !linux_dma_count(FIELD(host->shost, Scsi_Host, dma_dev, uint64_t), 1))
-        return -ENOMEM;
-    slot->mapped = true;
-    linux_sg_addresses(sg, count);
-    return (int)count;
-}
-
-static void unmap(struct linux_scsi_host *host, struct slot *slot)
-{
-    if (slot->mapped)
-        linux_dma_count(FIELD(host->shost, Scsi_Host, dma_dev, uint64_t), -1);
-    slot->mapped = false;
-}
-
-static void scsi_dma_unmap(uint64_t cmnd)
-{
-    struct linux_scsi_host *host;
-    struct slot *slot = slot_at(cmnd, &host);
-    if (slot)
-        unmap(host, slot);
-}
-
-/* All of machine memory is mapped: what is left of kmap_atomic is finding the place. */
-static uint64_t scsi_kmap_atomic_sg(uint64_t sg, int count, uint64_t *offset, uint64_t *length)
-{
-    for (; count-- > 0; sg += SIZE(scatterlist)) {
-        uint32_t size = FIELD(sg, scatterlist, length, uint32_t);
-        if (*offset >= size) {
-            *offset -= size;
-            continue;
-        }
-        uint64_t at = linux_page_address(FIELD(sg, scatterlist, page_link, uint64_t) & ~3ull) +
-                      FIELD(sg, scatterlist, offset, uint32_t) + *offset;
-        *offset = at % PAGE;
-        *length = *length < PAGE - *offset ? *length : PAGE - *offset;
-        return at - *offset;
-    }
-    return 0;
-}
-
-static void scsi_kunmap_atomic_sg(void) {}
-
-/* ---- tags, as blk-mq shows them ---- */
-
-static struct linux_scsi_host *host_of_tags(uint64_t tag_set)
-{
-    return host_of(tag_set - linux_field[L_Scsi_Host__tag_set]);
-}
-
-static bool started(const struct slot *slot) { return slot->command != NULL; }
-
-static void blk_mq_tagset_busy_iter(uint64_t tag_set, bool (*function)(uint64_t, void *), void *data)
-{
-    struct linux_scsi_host *host = host_of_tags(tag_set);
-    for (unsigned i = 0; host && i < host->tags; i++)
-        if (started(&host->slots[i]) && !function(host->slots[i].request, data))
-            return;
-}
-
-static void scsi_host_busy_iter(uint64_t shost, bool (*function)(uint64_t, void *), void *data)
-{
-    struct linux_scsi_host *host = host_of(shost);
-    for (unsigned i = 0; host && i < host->tags; i++)
-        if (started(&host->slots[i]) && !function(host->slots[i].cmnd, data))
-            return;
-}
-
-/* How many bits of a map are set. That of a device's commands in flight, by which scsi_device_busy counts them, stays empty
- * here: they are counted in `busy`. */
-static uint32_t sbitmap_weight(uint64_t map)
-{
-    uint64_t word = FIELD(map, sbitmap, map, uint64_t);
-    uint32_t set = 0;
-    for (int i = 0; i < HOSTS; i++)
-        for (struct linux_scsi_device *device = hosts[i] ? hosts[i]->devices : NULL; device; device = device->next)
-            if ((uint64_t)INNER(device->sdev, scsi_device, budget_map) == map)
-                return device->busy;
-    for (uint32_t i = 0; i < FIELD(map, sbitmap, map_nr, uint32_t); i++, word += SIZE(sbitmap_word))
-        set += (uint32_t)(__builtin_popcountll(FIELD(word, sbitmap_word, word, uint64_t)) -
-                          __builtin_popcountll(FIELD(word, sbitmap_word, cleared, uint64_t)));
-    return set;
-}
-
-static int scsi_host_busy(uint64_t shost)
-{
-    struct linux_scsi_host *host = host_of(shost);
-    return host ? (int)host->busy : 0;
-}
-
-static uint32_t blk_mq_unique_tag(uint64_t rq)
-{
-    uint64_t hctx = FIELD(rq, request, mq_hctx, uint64_t);
-    return (hctx ? FIELD(hctx, blk_mq_hw_ctx, queue_num, uint32_t) << 16 : 0) | (FIELD(rq, request, tag, uint32_t) & 0xffff);
-}
-
-/* A request of a device's queue for its tag's sake: no command is behind it. */
-static uint64_t blk_mq_alloc_request(uint64_t queue)
-{
-    for (int i = 0; i < HOSTS; i++)
-        for (struct linux_scsi_device *device = hosts[i] ? hosts[i]->devices : NULL; device; device = device->next) {
-            if (FIELD(device->sdev, scsi_device, request_queue, uint64_t) != queue)
-                continue;
-            struct slot *slot = slot_take(hosts[i], hosts[i]->hctx[0]);
-            if (!slot)
-                return (uint64_t)-EWOULDBLOCK;
-            slot->state = SLOT_RESERVED;
-            memset((void *)slot->request, 0, SIZE(request));
-            FIELD(slot->request, request, q, uint64_t) = queue;
-            FIELD(slot->request, request, mq_hctx, uint64_t) = hosts[i]->hctx[0];
-            FIELD(slot->request, request, tag, int) = slot->tag;
-            return slot->request;
-        }
-    return (uint64_t)-ENODEV;
-}
-
-static void blk_mq_free_request(uint64_t rq)
-{
-    struct slot *slot = slot_of(rq + SIZE(request));
-    if (!slot || slot->state != SLOT_RESERVED)
-        vmk_stop(VMK_STOP_PANIC, SITE(), rq);
-    slot->state = SLOT_FREE;
-}
-
-static uint32_t blk_mq_rq_cpu(uint64_t rq)
-{
-    struct slot *slot = slot_of(rq + SIZE(request));
-    return slot && slot->command ? slot->command->cpu : 0;
-}
+/* ---- what drivers ask of a host ---- */
 
 static void scsi_host_complete_all_commands(uint64_t shost, uint32_t status)
 {
-    struct linux_scsi_host *host = host_of(shost);
+    struct linux_scsi_host *host = scsi_host_of(shost);
     for (unsigned i = 0; host && i < host->tags; i++) {
         struct slot *slot = &host->slots[i];
         if (slot->state != SLOT_IN_FLIGHT)
             continue;
-        scsi_dma_unmap(slot->cmnd);
+        scsi_unmap(host, slot);
         FIELD(slot->cmnd, scsi_cmnd, result, uint32_t) = status << 16;
         scsi_done(slot->cmnd);
     }
@@ -1061,7 +594,7 @@ static void scsi_block_requests(uint64_t shost) { BITS_SET((void *)shost, Scsi_H
 
 static void scsi_unblock_requests(uint64_t shost)
 {
-    struct linux_scsi_host *host = host_of(shost);
+    struct linux_scsi_host *host = scsi_host_of(shost);
     BITS_SET((void *)shost, Scsi_Host, host_self_blocked, 0);
     if (host)
         run_host(host);
@@ -1081,7 +614,7 @@ static void host_free(struct linux_scsi_host *host)
 struct linux_scsi_host *linux_scsi_host_create(uint64_t shost, uint32_t owner, const uint64_t *hctx, unsigned cpus, unsigned sets)
 {
     for (int i = 0; i < HOSTS; i++) {
-        if (hosts[i])
+        if (scsi_hosts[i])
             continue;
         struct linux_scsi_host *host = calloc(1, sizeof *host);
         if (!host)
@@ -1102,7 +635,7 @@ struct linux_scsi_host *linux_scsi_host_create(uint64_t shost, uint32_t owner, c
             host_free(host);
             return NULL;
         }
-        return hosts[i] = host;
+        return scsi_hosts[i] = host;
     }
     return NULL;
 }
@@ -1138,7 +671,7 @@ static void abandon(struct slot *slot)
     if (back)
         forget_completed(slot);
     FIELD(slot->cmnd, scsi_cmnd, state, uint64_t) |= 1ull << SCMD_STATE_COMPLETE;
-    unmap(command->device->host, slot); /* its driver may let go of the host without giving it back */
+    scsi_unmap(command->device->host, slot); /* its driver may let go of the host without giving it back */
     leave(slot);
     slot->state = back ? SLOT_FREE : SLOT_LOST;
     refuse(command);
@@ -1165,8 +698,8 @@ void linux_scsi_host_free(struct linux_scsi_host *host)
     for (unsigned i = 0; i < host->tags; i++)
         slot_free(host, &host->slots[i]);
     for (int i = 0; i < HOSTS; i++)
-        if (hosts[i] == host)
-            hosts[i] = NULL;
+        if (scsi_hosts[i] == host)
+            scsi_hosts[i] = NULL;
     host_free(host);
     vmk_baton_drop();
 }
@@ -1265,7 +798,7 @@ static void submit(void *arg)
         return;
     }
     for (unsigned i = 0; i < s->count; i++) {
-        fill_sg(s->device, &s->ios[i], 0, &fits);
+        scsi_fill_sg(s->device, &s->ios[i], 0, &fits);
         if (fits < s->ios[i].length) {
             s->taken = -EMSGSIZE;
             return;
@@ -1289,7 +822,7 @@ uint32_t linux_scsi_fits(struct linux_scsi_device *device, const struct linux_sc
     uint32_t fits = io->length;
     vmk_baton_take();
     if (device->host)
-        fill_sg(device, io, 0, &fits);
+        scsi_fill_sg(device, io, 0, &fits);
     vmk_baton_drop();
     return fits;
 }
@@ -1366,115 +899,11 @@ void linux_scsi_stats(struct linux_scsi_device *device, struct linux_scsi_stats 
     vmk_baton_drop();
 }
 
-/* ---- for Python: error handling ---- */
-
-int linux_scsi_expired(struct linux_scsi_host *host, uint64_t *cmnds, unsigned max)
-{
-    unsigned have = 0;
-    uint64_t now = vmk_now();
-    for (unsigned i = 0; i < host->tags && have < max; i++) {
-        struct slot *slot = &host->slots[i];
-        if (slot->state == SLOT_IN_FLIGHT && !slot->expired && now > slot->deadline)
-            cmnds[have++] = slot->cmnd;
-    }
-    return (int)have;
-}
-
-void linux_scsi_prolong(uint64_t cmnd)
-{
-    struct slot *slot = slot_of(cmnd);
-    if (slot && slot->command)
-        slot->deadline = vmk_now() + slot->command->io.timeout_ms * 1000000ull;
-}
-
-int linux_scsi_expire(uint64_t cmnd)
-{
-    struct slot *slot = slot_of(cmnd);
-    if (!slot || slot->state != SLOT_IN_FLIGHT)
-        return 0;
-    FIELD(cmnd, scsi_cmnd, state, uint64_t) |= 1ull << SCMD_STATE_COMPLETE;
-    slot->expired = true;
-    FIELD(slot->command->device->sdev, scsi_device, iotmo_cnt, int)++;
-    if (!slot->deadline)
-        return LINUX_SCSI_GIVEN_UP;
-    slot->command->device->stats.timeouts++;
-    return LINUX_SCSI_TIMED_OUT;
-}
-
-void linux_scsi_fail(uint64_t cmnd)
-{
-    struct slot *slot = slot_of(cmnd);
-    if (slot && slot->state == SLOT_IN_FLIGHT)
-        to_error_handler(slot);
-}
-
-/* Whether the scsi_cmnd's own count, which error handlers change, leaves it another try. */
-static bool may_try_again(struct slot *slot)
-{
-    struct linux_scsi_host *host = slot->command->device->host;
-    int64_t state = FIELD(slot->command->device->sdev, scsi_device, sdev_state, uint32_t);
-    int *retries = &FIELD(slot->cmnd, scsi_cmnd, retries, int), allowed = FIELD(slot->cmnd, scsi_cmnd, allowed, int);
-    uint64_t hostt = FIELD(host->shost, Scsi_Host, hostt, uint64_t);
-    uint64_t should = FIELD(hostt, scsi_host_template, eh_should_retry_cmd, uint64_t);
-    if (state == ENUM(SDEV_OFFLINE) || state == ENUM(SDEV_TRANSPORT_OFFLINE) || state == ENUM(SDEV_DEL))
-        return false;
-    if (++*retries > allowed || (should && !((bool (*)(uint64_t))should)(slot->cmnd)))
-        return false;
-    slot->command->retries = *retries;
-    slot->command->io.retries = allowed < UINT8_MAX ? (uint8_t)allowed : UINT8_MAX;
-    return true;
-}
-
-void linux_scsi_release(uint64_t cmnd)
-{
-    struct slot *slot = slot_of(cmnd);
-    if (!slot || !slot->command || !(slot->state == SLOT_FAILED || slot->expired))
-        return;
-    if (may_try_again(slot) && again(slot, false, false))
-        return;
-    if (!FIELD(cmnd, scsi_cmnd, result, int32_t) && !(FIELD(cmnd, scsi_cmnd, flags, int) & SCMD_FORCE_EH_SUCCESS))
-        FIELD(cmnd, scsi_cmnd, result, int32_t) = DID_TIME_OUT << 16;
-    finish_slot(slot);
-}
-
-int linux_scsi_failed(struct linux_scsi_host *host, uint64_t *cmnds, unsigned max)
-{
-    unsigned have = 0;
-    for (unsigned i = 0; i < host->tags && have < max; i++)
-        if (host->slots[i].state == SLOT_FAILED)
-            cmnds[have++] = host->slots[i].cmnd;
-    return (int)have;
-}
-
-int linux_scsi_eh_back(uint64_t cmnd)
-{
-    struct slot *slot = slot_of(cmnd);
-    bool back = slot && slot->eh_done;
-    if (back)
-        slot->eh_done = false;
-    return back;
-}
-
 const struct linux_api scsi_lib_api[] = {
     API(scsi_done, "done", "A driver gives a command back; the softirq judges it.", NULL),
-    API(scsi_dma_map, "done", "Gives a command's scatter list its DMA addresses.", NULL),
-    API(scsi_dma_unmap, "done", "Ends that mapping.", NULL),
-    API(scsi_kmap_atomic_sg, "done", "Finds the page that a byte of a scatter list lies in.", NULL),
-    API(scsi_kunmap_atomic_sg, "no-op", "Ends that.", "Machine memory stays mapped."),
-    API(scsi_host_busy, "done", "How many commands the driver has.", NULL),
-    API(scsi_host_busy_iter, "done", "Calls a function for each command that the driver has.", NULL),
     API(scsi_host_complete_all_commands, "done", "Ends every command that the driver has, with one host status.", NULL),
-    API_AS("scsi_check_sense", linux_scsi_check_sense, "done", "What is to become of a command, by its sense data.",
-           "The mid-layer's own byte of the result is not set: the vmkernel reads the sense data itself."),
     API(blk_abort_request, "done", "Has a command treated as one whose time is up, now.", NULL),
     API(scsi_block_requests, "done", "Holds back new commands of a host.", NULL),
     API(scsi_unblock_requests, "done", "Lets the commands of a host go on.", NULL),
-    API(sbitmap_weight, "done", "How many bits of a map are set; of a device's, how many commands the driver has.", NULL),
-    API(blk_mq_tagset_busy_iter, "done", "Calls a function for each request in flight.", NULL),
-    API(blk_mq_unique_tag, "done", "A request's tag with the number of its hardware queue.", NULL),
-    API(blk_mq_alloc_request, "partial", "Gives a driver a tag of its own.",
-        "Of SCSI devices only. It waits for none: -EWOULDBLOCK when all are taken. No command can be sent with it."),
-    API(blk_mq_free_request, "done", "Takes that back.", NULL),
-    API(blk_mq_rq_cpu, "done", "The CPU on which a request was queued.", NULL),
     API_END,
 };
