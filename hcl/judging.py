@@ -292,10 +292,9 @@ class Judge:
     def _together(self, hardware: Judgement, driver: Judgement, firmware: Judgement) -> tuple[Status, str]:
         if hardware.status is Status.SKIPPED:
             return hardware.status, hardware.reason
-        strict = self.profile is Profile.STRICT
-        # Firmware that is known to be too old fits nobody, and what could not be told of it does not fit the strict.
-        doubted = {Status.UNSUPPORTED, Status.UNKNOWN} if strict else {Status.UNSUPPORTED}
-        asked = [hardware, driver, *([firmware] if firmware.status in doubted else [])]
+        # Firmware that is known to be too old counts. Which of its files a driver loads, no inventory tells; a run that
+        # passed had what it takes.
+        asked = [hardware, driver, *([firmware] if firmware.status is Status.UNSUPPORTED else [])]
         worst = min(
             (each for each in asked if each.status in _WORST), key=lambda each: _WORST.index(each.status)
         )

@@ -22,7 +22,7 @@ class Profile(StrEnum):
     DEFAULT = "default"
     """Certified, or compatible."""
     STRICT = "strict"
-    """Certified only, with firmware that was told."""
+    """Certified only."""
 
     def wants(self, status: Status) -> str:
         """What the profile asks for beyond the status of a device, a clause; "" when that is enough."""

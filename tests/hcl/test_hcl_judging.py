@@ -16,7 +16,7 @@ from hcl.console.kernel import Modules
 from hcl.errors import BadRule
 from hcl.inventory import Device, Inventory, PciDevice, Unidentified, UsbDevice, UsbInterface
 from hcl.judging import Judge
-from hcl.reading import DRIVERS, IDS, read
+from hcl.reading import DRIVERS, IDS, installed, read
 from hcl.report import Profile
 from hcl.rules import Exclusion, parse_overrides
 from hcl.verdict import Rung, Status
@@ -151,6 +151,13 @@ def test_firmware_that_a_driver_may_ask_for_is_named(judge: Judge) -> None:
     assert "bnx2/" in firmware.reason
     told = judge.device(msgspec.structs.replace(BNX2, firmware="bc 5.2.3")).firmware
     assert "The device runs bc 5.2.3." in told.reason
+
+
+def test_firmware_that_nobody_told_of_takes_no_certificate_away(modules: Modules) -> None:
+    """e100 may load firmware for some of its chips; its certification run had what it needed."""
+    i82557 = PciDevice(address="0000:08:00.0", vendor="8086", device="1229", pci_class="020000")
+    strict = Judge(installed(), modules.release, modules, profile=Profile.STRICT).device(i82557)
+    assert (strict.status, strict.firmware.status) == (Status.CERTIFIED, Status.UNKNOWN)
 
 
 def test_a_subsystem_that_was_not_told_matters_where_the_list_asks_for_it(judge: Judge) -> None:
