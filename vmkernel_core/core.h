@@ -18,6 +18,9 @@
 
 /* ---- memory.c: address space and machine memory ------------------------------------------------------- */
 
+/* Keeps a range, once in a process, for vmk_map alone; 0 or -errno. Without it whatever grows may be there before. */
+int vmk_hold(uint64_t address, uint64_t length);
+
 /* Maps at a fixed address and fails rather than replace anything. fd -1: anonymous, zeroed.
  * Returns 0 or -errno. prot is PROT_*; shared chooses MAP_SHARED. */
 int vmk_map(uint64_t address, uint64_t length, int prot, int shared, int fd, uint64_t offset);

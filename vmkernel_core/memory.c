@@ -46,14 +46,57 @@ static uint32_t free_list[MAX_ORDER + 1];
 static struct slab *partial[CLASSES];
 static uint64_t objects, object_bytes;
 
-int vmk_map(uint64_t address, uint64_t length, int prot, int shared, int fd, uint64_t offset)
+/* Addresses that are kept free for vmk_map, by a mapping that nobody may touch; a bit for each page that is mapped there. */
+static uint64_t held, held_end;
+static uint8_t *taken;
+
+static bool in_held(uint64_t address, uint64_t length) { return address >= held && address + length <= held_end; }
+static bool is_taken(uint64_t page) { return taken[page / 8] >> page % 8 & 1; }
+
+static void mark(uint64_t address, uint64_t length, bool mapped)
 {
-    int flags = MAP_FIXED_NOREPLACE | (shared ? MAP_SHARED : MAP_PRIVATE) | (fd < 0 ? MAP_ANONYMOUS : 0);
-    void *at = mmap((void *)address, length, prot, flags | MAP_NORESERVE, fd, (off_t)offset);
-    return at == MAP_FAILED ? -errno : 0;
+    for (uint64_t page = (address - held) / PAGE_SIZE; page < (address - held + length + PAGE_SIZE - 1) / PAGE_SIZE; page++)
+        taken[page / 8] = (uint8_t)((taken[page / 8] & ~(1u << page % 8)) | (unsigned)mapped << page % 8);
 }
 
-int vmk_unmap(uint64_t address, uint64_t length) { return munmap((void *)address, length) ? -errno : 0; }
+int vmk_hold(uint64_t address, uint64_t length)
+{
+    uint8_t *pages_taken = calloc(length / PAGE_SIZE / 8 + 1, 1);
+    int flags = MAP_FIXED_NOREPLACE | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    if (held || !pages_taken || mmap((void *)address, length, PROT_NONE, flags, -1, 0) == MAP_FAILED) {
+        free(pages_taken);
+        return held ? -EBUSY : pages_taken ? -errno : -ENOMEM;
+    }
+    held = address, held_end = address + length, taken = pages_taken;
+    return 0;
+}
+
+int vmk_map(uint64_t address, uint64_t length, int prot, int shared, int fd, uint64_t offset)
+{
+    int flags = (shared ? MAP_SHARED : MAP_PRIVATE) | (fd < 0 ? MAP_ANONYMOUS : 0) | MAP_NORESERVE;
+    bool ours = in_held(address, length);
+    if (ours)
+        for (uint64_t page = (address - held) / PAGE_SIZE; page < (address - held + length + PAGE_SIZE - 1) / PAGE_SIZE; page++)
+            if (is_taken(page))
+                return -EEXIST;
+    void *at = mmap((void *)address, length, prot, flags | (ours ? MAP_FIXED : MAP_FIXED_NOREPLACE), fd, (off_t)offset);
+    if (at == MAP_FAILED)
+        return -errno;
+    if (ours)
+        mark(address, length, true);
+    return 0;
+}
+
+int vmk_unmap(uint64_t address, uint64_t length)
+{
+    if (!in_held(address, length))
+        return munmap((void *)address, length) ? -errno : 0;
+    int flags = MAP_FIXED | MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE;
+    if (mmap((void *)address, length, PROT_NONE, flags, -1, 0) == MAP_FAILED)
+        return -errno;
+    mark(address, length, false);
+    return 0;
+}
 
 static void list_push(uint32_t index, unsigned order)
 {

@@ -40,6 +40,9 @@ State = TypeVar("State")
 #: Fixed places below 2 GiB, around the image: kernel code reaches each other by 32-bit displacements.
 THUNKS, THUNKS_SIZE = 0x5000_0000, 0x10_0000
 MODULES, MODULES_END = 0x5800_0000, 0x7F00_0000
+# The heap of an executable that is not position-independent, as Debian's python3, begins somewhere below and would grow
+# into these in a program that needs much memory. Where something is there already, booting tells.
+lib.vmk_hold(THUNKS, MODULES_END - THUNKS)
 #: Variables of Linux's that modules import and that the image does not have.
 VARIABLES, VARIABLES_SIZE = THUNKS + THUNKS_SIZE, 0x1000
 #: struct page array, and the per-CPU areas (the others behind the first, cpu.STRIDE apart); anywhere.
