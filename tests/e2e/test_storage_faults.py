@@ -127,7 +127,9 @@ def test_commands_in_flight_end_when_qemu_is_killed(boot: Boot, controller: Cont
     with pytest.raises(DeviceGone):
         disk.read(0, 1)
     host.stop()
-    assert host.leaks == []  # the drivers could finish what they do when their device goes
+    # The drivers could finish what they do when their device goes, but for mptbase's thread that removes a dead adapter,
+    # which may not have had its turn: mptbase never waits for it.
+    assert [leak for leak in host.leaks if not leak.where.startswith("mpt_remove_dead_ioc_func")] == []
 
 
 def test_a_command_that_takes_too_long_ends_after_resets(kernel61: Kernel, image: Path) -> None:
