@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from collections import deque
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -74,7 +75,7 @@ def worked(pid: int) -> float:
     return sum(int(thread.read_text().split()[0]) for thread in threads) / 1e3
 
 
-class _DiskSide:
+class _DiskSide(ABC):
     """What both share: a QEMU with the controller and its disk, and the clock."""
 
     def __init__(self, controller: str, drive: Drive, processor: bool) -> None:
@@ -102,12 +103,13 @@ class _DiskSide:
         reads, writes = (now - then for now, then in zip(self._accesses(), before, strict=True))
         return DiskSample(count / seconds, reads / count, writes / count, own / count, qemu / count)
 
+    @abstractmethod
     def _accesses(self) -> tuple[int, int]:
         """Register reads and writes so far."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _move(self, size: int, depth: int, write: bool, count: int) -> None:
-        raise NotImplementedError
+        """Move ``size`` bytes ``count`` times; see run."""
 
 
 class DiskFloorSide(_DiskSide):

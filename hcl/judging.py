@@ -67,6 +67,8 @@ class Judge:
         self.profile = profile
         self._exclusions = tuple(exclusions)
         self._overrides = dict(overrides or {})
+        #: Whether a report depends on where the device is.
+        self._by_place = bool(self._overrides) or any(rule.key == "place" for rule in self._exclusions)
         self._kept: dict[tuple[object, ...], DeviceReport] = {}
 
     def machine(self, inventory: Inventory) -> MachineReport:
@@ -104,9 +106,7 @@ class Judge:
 
     def _key(self, device: Device) -> tuple[object, ...]:
         """All that a report depends on, the place aside where no rule asks for it."""
-        place = (
-            device.place if self._overrides or any(rule.key == "place" for rule in self._exclusions) else ""
-        )
+        place = device.place if self._by_place else ""
         if isinstance(device, PciDevice):
             return (
                 device.vendor, device.device, device.subvendor, device.subdevice, device.pci_class,

@@ -18,7 +18,7 @@ Obstacle = Callable[[str], str]
 """Answers a module's name with a clause that says why it cannot be run here; "" when it can be."""
 
 
-def no_obstacle(module: str) -> str:  # noqa: ARG001 - an Obstacle
+def no_obstacle(_module: str) -> str:
     """Whatever the module: none is known."""
     return ""
 

@@ -3,22 +3,11 @@ it depends on. That they load and unload is the modules' own word."""
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-from typing import TYPE_CHECKING
-
-import pytest
-
-from vmklinux.errors import DriverRefused
-from vmklinux.loader import Loader
-from vmklinux.module.console import FAMILIES
-from vmklinux.resolve import Report, check, survey
-
-if TYPE_CHECKING:
-    from pathlib import Path
-
-    from vmklinux.image import Image
-    from vmklinux.kernels import Kernel
-    from vmklinux.linux import Linux
+from tests.vmklinux import module_family
+from vmklinux.image import Image
+from vmklinux.kernels import Kernel
+from vmklinux.linux import Linux
+from vmklinux.resolve import survey
 
 #: The Linux drivers of ESX's own SCSI and RAID adapters, and the modules under them.
 ESX = {
@@ -31,13 +20,8 @@ ESX = {
 SHY = {"ips"}
 
 
-def _reports(kernel: Kernel, image: Image) -> dict[Path, Report]:
-    files = [file for directory in FAMILIES["scsi"] for file in kernel.modules_under(directory)]
-    return {file: check(file, kernel, image) for file in files}
-
-
 def test_most_scsi_modules_are_served_completely(kernel: Kernel, image: Image) -> None:
-    reports = _reports(kernel, image)
+    reports = module_family.reports("scsi", kernel, image)
     found = survey(list(reports.values()), len(reports))
     assert found.totals.total > 90
     assert found.totals.percent >= 80
@@ -46,18 +30,5 @@ def test_most_scsi_modules_are_served_completely(kernel: Kernel, image: Image) -
 
 def test_what_counts_as_served_loads_and_leaves_nothing(linux: Linux) -> None:
     """Init and exit of each run; a PCI driver's only registers it. No module leaves anything behind."""
-    loader = Loader(linux)
     shy = SHY if "isa_register_driver" in linux.symbols else SHY | {"advansys"}
-    loaded = 0
-    for file, report in _reports(linux.kernel, linux.image).items():
-        if report.resolved:
-            with (
-                pytest.raises(DriverRefused, match="No such device")
-                if report.module in shy
-                else nullcontext()
-            ):
-                loader.load(file)
-            loaded += 1
-        for name in reversed(list(loader.modules)):
-            assert loader.unload(name) == [], f"{name}, loaded for {report.module}"
-    assert loaded >= 78
+    assert module_family.load_and_unload("scsi", linux, shy) >= 78

@@ -49,7 +49,9 @@ class Seconds(msgspec.Struct, frozen=True):
 
 
 class Result(msgspec.Struct, frozen=True, kw_only=True):
-    """What ``vmk demo --json`` prints, of every kind of device."""
+    """What ``vmk demo --json`` prints, of every kind of device; each kind says its own rows and problems."""
+
+    # No ABC: a Struct has a metaclass of its own.
 
     platform: str
     device: str
