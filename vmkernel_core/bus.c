@@ -17,6 +17,15 @@ uint64_t vmk_bus_read(struct vmk_bus *bus, int space, uint64_t address, unsigned
     return vmk_bus_gone(bus) ? vmk_all_ones(size) : bus->ops->read(bus, space, address, size);
 }
 
+void vmk_bus_read_rep(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t *values, unsigned count)
+{
+    if (bus->ops->read_rep && !vmk_bus_gone(bus))
+        bus->ops->read_rep(bus, space, address, size, values, count);
+    else
+        for (unsigned i = 0; i < count; i++)
+            values[i] = vmk_bus_read(bus, space, address, size);
+}
+
 void vmk_bus_write(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t value)
 {
     if (!vmk_bus_gone(bus))

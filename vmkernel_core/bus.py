@@ -47,6 +47,13 @@ class Bus:
         """Read a register; all ones where nothing answers and once the bus is gone."""
         return int(lib.vmk_bus_read(self.handle, space, address, size))
 
+    def read_rep(self, space: Space, address: int, size: int, count: int) -> list[int]:
+        """Read the same register, a FIFO, ``count`` times; in one exchange where the bus can, which costs far less."""
+        values = ffi.new("uint64_t[]", count)
+        lib.vmk_bus_read_rep(self.handle, space, address, size, values, count)
+        found: list[int] = ffi.unpack(values, count)
+        return found
+
     def write(self, space: Space, address: int, size: int, value: int) -> None:
         """Write a register, wrapped to its size. It may be posted: a later read comes after it."""
         lib.vmk_bus_write(self.handle, space, address, size, value & ((1 << size * 8) - 1))

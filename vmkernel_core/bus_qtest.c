@@ -38,6 +38,7 @@
 #define SPIN_AGAIN 64
 #define LONGEST 64 /* of a register command: "writeq 0x<16> 0x<16>\n" */
 #define COLLECTED_MOST 2048
+#define TOGETHER_MOST 32 /* reads; their replies have to fit into the socket beside UNREAD_MOST others */
 /* A burst: so many accesses in a millisecond; fewer keep it up. */
 #define BURST_NS 1000000ull
 #define BURST_BEGINS 16
@@ -357,29 +358,54 @@ static uint64_t reply_value(const char *reply, int length, unsigned size)
     return value & vmk_all_ones(size);
 }
 
-static uint64_t qtest_read(struct vmk_bus *bus, int space, uint64_t address, unsigned size)
+/* At most TOGETHER_MOST reads by text, of the one `line`. */
+static void read_together(struct qtest_bus *q, const char *line, size_t length, unsigned size, uint64_t *values, unsigned count)
+{
+    char lines[LONGEST * TOGETHER_MOST];
+    for (unsigned i = 0; i < count; i++)
+        memcpy(lines + i * length, line, length);
+    bool lost = transmit(q, lines, count * length);
+    for (unsigned i = 0; i < count && !lost; i++) {
+        const char *reply = NULL;
+        int got = await_reply(q, &reply, LIMIT_NS);
+        if (got >= 0)
+            values[i] = reply_value(reply, got, size);
+        else if (got == -ETIMEDOUT)
+            lose(q);
+        lost = vmk_bus_gone(&q->bus);
+    }
+}
+
+static void qtest_read_rep(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t *values, unsigned count)
 {
     struct qtest_bus *q = (struct qtest_bus *)bus;
-    const char *command = command_of(read_commands, space, size), *reply = NULL;
+    const char *command = command_of(read_commands, space, size);
+    for (unsigned i = 0; i < count; i++)
+        values[i] = command ? vmk_all_ones(size) : ~0ull;
     if (!command)
-        return ~0ull;
+        return;
     char line[LONGEST], *at = put_hex(put_text(line, command), address);
     *at++ = '\n';
-    uint64_t value = vmk_all_ones(size);
     pthread_mutex_lock(&q->lock);
-    if (by_processor(q, space, address, size)) {
-        if (!ask(q, 0, space, address, size, 0) && !settle(q, 0)) {
-            value = vmk_mailbox_value(q->processor) & vmk_all_ones(size);
-            drain(q); /* the line that the read lowered is lowered now */
+    for (unsigned done = 0, some; done < count && !vmk_bus_gone(bus); done += some) {
+        if (by_processor(q, space, address, size)) {
+            some = 1;
+            if (!ask(q, 0, space, address, size, 0) && !settle(q, 0)) {
+                values[done] = vmk_mailbox_value(q->processor) & vmk_all_ones(size);
+                drain(q); /* the line that the read lowered is lowered now */
+            }
+        } else {
+            some = count - done < TOGETHER_MOST ? count - done : TOGETHER_MOST;
+            read_together(q, line, (size_t)(at - line), size, values + done, some);
         }
-    } else if (!vmk_bus_gone(bus) && !transmit(q, line, (size_t)(at - line))) {
-        int length = await_reply(q, &reply, LIMIT_NS);
-        if (length >= 0)
-            value = reply_value(reply, length, size);
-        else if (length == -ETIMEDOUT)
-            lose(q);
     }
     pthread_mutex_unlock(&q->lock);
+}
+
+static uint64_t qtest_read(struct vmk_bus *bus, int space, uint64_t address, unsigned size)
+{
+    uint64_t value;
+    qtest_read_rep(bus, space, address, size, &value, 1);
     return value;
 }
 
@@ -488,7 +514,8 @@ void vmk_qtest_processor(struct vmk_bus *bus, uint64_t memory, unsigned spin)
 
 struct vmk_bus *vmk_bus_qtest(int fd)
 {
-    static const struct vmk_bus_ops ops = {qtest_read, qtest_write, qtest_flush, qtest_cork, qtest_service, qtest_close};
+    static const struct vmk_bus_ops ops = {qtest_read,  qtest_read_rep, qtest_write, qtest_flush,
+                                           qtest_cork, qtest_service,  qtest_close};
     struct qtest_bus *q = calloc(1, sizeof *q);
     if (!q)
         return NULL;

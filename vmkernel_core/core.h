@@ -63,6 +63,8 @@ void vmk_memory_stats(struct vmk_memory_stats *out);
 enum { VMK_SPACE_MEMORY = 0, VMK_SPACE_IO = 1 };
 struct vmk_bus;
 uint64_t vmk_bus_read(struct vmk_bus *bus, int space, uint64_t address, unsigned size);
+/* The same register so often, one value after the other as a FIFO gives them, in one exchange where the bus can. */
+void vmk_bus_read_rep(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t *values, unsigned count);
 void vmk_bus_write(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t value);
 /* Waits until the device has all writes that were posted. */
 void vmk_bus_flush(struct vmk_bus *bus);
@@ -275,9 +277,10 @@ extern bool vmk_delivering;
 /* Ranges of module code, so that a site can be told from an image address: below this, the image. */
 extern uint32_t vmk_modules_low;
 
-/* What a bus implements; flush and cork where a write is not done when it returns. */
+/* What a bus implements; flush and cork where a write is not done when it returns, read_rep where reads together are faster. */
 struct vmk_bus_ops {
     uint64_t (*read)(struct vmk_bus *, int space, uint64_t address, unsigned size);
+    void (*read_rep)(struct vmk_bus *, int space, uint64_t address, unsigned size, uint64_t *values, unsigned count);
     void (*write)(struct vmk_bus *, int space, uint64_t address, unsigned size, uint64_t value);
     void (*flush)(struct vmk_bus *);
     void (*cork)(struct vmk_bus *, int on);

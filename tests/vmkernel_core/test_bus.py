@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import logging
 import socket
 import threading
@@ -91,8 +92,29 @@ def test_the_commands_are_qtest_s() -> None:
     ]
 
 
+def test_a_fifo_is_read_in_few_exchanges() -> None:
+    """The values come in their order, with posted writes and interrupt lines around them; the end gives all ones."""
+    taken = itertools.count()
+
+    def reply(line: str) -> bytes:
+        if line.startswith("write"):
+            return b"OK\n"
+        number = next(taken)
+        return b"IRQ raise 77\nFAIL\n" if number == 90 else f"IRQ lower 77\nOK {number:#x}\n".encode()
+
+    with served(reply) as (bus, server):
+        bus.write(Space.MEMORY, 0x40, 4, 1)
+        assert bus.read_rep(Space.MEMORY, 0x44, 4, 0) == []
+        assert bus.read_rep(Space.MEMORY, 0x44, 4, 80) == list(range(80))
+        assert bus.read_rep(Space.MEMORY, 0x44, 4, 12) == [*range(80, 90), 0xFFFF_FFFF, 91]
+        server.close()
+        assert bus.read_rep(Space.MEMORY, 0x44, 2, 2) == [0xFFFF] * 2
+    assert server.seen == ["writel 0x40 0x1", *["readl 0x44"] * 92]
+
+
 def test_a_size_that_does_not_exist_reaches_nobody() -> None:
     with served(echo) as (bus, server):
+        assert bus.read_rep(Space.MEMORY, 0x10, 3, 2) == [(1 << 64) - 1] * 2
         assert bus.read(Space.IO, 0x10, 8) == (1 << 64) - 1
         assert bus.read(Space.MEMORY, 0x10, 3) == (1 << 64) - 1
         bus.write(Space.IO, 0x10, 8, 1)
@@ -299,7 +321,7 @@ def test_a_model_in_python() -> None:
     bus.write(Space.IO, 1 << 40, 4, 7)
     assert bus.read(Space.MEMORY, 1 << 40, 8) == (1 << 64) - 2
     assert bus.read(Space.MEMORY, 1 << 40, 2) == 0xFFFE
-    assert bus.read(Space.IO, 1 << 40, 4) == 7
+    assert bus.read_rep(Space.IO, 1 << 40, 4, 3) == [7] * 3
     assert bus.fd == -1
     assert bus.service()
     bus.close()

@@ -74,6 +74,7 @@ def test_writes_and_reads_keep_their_order_across_both_ways(lab: Lab) -> None:
         lab.write(TDBAL, number * 16)
         lab.write(RDBAL, number << 8)
         assert (lab.read(TDBAL), lab.read(RDBAL)) == (number * 16, number << 8)
+        assert lab.platform.bus.read_rep(Space.MEMORY, lab.registers + RDBAL, 4, 3) == [number << 8] * 3
     assert lab.done > BURST, "most of it went by text"
 
 
