@@ -266,8 +266,11 @@ int vmk_world_event(void);
 void vmk_event_post(int event);
 bool vmk_irq_run(void);      /* interrupt.c: one pass over asserted lines; whether one was handled */
 bool vmk_irq_waiting(void);  /* whether an asserted line has handlers and is enabled */
-extern bool (*vmk_softirq_run)(void); /* set by vmklinux; whether work is left */
-extern bool (*vmk_softirq_waiting)(void); /* set by vmklinux; whether vmk_softirq_run would find work */
+/* What runs after the interrupts, for the drivers of each engine; vmklinux sets it. run: whether work is left; waiting:
+ * whether run would find work. NULL: none. */
+struct vmk_softirq { bool (*run)(void); bool (*waiting)(void); };
+enum { VMK_SOFTIRQ_LINUX, VMK_SOFTIRQ_NATIVE, VMK_SOFTIRQS };
+extern struct vmk_softirq vmk_softirqs[VMK_SOFTIRQS];
 extern void (*vmk_tick)(void);        /* set by vmklinux: time has passed, jiffies move */
 extern uint64_t (*vmk_task_new)(void);
 extern void (*vmk_task_free)(uint64_t task);

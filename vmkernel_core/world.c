@@ -57,8 +57,7 @@ struct vmk_world {
     bool woken, ending, hurried;
 };
 
-bool (*vmk_softirq_run)(void);
-bool (*vmk_softirq_waiting)(void);
+struct vmk_softirq vmk_softirqs[VMK_SOFTIRQS];
 static void no_tick(void) {}
 void (*vmk_tick)(void) = no_tick;
 uint64_t (*vmk_task_new)(void);
@@ -260,6 +259,14 @@ bool vmk_world_reading(void)
 
 void vmk_modules_from(uint32_t address) { vmk_modules_low = address; }
 
+static bool softirq_waiting(void)
+{
+    bool some = false;
+    for (int i = 0; i < VMK_SOFTIRQS && !some; i++)
+        some = vmk_softirqs[i].waiting && vmk_softirqs[i].waiting();
+    return some;
+}
+
 /* Gives the baton away until woken or the time is up; comes back with it. */
 uint64_t vmk_world_sleep(uint64_t timeout_ns)
 {
@@ -268,7 +275,7 @@ uint64_t vmk_world_sleep(uint64_t timeout_ns)
     bool held = world->depth > 0;
     if (held) {
         vmk_uncork();
-        if (vmk_irq_waiting() || (vmk_softirq_waiting && vmk_softirq_waiting()))
+        if (vmk_irq_waiting() || softirq_waiting())
             vmk_kick(); /* what came in while it ran may be what it is going to wait for */
         switch_from(world);
     }
@@ -437,8 +444,9 @@ bool vmk_deliver(void)
     vmk_delivering = true;
     for (int round = 0; round < DELIVERY_ROUNDS; round++) {
         more = vmk_irq_run();
-        if (vmk_softirq_run)
-            more |= vmk_softirq_run();
+        for (int i = 0; i < VMK_SOFTIRQS; i++)
+            if (vmk_softirqs[i].run)
+                more |= vmk_softirqs[i].run();
         if (!more)
             break;
     }

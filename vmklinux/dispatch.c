@@ -164,7 +164,7 @@ __asm__(".text\n"
 void linux_stop(void)
 {
     linux_jiffies_stop();
-    vmk_softirq_run = vmk_softirq_waiting = NULL;
+    vmk_softirqs[VMK_SOFTIRQ_LINUX] = (struct vmk_softirq){NULL, NULL};
     vmk_task_new = NULL;
     vmk_task_free = NULL;
 }

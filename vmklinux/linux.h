@@ -8,6 +8,7 @@
 #include <pthread.h>
 
 #include "vmkernel_core/core.h"
+#include "vmklinux/port.h"
 
 /* ---- CDEF ---- */
 
@@ -502,15 +503,13 @@ struct linux_gro_flow {
     uint32_t next_sequence;
     uint16_t headers, segment, count; /* bytes before the payload, bytes of payload in the first, how many segments */
 };
-struct linux_port_waiter { int event; struct linux_port_waiter *next; };
 struct linux_port {
     uint64_t device;
     uint32_t owner;
     unsigned head, tail; /* of ring; head - tail frames wait */
     unsigned blocked;    /* the transmit queue that took no more */
     bool ended;
-    struct linux_port_waiter *waiters;
-    pthread_mutex_t lock; /* of waiters */
+    struct port_waiters waiters;
     struct linux_port_stats stats;
     struct linux_gro_flow flows[LINUX_GRO_FLOWS];
     void *ring[LINUX_PORT_RING];

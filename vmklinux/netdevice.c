@@ -17,8 +17,6 @@
 #define SOFTIRQ_OFFSET 0x100u
 #define SOFTIRQ_DISABLE_OFFSET 0x200u
 #define PREEMPT_SOFTIRQ_AND_IRQ 0x00ffff00u
-#define GSO_MAX_SIZE 65535u
-#define GSO_MIN_SIZE 64u /* below, e1000 cuts so finely that a full frame needs more descriptors than its ring has */
 /* Where the device gathers, a frame longer than LINEAR has LINEAR_PART bytes, room for all headers, in its skb and the
  * rest in pages: a 64 KiB frame needs no contiguous 64 KiB then. */
 #define LINEAR 3072u
@@ -206,16 +204,11 @@ static bool tx_stopped(uint64_t queue)
     return (FIELD(queue, netdev_queue, state, uint64_t) & off) != 0;
 }
 
-static bool is_tagged(const char *data)
-{
-    return data[12] == (char)(ETH_P_8021Q >> 8) && data[13] == (char)ETH_P_8021Q;
-}
-
 /* Frames of one flow hash alike, so that they stay in order: addresses and ports of TCP and UDP, addresses of the rest
  * of IP, else the Ethernet addresses. */
 static uint32_t flow_hash(const uint8_t *frame, uint32_t length)
 {
-    uint32_t at = is_tagged((const char *)frame) ? 18 : 14, from = 0, bytes = 12, hash = 0;
+    uint32_t at = frame_is_tagged((const char *)frame) ? 18 : 14, from = 0, bytes = 12, hash = 0;
     uint16_t type = (uint16_t)(frame[at - 2] << 8 | frame[at - 1]);
     if (type == ETH_P_IP && length >= at + 20) {
         bool whole = !(frame[at + 6] & 0x3f) && !frame[at + 7]; /* a fragment has no ports */
@@ -304,7 +297,7 @@ static void *skb_for(struct linux_port *port, const char *data, const struct lin
     }
     FIELD(skb, sk_buff, dev, uint64_t) = port->device;
     FIELD(skb, sk_buff, mac_header, uint16_t) = offset;
-    FIELD(skb, sk_buff, network_header, uint16_t) = (uint16_t)(offset + ETH_HLEN + (is_tagged(data) ? VLAN_HLEN : 0));
+    FIELD(skb, sk_buff, network_header, uint16_t) = (uint16_t)(offset + ETH_HLEN + (frame_is_tagged(data) ? VLAN_HLEN : 0));
     memcpy(INNER(skb, sk_buff, protocol), data + 12, 2);
     FIELD(skb, sk_buff, queue_mapping, uint16_t) = (uint16_t)pick_queue(port, skb, data, frame->length);
     if (frame->vlan) {
@@ -338,32 +331,18 @@ struct transmission {
     int error;
 };
 
-/* 0, -EMSGSIZE for what is no frame of this device's, -EOPNOTSUPP for an offload that is not on. */
-static int judge(struct linux_port *port, const char *data, const struct linux_frame *frame)
+static struct port_limits limits_of(struct linux_port *port)
 {
     uint64_t features = FIELD(port->device, net_device, features, uint64_t);
     uint64_t sums = 1ull << ENUM(NETIF_F_HW_CSUM) | 1ull << ENUM(NETIF_F_IP_CSUM) | 1ull << ENUM(NETIF_F_IPV6_CSUM);
-    uint32_t most = FIELD(port->device, net_device, mtu, uint32_t) + ETH_HLEN;
-    bool sum = frame->flags & LINUX_FRAME_NEEDS_CSUM, gso = frame->gso_size != 0;
-    if (frame->length < ETH_HLEN || frame->length > GSO_MAX_SIZE)
-        return -EMSGSIZE;
-    most += is_tagged(data) ? VLAN_HLEN : 0;
-    if (sum && (frame->csum_start < ETH_HLEN || frame->csum_start + frame->csum_offset + 2u > frame->length))
-        return -EMSGSIZE;
-    if (!gso && frame->length > most)
-        return -EMSGSIZE;
-    if (gso && (!sum || frame->gso_size < GSO_MIN_SIZE || frame->header_length <= frame->csum_start ||
-                frame->header_length >= frame->length || (uint32_t)frame->header_length + frame->gso_size > most))
-        return -EMSGSIZE;
-    if (gso && (frame->length > FIELD(port->device, net_device, gso_max_size, uint32_t) ||
-                (frame->length - frame->header_length - 1u) / frame->gso_size >=
-                    FIELD(port->device, net_device, gso_max_segs, uint16_t)))
-        return -EMSGSIZE;
-    if (sum && !(features & sums))
-        return -EOPNOTSUPP;
-    if (gso && !bit(features, frame->gso_type == LINUX_GSO_TCPV6 ? ENUM(NETIF_F_TSO6) : ENUM(NETIF_F_TSO)))
-        return -EOPNOTSUPP;
-    return 0;
+    return (struct port_limits){
+        .mtu = FIELD(port->device, net_device, mtu, uint32_t),
+        .gso_max_size = FIELD(port->device, net_device, gso_max_size, uint32_t),
+        .gso_max_segs = FIELD(port->device, net_device, gso_max_segs, uint16_t),
+        .checksum = features & sums,
+        .tso = bit(features, ENUM(NETIF_F_TSO)),
+        .tso6 = bit(features, ENUM(NETIF_F_TSO6)),
+    };
 }
 
 static void transmit(void *arg)
@@ -377,9 +356,10 @@ static void transmit(void *arg)
     uint8_t *more = (uint8_t *)(vmk_cpu.gs_base + SYMBOL(softnet_data) + linux_field[L_softnet_data__more]);
     int (*xmit)(void *, uint64_t) = FIELD(FIELD(port->device, net_device, netdev_ops, uint64_t), net_device_ops,
                                           ndo_start_xmit, int (*)(void *, uint64_t));
+    const struct port_limits limits = limits_of(port);
     const char *data = t->data;
     for (unsigned i = 0; i < t->count; data += t->frames[i++].length)
-        if ((t->error = judge(port, data, &t->frames[i])))
+        if ((t->error = port_judge(&limits, data, &t->frames[i])))
             return;
     vmk_service();
     vmk_deliver_lazily();
@@ -457,13 +437,7 @@ static void netif_schedule_queue(uint64_t queue)
 
 /* ---- ports ---- */
 
-void linux_port_wake(struct linux_port *port)
-{
-    pthread_mutex_lock(&port->lock);
-    for (struct linux_port_waiter *waiter = port->waiters; waiter; waiter = waiter->next)
-        vmk_event_post(waiter->event);
-    pthread_mutex_unlock(&port->lock);
-}
+void linux_port_wake(struct linux_port *port) { port_waiters_wake(&port->waiters); }
 
 struct linux_port *linux_port_create(uint64_t device, uint32_t owner)
 {
@@ -473,7 +447,7 @@ struct linux_port *linux_port_create(uint64_t device, uint32_t owner)
         struct linux_port *port = calloc(1, sizeof *port);
         if (!port)
             return NULL;
-        pthread_mutex_init(&port->lock, NULL);
+        port_waiters_init(&port->waiters);
         port->device = device;
         port->owner = owner;
         return ports[i] = port;
@@ -503,12 +477,13 @@ void linux_port_detach(struct linux_port *port)
 
 void linux_port_free(struct linux_port *port)
 {
-    pthread_mutex_destroy(&port->lock);
+    port_waiters_fini(&port->waiters);
     free(port);
 }
 
-static int ready(struct linux_port *port)
+static int ready(void *it)
 {
+    struct linux_port *port = it;
     if (!port->device)
         return LINUX_PORT_END;
     return (port->head != port->tail ? LINUX_PORT_RX : 0) | (!tx_stopped(tx_queue(port, port->blocked)) ? LINUX_PORT_TX : 0) |
@@ -517,23 +492,7 @@ static int ready(struct linux_port *port)
 
 int linux_port_wait(struct linux_port *port, int events, uint64_t timeout_ns)
 {
-    uint64_t now = vmk_now(), deadline = timeout_ns > UINT64_MAX - now ? UINT64_MAX : now + timeout_ns;
-    struct linux_port_waiter me = {vmk_world_event(), NULL}, **at = &port->waiters;
-    pthread_mutex_lock(&port->lock);
-    me.next = port->waiters;
-    port->waiters = &me;
-    pthread_mutex_unlock(&port->lock);
-    int have = ready(port) & events;
-    if (!have)
-        vmk_attend(0); /* what came in already, and was put off, comes first */
-    while (!(have = ready(port) & events) && vmk_now() < deadline)
-        vmk_attend(deadline);
-    pthread_mutex_lock(&port->lock);
-    while (*at != &me)
-        at = &(*at)->next;
-    *at = me.next;
-    pthread_mutex_unlock(&port->lock);
-    return have;
+    return port_waiters_wait(&port->waiters, ready, port, events, timeout_ns);
 }
 
 void linux_port_stats(struct linux_port *port, struct linux_port_stats *out)

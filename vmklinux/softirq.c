@@ -249,8 +249,7 @@ void linux_softirq_start(void)
 {
     high_tasklets = tasklets = (struct tasklets){0, 0};
     list_init(&polls);
-    vmk_softirq_run = run;
-    vmk_softirq_waiting = waiting;
+    vmk_softirqs[VMK_SOFTIRQ_LINUX] = (struct vmk_softirq){run, waiting};
 }
 
 void linux_softirq_forget(uint64_t low, uint64_t high)
