@@ -13,10 +13,11 @@ import queue
 import threading
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-from vmkernel_core._core import ffi, lib
 from vmkernel_core.errors import TimedOut, VmkError
+from vmkernel_core.interrupt import Handler
 from vmkernel_core.pci import VENDOR_ID, scan_behind
 from vmkernel_core.pci_function import CAPABILITY_PCI_EXPRESS, COMMAND, SLOT_CAPABILITIES
 
@@ -184,7 +185,7 @@ class Hotplug:
         """Make it; start() begins."""
         self._platform, self._host = platform, host
         self._slots: dict[PciAddress, Slot] = {}
-        self._cookies: dict[PciAddress, Any] = {}
+        self._handlers: dict[PciAddress, Handler] = {}
         self._queue: queue.SimpleQueue[tuple[Slot, int, int] | None] = queue.SimpleQueue()
         #: Held while devices come or go; whoever binds or unbinds drivers by hand holds it too.
         self.changes = threading.RLock()
@@ -243,13 +244,7 @@ class Hotplug:
             on = any(function.address.bus == port.bridge.secondary for function in known)
             slot = self._slots[port.address] = Slot(self._platform, port, on=on)
             if port.line:
-                cookie = self._cookies[port.address] = ffi.new_handle((self, slot))
-                handler = int(ffi.cast("uint64_t", ffi.addressof(lib, "vmk_python_irq")))
-                lib.vmk_baton_take()
-                try:
-                    lib.vmk_irq_add(port.line, handler, int(ffi.cast("uint64_t", cookie)))
-                finally:
-                    lib.vmk_baton_drop()
+                self._handlers[port.address] = Handler(port.line, partial(self.interrupted, slot))
             slot.enable()
             if slot.present != on:
                 self._queue.put((slot, slot.turn, _PRESENCE_CHANGED))
@@ -257,13 +252,9 @@ class Hotplug:
     def _drop(self, address: PciAddress) -> None:
         slot = self._slots.pop(address)
         slot.disable()
-        cookie = self._cookies.pop(address, None)
-        if cookie is not None:
-            lib.vmk_baton_take()
-            try:
-                lib.vmk_irq_remove(slot.port.line, int(ffi.cast("uint64_t", cookie)))
-            finally:
-                lib.vmk_baton_drop()
+        handler = self._handlers.pop(address, None)
+        if handler is not None:
+            handler.remove()
 
     def _behind(self, slot: Slot) -> list[PciFunction]:
         bridge = slot.port.bridge
@@ -368,14 +359,3 @@ class Hotplug:
         for function in functions:
             if function.address in self._slots:
                 self._drop(function.address)
-
-
-@ffi.def_extern()  # type: ignore[untyped-decorator]  # cffi has no types for its decorators
-def vmk_python_irq(line: int, cookie: Any) -> int:
-    """The C core's call of a handler written in Python; core_build.py declares it."""
-    try:
-        hotplug, slot = ffi.from_handle(cookie)
-        return int(hotplug.interrupted(slot))
-    except Exception:
-        log.exception("the handler of line %d failed", line)
-        return 0

@@ -1,0 +1,108 @@
+"""A device as its driver in Python has it (Linux's struct device): what the host lends it, and how it is stopped."""
+
+from __future__ import annotations
+
+import logging
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from vmkernel_core._core import lib
+from vmkernel_core.errors import DeviceGone, VmkError
+from vmklinux.errors import DriverStopped
+from vmklinux.native.devres import Devres
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from vmkernel_core.idle import IdleLoop
+    from vmkernel_core.memory import MachineMemory
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def baton() -> Iterator[None]:
+    """Hold the baton: what belongs to drivers is touched with it only."""
+    lib.vmk_baton_take()
+    try:
+        yield
+    finally:
+        lib.vmk_baton_drop()
+
+
+class Device:
+    """What a driver drives: ``name``, and of the host its memory and its idle loop.
+
+    ``devres`` has what the driver took. ``gone``: its hardware is not there any more. ``stopped``: why its driver runs
+    no longer; ``on_stopped`` is told once.
+    """
+
+    def __init__(self, name: str, driver_name: str, memory: MachineMemory, idle: IdleLoop) -> None:
+        self.name = name
+        self.driver_name = driver_name
+        self.memory = memory
+        self.idle = idle
+        self.devres = Devres()
+        self.gone = False
+        self.stopped: DriverStopped | None = None
+        self.on_stopped: Callable[[DriverStopped], None] = lambda _error: None
+
+    def __repr__(self) -> str:
+        """Name and driver."""
+        return f"<{type(self).__name__} {self.name} ({self.driver_name})>"
+
+    def stop(self, error: BaseException) -> DriverStopped:
+        """Its driver failed where nobody can be told, or did what it must not: it runs no more. The error to raise."""
+        if self.stopped is None:
+            site = _site(error)
+            log.error("%s: %s at %s", self.name, error, site, exc_info=error)
+            self.stopped = DriverStopped(
+                self.driver_name, f"{type(error).__name__}: {error}", reason="python", site=site
+            )
+            self.quiesce()
+            self.on_stopped(self.stopped)
+        return self.stopped
+
+    def quiesce(self) -> None:
+        """Cut the hardware off from memory."""
+
+    @contextmanager
+    def calling(self) -> Iterator[None]:
+        """Around a call into the driver on somebody's behalf: with the baton; what is no VmkError stops the driver.
+
+        Raises DriverStopped, then and when it was stopped before; VmkErrors pass.
+        """
+        with baton():
+            if self.stopped is not None:
+                raise self.stopped
+            try:
+                yield
+            except VmkError:
+                raise
+            except Exception as error:
+                raise self.stop(error) from error
+
+    def deliver(self, function: Callable[[], object]) -> object:
+        """Call the driver where nobody waits for it: an interrupt, a timer, a work item. Any error stops it.
+
+        None when it was stopped, and when the hardware went meanwhile. With the baton.
+        """
+        if self.stopped is not None:
+            return None
+        try:
+            return function()
+        except DeviceGone as error:
+            log.info("%s: %s", self.name, error)
+        except Exception as error:
+            self.stop(error)
+        return None
+
+
+def _site(error: BaseException) -> str:
+    """Where in the driver it happened: the innermost place, file and line."""
+    trace, place = error.__traceback__, ""
+    while trace is not None:
+        code = trace.tb_frame.f_code
+        place = f"{code.co_qualname}, line {trace.tb_lineno} of {code.co_filename.rpartition('/')[2]}"
+        trace = trace.tb_next
+    return place

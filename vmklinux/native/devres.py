@@ -1,0 +1,58 @@
+"""What a driver took of its device, given back in reverse order (Linux drivers/base/devres.c)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+log = logging.getLogger(__name__)
+
+
+class Release:
+    """One thing that was taken, and how it is given back."""
+
+    def __init__(self, devres: Devres, function: Callable[[], object]) -> None:
+        """``Devres.add`` makes it."""
+        self._devres = devres
+        self._function = function
+
+    def now(self) -> None:
+        """Give it back before its turn. May be called twice."""
+        if self._devres.drop(self):
+            self._function()
+
+
+class Devres:
+    """The things that one driver has of one device, in the order of taking."""
+
+    def __init__(self) -> None:
+        """None yet."""
+        self._taken: list[Release] = []
+
+    def __len__(self) -> int:
+        """How many there are."""
+        return len(self._taken)
+
+    def add(self, release: Callable[[], object]) -> Release:
+        """Something was taken; ``release`` gives it back."""
+        taken = Release(self, release)
+        self._taken.append(taken)
+        return taken
+
+    def drop(self, release: Release) -> bool:
+        """For Release: it is not there any more. Whether it was."""
+        if release not in self._taken:
+            return False
+        self._taken.remove(release)
+        return True
+
+    def release_all(self) -> None:
+        """Give everything back, the latest first. What fails is logged, and the rest still given back."""
+        while self._taken:
+            try:
+                self._taken[-1].now()
+            except Exception:
+                log.exception("a driver's resource could not be given back")

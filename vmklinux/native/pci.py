@@ -1,0 +1,203 @@
+"""PCI for drivers in Python (Linux drivers/pci/pci.c, pci-driver.c): devices, drivers, configuration space, BARs."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, ClassVar, Literal, TypeAlias
+
+from vmkernel_core._core import lib
+from vmkernel_core.bus import Space
+from vmkernel_core.errors import DeviceGone, NotSupported, UsageError
+from vmkernel_core.pci_function import COMMAND, COMMAND_IO, COMMAND_MEMORY, BarKind
+from vmklinux.native.device import Device
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from vmkernel_core.idle import IdleLoop
+    from vmkernel_core.memory import MachineMemory
+    from vmkernel_core.pci_function import Bar, PciFunction
+    from vmkernel_core.platform.base import Platform
+
+COMMAND_MASTER = 0x4  # PCI Local Bus Specification 3.0, 6.2.2
+#: PCI Bus Power Management Interface Specification 1.2, 3.2: its capability, and PMCSR in it.
+CAPABILITY_POWER, POWER_CONTROL, POWER_STATE = 0x01, 0x04, 0x3
+PowerState: TypeAlias = Literal["D0", "D3hot"]
+_STATES: dict[PowerState, int] = {"D0": 0, "D3hot": 3}
+#: The bytes of configuration space that sleep may lose: header type 0 up to the interrupt line.
+_HEADER = range(0x00, 0x40, 4)
+_COMMAND_WORD = 0x04
+
+
+class PciDev(Device):
+    """A PCI function and what its driver took of it; Linux's pci_dev."""
+
+    def __init__(
+        self,
+        function: PciFunction,
+        platform: Platform,
+        driver_name: str,
+        memory: MachineMemory,
+        idle: IdleLoop,
+    ) -> None:
+        super().__init__(str(function.address), driver_name, memory, idle)
+        self.function = function
+        self.platform = platform
+        self.saved_state: dict[int, int] = {}
+
+    def quiesce(self) -> None:
+        """No DMA any more."""
+        pci_clear_master(self)
+
+
+class PciDriver(ABC):
+    """A driver of PCI devices; each device that it takes gets an instance. ``pdev`` is the device.
+
+    ``name`` is that of its folder. ``parameters`` tells what may be set when it is loaded: name to a sentence for people
+    with the default; ``self.parameters`` has what was given. Every method runs with the baton.
+    """
+
+    name: ClassVar[str]
+    known_parameters: ClassVar[Mapping[str, str]] = {}
+
+    def __init__(self, pdev: PciDev, parameters: Mapping[str, str]) -> None:
+        self.pdev = pdev
+        self.parameters = parameters
+
+    @classmethod
+    @abstractmethod
+    def claims(cls, function: PciFunction) -> bool:
+        """Whether it knows the device."""
+
+    @abstractmethod
+    def probe(self) -> None:
+        """Take the device and make it known (register_netdev, scsi_add_host). A VmkError says why it cannot be driven;
+        what was taken is given back then.
+        """
+
+    def remove(self) -> None:  # noqa: B027  # most drivers need none: what they took is given back after it
+        """Before what was taken is given back, in reverse order. The hardware may have gone (``pdev.gone``)."""
+
+    def shutdown(self) -> None:  # noqa: B027  # likewise
+        """The machine goes down: leave the device quiet, with its data safe."""
+
+    def suspend(self) -> None:
+        """Get ready for D3hot: no DMA, no interrupt. NotSupported."""
+        raise NotSupported(f"{self.name} cannot put its device to sleep", where=self.pdev.name)
+
+    def resume(self) -> None:
+        """The device is in D0 again, with its configuration space restored. NotSupported."""
+        raise NotSupported(f"{self.name} cannot wake its device up", where=self.pdev.name)
+
+
+class Window:
+    """A BAR: registers by their offset in bytes. Reads of a device that has gone give all ones."""
+
+    def __init__(self, pdev: PciDev, bar: Bar) -> None:
+        """``pci_iomap`` makes it."""
+        self.length = bar.size
+        self._pdev = pdev
+        self._bus = pdev.platform.bus
+        self._space = Space.IO if bar.kind is BarKind.IO else Space.MEMORY
+        self._address = bar.address
+
+    @property
+    def gone(self) -> bool:
+        """Whether nothing answers any more."""
+        return self._pdev.gone or self._bus.gone
+
+    def read(self, offset: int, size: int) -> int:
+        """Read 1, 2 or 4 bytes (8 in memory space). Writes before it have reached the device."""
+        if self._pdev.gone:
+            return (1 << size * 8) - 1
+        return self._bus.read(self._space, self._address + offset, size)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Write 1, 2 or 4 bytes (8 in memory space), wrapped to the size. It is posted: ``flush`` waits for it."""
+        if not self._pdev.gone:
+            self._bus.write(self._space, self._address + offset, size, value)
+
+    def flush(self) -> None:
+        """Wait until the device has all writes."""
+        if not self._pdev.gone:
+            lib.vmk_bus_flush(self._bus.handle)
+
+    @contextmanager
+    def corked(self) -> Iterator[None]:
+        """Collect writes, to send them together."""
+        lib.vmk_bus_cork(self._bus.handle, 1)
+        try:
+            yield
+        finally:
+            lib.vmk_bus_cork(self._bus.handle, 0)
+
+
+def pci_read_config(pdev: PciDev, offset: int, size: int) -> int:
+    """Read 1, 2 or 4 bytes of configuration space."""
+    return pdev.platform.config_read(pdev.function.address, offset, size)
+
+
+def pci_write_config(pdev: PciDev, offset: int, size: int, value: int) -> None:
+    """Write 1, 2 or 4 bytes of configuration space."""
+    pdev.platform.config_write(pdev.function.address, offset, size, value)
+
+
+def _command(pdev: PciDev, *, on: int = 0, off: int = 0) -> None:
+    if not (pdev.gone or pdev.platform.bus.gone):
+        pci_write_config(pdev, COMMAND, 2, pci_read_config(pdev, COMMAND, 2) & ~off | on)
+
+
+def pci_enable_device(pdev: PciDev) -> None:
+    """Have the device decode its BARs, until the driver lets go of it. DeviceGone when it does not answer."""
+    if pci_read_config(pdev, 0, 2) == 0xFFFF:
+        raise DeviceGone("nothing answers there", where=pdev.name, remedy="plug the device in")
+    kinds = {bar.kind is BarKind.IO for bar in pdev.function.bars}
+    bits = (COMMAND_IO if True in kinds else 0) | (COMMAND_MEMORY if False in kinds else 0)
+    _command(pdev, on=bits)
+    pdev.devres.add(lambda: _command(pdev, off=bits))
+
+
+def pci_set_master(pdev: PciDev) -> None:
+    """Let the device use DMA, until the driver lets go of it."""
+    _command(pdev, on=COMMAND_MASTER)
+    pdev.devres.add(lambda: pci_clear_master(pdev))
+
+
+def pci_clear_master(pdev: PciDev) -> None:
+    """No DMA any more."""
+    _command(pdev, off=COMMAND_MASTER)
+
+
+def pci_iomap(pdev: PciDev, bar: int) -> Window:
+    """The registers behind a BAR. UsageError when the device has no such BAR."""
+    found = pdev.function.bar(bar)
+    if found is None:
+        raise UsageError(f"the device has no BAR {bar}", where=pdev.name)
+    return Window(pdev, found)
+
+
+def pci_find_capability(pdev: PciDev, id: int) -> int:
+    """Where a capability lies in configuration space; 0 when the device has none such."""
+    found = pdev.function.capability(id)
+    return found.offset if found else 0
+
+
+def pci_save_state(pdev: PciDev) -> None:
+    """Keep what of the configuration space a sleeping device may lose."""
+    pdev.saved_state = {offset: pci_read_config(pdev, offset, 4) for offset in _HEADER}
+
+
+def pci_restore_state(pdev: PciDev) -> None:
+    """Write it again: the BARs first, what makes them decode last."""
+    saved, pdev.saved_state = pdev.saved_state, {}
+    for offset in sorted(saved, key=lambda offset: offset == _COMMAND_WORD):
+        if pci_read_config(pdev, offset, 4) != saved[offset]:
+            pci_write_config(pdev, offset, 4, saved[offset])
+
+
+def pci_set_power_state(pdev: PciDev, state: PowerState) -> None:
+    """Put the device to sleep or wake it, if it has the power management capability; else nothing happens."""
+    if at := pci_find_capability(pdev, CAPABILITY_POWER):
+        control = pci_read_config(pdev, at + POWER_CONTROL, 2)
+        pci_write_config(pdev, at + POWER_CONTROL, 2, control & ~POWER_STATE | _STATES[state])
