@@ -10,6 +10,7 @@ from vmkernel_core.memory import OutOfMachineMemory
 
 if TYPE_CHECKING:
     from vmklinux.native.device import Device
+    from vmklinux.native.devres import Release
 
 
 @dataclass(frozen=True)
@@ -23,6 +24,7 @@ class DmaMemory:
     dma: int
     length: int
     view: memoryview
+    release: Release
 
 
 def dma_alloc_coherent(device: Device, length: int) -> DmaMemory:
@@ -41,5 +43,10 @@ def dma_alloc_coherent(device: Device, length: int) -> DmaMemory:
         view.release()
         lib.vmk_free(address)
 
-    device.devres.add(free)
-    return DmaMemory(address, address - device.memory.base, length, view)
+    release = device.devres.add(free)
+    return DmaMemory(address, address - device.memory.base, length, view, release)
+
+
+def dma_free_coherent(memory: DmaMemory) -> None:
+    """Give such memory back already now. May be called twice."""
+    memory.release.now()
