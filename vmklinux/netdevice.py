@@ -10,16 +10,15 @@ import logging
 import os
 import socket
 import struct
-from dataclasses import replace
-from functools import cache
+from functools import partial
 from itertools import count
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
-from vmkernel_core.errors import DeviceGone, NotSupported, UsageError
+from vmkernel_core.errors import NotSupported, UsageError
 from vmkernel_core.memory import load_bytes, store_bytes
 from vmkernel_core.net.settings import LinkSettings
-from vmkernel_core.net.uplink import Frame, LinkDown, Uplink, UplinkStats
+from vmkernel_core.net.uplink import Uplink, UplinkStats
 from vmklinux import power
 from vmklinux.api import linux_api
 from vmklinux.device import driver_name
@@ -27,6 +26,7 @@ from vmklinux.devres import Devres
 from vmklinux.errors import DriverRefused, DriverStopped
 from vmklinux.ethtool import Ethtool
 from vmklinux.firmware import MissingFirmware
+from vmklinux.frames import ETH_P_8021Q, Receiver, pack, refusal
 from vmklinux.kobject import Obj, addressof
 from vmklinux.list import list_add_tail, list_init
 from vmklinux.rtnl import Rtnl
@@ -34,19 +34,16 @@ from vmklinux.rtnl import Rtnl
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from vmkernel_core.net.uplink import Feature
+    from vmkernel_core.net.uplink import Feature, Frame
     from vmklinux.linux import Linux
 
 log = logging.getLogger(__name__)
 
 ARPHRD_ETHER = 1  # include/uapi/linux/if_arp.h
-ETH_P_8021Q = 0x8100  # include/uapi/linux/if_ether.h
 # include/uapi/linux/if.h
 IFF_UP, IFF_RUNNING, IFF_PROMISC = 0x1, 0x40, 0x100
 #: Seconds that a driver which says nothing has for a frame (dev_watchdog's own default).
 WATCHDOG = 5
-#: Bytes, and frames, that one receive() can hand out.
-RECEIVE_BUFFER, RECEIVE_MOST = 4 << 20, 1024
 
 #: enum netdev_stat_type to the member of net_device and what it points to (include/linux/netdevice.h).
 COUNTERS = {
@@ -65,54 +62,6 @@ FEATURES: dict[Feature, tuple[str, ...]] = {
     "vlan-strip": ("NETIF_F_HW_VLAN_CTAG_RX_BIT",),
     "vlan-filter": ("NETIF_F_HW_VLAN_CTAG_FILTER_BIT",),
 }
-
-
-@cache
-def _plain(frames: int) -> struct.Struct:
-    """struct linux_frame for so many frames that ask nothing of the device."""
-    return struct.Struct("<" + "I16x" * frames)
-
-
-def _descriptor(frame: bytes | Frame) -> bytes:
-    if not isinstance(frame, Frame):
-        return _plain(1).pack(len(frame))
-    start, offset = frame.checksum or (0, 0)
-    gso_type = lib.LINUX_GSO_NONE
-    if frame.gso_size:
-        at = 16 if frame.data[12:14] == b"\x81\x00" else 12
-        gso_type = lib.LINUX_GSO_TCPV6 if frame.data[at : at + 2] == b"\x86\xdd" else lib.LINUX_GSO_TCPV4
-    flags = lib.LINUX_FRAME_NEEDS_CSUM if frame.checksum else 0
-    vlan = (0, 0) if frame.vlan is None else (frame.vlan, 1)
-    try:
-        return struct.pack(
-            "<I8H",
-            len(frame.data),
-            *vlan,
-            flags,
-            gso_type,
-            frame.header_length,
-            frame.gso_size,
-            start,
-            offset,
-        )
-    except struct.error as error:
-        raise UsageError("a number in a frame does not fit 16 bits", where=f"{frame!r:.200}") from error
-
-
-def _with_tag_inside(frame: bytes | Frame) -> bytes | Frame:
-    """The frame with its VLAN tag put in by us."""
-    if not isinstance(frame, Frame) or frame.vlan is None:
-        return frame
-    _descriptor(frame)  # refuses numbers that do not fit
-    tag = struct.pack(">HH", ETH_P_8021Q, frame.vlan)
-    start, offset = frame.checksum or (0, 0)
-    return replace(
-        frame,
-        data=frame.data[:12] + tag + frame.data[12:],
-        vlan=None,
-        checksum=frame.checksum and (start + len(tag), offset),
-        header_length=frame.header_length and frame.header_length + len(tag),
-    )
 
 
 class NetDevice:
@@ -135,8 +84,7 @@ class NetDevice:
             raise UsageError("too many network devices in one process", remedy="start another process")
         # Whoever is inside a call with the port holds this object: it is freed when nobody is.
         self._port = ffi.gc(port, lib.linux_port_free)
-        self._buffer = bytearray(RECEIVE_BUFFER)
-        self._lengths = ffi.new("uint32_t[]", RECEIVE_MOST)
+        self._receiver = Receiver(partial(lib.linux_port_receive, self._port))
         self._result = ffi.new("struct vmk_result *")
 
     def destroy(self) -> None:
@@ -264,71 +212,21 @@ class NetDevice:
 
     def transmit(self, frames: Sequence[bytes | Frame]) -> int:
         """Send a batch through ndo_start_xmit."""
-        try:
-            data = b"".join(frames)  # type: ignore[arg-type]  # Frames take the other way
-            described = _plain(len(frames)).pack(*map(len, frames))  # type: ignore[arg-type]  # likewise
-        except TypeError:
-            # Drivers set their cards up for tags when a VLAN id is registered, and only then do so again after a reset.
-            ready = frames if self._vlans else list(map(_with_tag_inside, frames))
-            data = b"".join(frame.data if isinstance(frame, Frame) else frame for frame in ready)
-            described = b"".join(map(_descriptor, ready))
-        table = ffi.from_buffer("struct linux_frame[]", described)
-        sent: int = lib.linux_port_transmit(
-            self._port, ffi.from_buffer(data), table, len(frames), self._result
-        )
+        # Drivers set their cards up for tags when a VLAN id is registered, and only then do so again after a reset.
+        data, table = pack(frames, device_tags=bool(self._vlans))
+        sent: int = lib.linux_port_transmit(self._port, data, table, len(frames), self._result)
         if sent >= 0:
             return sent
         self.linux.check(self._result)
-        if sent == -errno.EMSGSIZE:
-            raise UsageError(
-                f"a frame does not fit: {self.linux_name} takes 14 to {self.mtu() + 14} bytes at its MTU, 4 more with a"
-                " VLAN tag, and offloads that lie inside the frame (a gso_size of 64 or more)",
-                remedy="none of the frames was sent; set a larger mtu, or gso_size for TCP",
-            )
-        if sent == -errno.EOPNOTSUPP:
-            raise UsageError(
-                f"a frame asks for an offload that {self.linux_name} does not do now",
-                remedy="none of the frames was sent; `features` tells what it does, set_feature() switches it",
-            )
-        if sent == -errno.ENODEV:
-            raise DeviceGone(f"the device behind {self.driver_name} has gone")
-        raise LinkDown(
-            f"{self.linux_name} has no link", where=self.driver_name, remedy="wait_link() tells when it has"
-        )
+        raise refusal(sent, self.linux_name, self.driver_name, self.mtu())
 
     def receive(self, max_frames: int) -> list[bytes]:
         """Fetch received frames."""
-        have = lib.linux_port_receive(
-            self._port, ffi.from_buffer(self._buffer), RECEIVE_BUFFER, self._lengths, ffi.NULL,
-            min(max_frames, RECEIVE_MOST),
-        )  # fmt: skip
-        frames, at, view = [], 0, memoryview(self._buffer)
-        for length in self._lengths[0:have]:
-            frames.append(bytes(view[at : at + length]))
-            at += length
-        return frames
+        return self._receiver.receive(max_frames)
 
     def receive_frames(self, max_frames: int) -> list[Frame]:
         """Fetch received frames with what is known of them."""
-        most = min(max_frames, RECEIVE_MOST)
-        told = ffi.new("struct linux_frame[]", most)
-        have = lib.linux_port_receive(
-            self._port, ffi.from_buffer(self._buffer), RECEIVE_BUFFER, self._lengths, told, most
-        )
-        frames, at, view = [], 0, memoryview(self._buffer)
-        for frame in told[0:have]:
-            unfinished = frame.flags & lib.LINUX_FRAME_NEEDS_CSUM
-            frames.append(
-                Frame(
-                    bytes(view[at : at + frame.length]),
-                    checksum=(frame.csum_start, frame.csum_offset) if unfinished else None,
-                    gso_size=frame.gso_size,
-                    header_length=frame.header_length,
-                    verified=bool(frame.flags & lib.LINUX_FRAME_CSUM_GOOD),
-                )
-            )
-            at += frame.length
-        return frames
+        return self._receiver.receive_frames(max_frames)
 
     def wait(self, rx: bool, tx: bool, timeout: float) -> bool:
         """Wait for frames, or for room."""
