@@ -30,7 +30,7 @@ ffibuilder.cdef(
                                               uint64_t value);
     extern "Python+C" int vmk_python_irq(int line, void *cookie);
     extern "Python+C" int linux_python_call(uint32_t index, struct linux_regs *regs);
-    extern "Python+C" int native_python_poll(void *handle, int budget);
+    extern "Python+C" int native_python_poll(void *handle);
     """
 )
 ffibuilder.set_source(

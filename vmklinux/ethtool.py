@@ -21,7 +21,7 @@ from vmkernel_core.net.settings import (
     WakeOnLan,
 )
 from vmklinux.errors import DriverRefused
-from vmklinux.ethtool_settings import COALESCING, FORMS, MESSAGES, bits, names
+from vmklinux.ethtool_settings import COALESCING, FORMS, MESSAGES, bits, names, words
 from vmklinux.kobject import Obj
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ class Ethtool:
             form.write(self._linux.types, structs[0], setting)
             self._judge(before, form.read(self._linux.types, structs[0]))
             extack = structs[-1]
-            self._check(f"change its {_words(setting)}", self._call_int(function, *structs), extack)
+            self._check(f"change its {words(setting)}", self._call_int(function, *structs), extack)
             if isinstance(setting, WakeOnLan):
                 self._set_wol_enabled(bool(setting.enabled))
 
@@ -291,12 +291,6 @@ class Ethtool:
 def _numbers(address: int, count: int, *, signed: bool = False) -> list[int]:
     raw = load_bytes(address, count * 8)
     return [int.from_bytes(raw[at : at + 8], "little", signed=signed) for at in range(0, len(raw), 8)]
-
-
-def _words(setting: Setting) -> str:
-    """``wake on lan`` of a WakeOnLan."""
-    name = type(setting).__name__
-    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
 
 
 def _distinct(labels: Sequence[str]) -> Iterator[str]:

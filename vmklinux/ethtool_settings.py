@@ -22,6 +22,7 @@ from vmklinux.btf import EnumType
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
+    from vmkernel_core.net.settings import Setting
     from vmklinux.btf import Btf
     from vmklinux.kobject import Obj
 
@@ -49,6 +50,12 @@ def bits(wanted: Iterable[str], table: tuple[str, ...]) -> int:
     if strange := wanted.difference(table):
         raise UsageError(f"there is no {', '.join(sorted(strange))}", remedy=f"known are {', '.join(table)}")
     return sum(1 << place for place, name in enumerate(table) if name in wanted)
+
+
+def words(setting: Setting) -> str:
+    """``wake on lan`` of a WakeOnLan."""
+    name = type(setting).__name__
+    return "".join(f" {letter.lower()}" if letter.isupper() else letter for letter in name).strip()
 
 
 def link_modes(types: Btf) -> tuple[str, ...]:

@@ -12,10 +12,9 @@
 #define GSO_MAX_SIZE 65535u
 #define GSO_MIN_SIZE 64u /* below, e1000 cuts so finely that a full frame needs more descriptors than its ring has */
 #define RING_BYTES (16u << 20) /* full frames of 4000 bytes for the whole ring */
-#define POLL_WEIGHT 64   /* NAPI_POLL_WEIGHT: frames that a device may take in before the next one's turn */
-#define POLL_BUDGET 300  /* netdev_budget: frames that one pass over all may take in */
+#define POLL_BUDGET 300 /* netdev_budget: frames that one pass over all may take in */
 
-extern int native_python_poll(void *handle, int budget);
+extern int native_python_poll(void *handle);
 
 /* ---- for both engines ---- */
 
@@ -85,7 +84,7 @@ struct native_port {
     struct linux_port_stats stats;
     uint64_t last_sent;
     bool running, stopped, ended;
-    bool scheduled, missed;
+    bool enabled, scheduled, missed; /* of polling */
     struct native_port *next; /* of those to be polled */
     unsigned head, tail;      /* of ring; head - tail frames wait */
     uint64_t end;             /* where the next one goes in bytes */
@@ -124,7 +123,7 @@ static bool poll_all(void)
     for (int left = POLL_BUDGET; turns && left > 0 && to_poll; turns--) {
         struct native_port *port = to_poll;
         dequeue(port);
-        int work = native_python_poll(port->handle, POLL_WEIGHT);
+        int work = native_python_poll(port->handle);
         left -= work > 0 ? work : 1;
         if (port->scheduled) {
             dequeue(port); /* it may have been scheduled anew */
@@ -134,10 +133,23 @@ static bool poll_all(void)
     return waiting();
 }
 
+static void unschedule(struct native_port *port)
+{
+    dequeue(port);
+    port->scheduled = port->missed = false;
+}
+
+void native_port_poll_enable(struct native_port *port, bool on)
+{
+    port->enabled = on;
+    if (!on)
+        unschedule(port);
+}
+
 void native_port_schedule(struct native_port *port)
 {
-    if (port->scheduled) {
-        port->missed = true;
+    if (!port->enabled || port->scheduled) {
+        port->missed = port->scheduled;
         return;
     }
     port->scheduled = true;
@@ -149,16 +161,10 @@ void native_port_schedule(struct native_port *port)
 bool native_port_complete(struct native_port *port)
 {
     bool missed = port->missed;
-    native_port_unschedule(port);
+    unschedule(port);
     if (missed)
         native_port_schedule(port);
     return !missed;
-}
-
-void native_port_unschedule(struct native_port *port)
-{
-    dequeue(port);
-    port->scheduled = port->missed = false;
 }
 
 struct native_port *native_port_create(void *handle)
@@ -192,7 +198,7 @@ static int refusal(struct native_port *port, const struct port_limits *limits, c
     }
     vmk_service();
     vmk_deliver_lazily();
-    return port->ended ? -ENODEV : port->running ? 0 : -ENETDOWN;
+    return port->ended ? -ENODEV : !port->running ? -ENETDOWN : port->stopped ? -ENOBUFS : 0;
 }
 
 int native_port_send(struct native_port *port, const struct port_limits *limits, const struct native_batch *batch)
@@ -214,6 +220,10 @@ void native_port_sent(struct native_port *port, const struct native_batch *batch
         port->stats.tx_bytes += batch->offset;
         port->last_sent = vmk_now();
     }
+    if (batch->taken < batch->count && !port->stopped) {
+        port->stats.tx_busy += !batch->taken; /* a driver that takes a part says so that it is full */
+        native_port_stop_queue(port);
+    }
     if (vmk_deliver_lazily())
         vmk_kick();
     vmk_baton_drop();
@@ -221,11 +231,7 @@ void native_port_sent(struct native_port *port, const struct native_batch *batch
 
 void native_port_run(struct native_port *port, bool on) { port->running = on; }
 
-void native_port_stop_queue(struct native_port *port)
-{
-    port->stats.tx_busy += !port->stopped;
-    port->stopped = true;
-}
+void native_port_stop_queue(struct native_port *port) { port->stopped = true; }
 
 void native_port_wake_queue(struct native_port *port)
 {
@@ -237,6 +243,7 @@ void native_port_wake_queue(struct native_port *port)
 
 bool native_port_queue_stopped(const struct native_port *port) { return port->stopped; }
 uint64_t native_port_last_sent(const struct native_port *port) { return port->last_sent; }
+void native_port_excuse(struct native_port *port) { port->last_sent = vmk_now(); }
 
 /* ---- in ---- */
 

@@ -23,9 +23,10 @@ void native_port_free(struct native_port *port);
 /* Frames to send: they lie one after the other in data. The driver has taken the first `taken` of them, which end at `offset`. */
 struct native_batch { const char *data; const struct linux_frame *frames; uint32_t count, taken; uint64_t offset; };
 /* Takes the baton, judges the frames, delivers what waits and corks the buses: the driver may have them now. 0; -EMSGSIZE or
- * -EOPNOTSUPP as linux_port_transmit has them, -ENETDOWN, -ENODEV: then there is nothing to finish. */
+ * -EOPNOTSUPP as linux_port_transmit has them, -ENETDOWN, -ENODEV, -ENOBUFS for a queue that is stopped: then there is
+ * nothing to finish. */
 int native_port_send(struct native_port *port, const struct port_limits *limits, const struct native_batch *batch);
-/* Counts what was taken, lets the doorbells go, delivers and drops the baton. */
+/* Counts what was taken, stops the queue if that is not all, lets the doorbells go, delivers and drops the baton. */
 void native_port_sent(struct native_port *port, const struct native_batch *batch);
 
 /* What follows, up to the statistics, is for the driver, with the baton. */
@@ -39,14 +40,16 @@ void native_port_run(struct native_port *port, bool on);
 void native_port_stop_queue(struct native_port *port);
 void native_port_wake_queue(struct native_port *port);
 bool native_port_queue_stopped(const struct native_port *port);
-/* The time (vmk_now) of the last frame that the device took. */
+/* The time (vmk_now) from which it counts how long the queue is stopped: that of the last frame that the device took, or
+ * of the last look that found it stopped for too long (native_port_excuse). */
 uint64_t native_port_last_sent(const struct native_port *port);
-/* NAPI: native_python_poll runs after the interrupt handlers, until native_port_complete; that is false, and it runs once
- * more, when it was scheduled meanwhile. */
+void native_port_excuse(struct native_port *port);
+/* NAPI. Once scheduled, native_python_poll runs after the interrupt handlers until native_port_complete; that is false, and
+ * it runs once more, when it was scheduled meanwhile. At first, and when it is disabled, scheduling does nothing. */
+enum { NATIVE_POLL_WEIGHT = 64 }; /* NAPI_POLL_WEIGHT: frames that a device may hand up before the next one's turn */
+void native_port_poll_enable(struct native_port *port, bool on);
 void native_port_schedule(struct native_port *port);
 bool native_port_complete(struct native_port *port);
-/* It is not polled any more, until it is scheduled again. */
-void native_port_unschedule(struct native_port *port);
 
 /* The rest is as with a linux_port. */
 int native_port_receive(struct native_port *port, char *data, uint64_t size, uint32_t *lengths, struct linux_frame *frames,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from vmkernel_core._core import lib
 from vmkernel_core.errors import DeviceGone, VmkError
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
     from vmkernel_core.idle import IdleLoop
     from vmkernel_core.memory import MachineMemory
+    from vmkernel_core.net.uplink import Uplink, UplinkDriver
+
+Result = TypeVar("Result")
 
 log = logging.getLogger(__name__)
 
@@ -34,7 +37,7 @@ class Device:
     """What a driver drives: ``name``, and of the host its memory and its idle loop.
 
     ``devres`` has what the driver took. ``gone``: its hardware is not there any more. ``stopped``: why its driver runs
-    no longer; ``on_stopped`` is told once.
+    no longer; ``on_stopped`` is told once. ``on_uplink`` makes an uplink of a network device that the driver registers.
     """
 
     def __init__(self, name: str, driver_name: str, memory: MachineMemory, idle: IdleLoop) -> None:
@@ -46,6 +49,7 @@ class Device:
         self.gone = False
         self.stopped: DriverStopped | None = None
         self.on_stopped: Callable[[DriverStopped], None] = lambda _error: None
+        self.on_uplink: Callable[[UplinkDriver], Uplink | None] = lambda _driver: None
 
     def __repr__(self) -> str:
         """Name and driver."""
@@ -82,7 +86,7 @@ class Device:
             except Exception as error:
                 raise self.stop(error) from error
 
-    def deliver(self, function: Callable[[], object]) -> object:
+    def deliver(self, function: Callable[[], Result]) -> Result | None:
         """Call the driver where nobody waits for it: an interrupt, a timer, a work item. Any error stops it.
 
         None when it was stopped, and when the hardware went meanwhile. With the baton.

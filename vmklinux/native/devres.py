@@ -31,13 +31,32 @@ class Devres:
     def __init__(self) -> None:
         """None yet."""
         self._taken: list[Release] = []
+        self._group: Devres | None = None
 
     def __len__(self) -> int:
         """How many there are."""
-        return len(self._taken)
+        return len(self._taken) + (len(self._group) if self._group else 0)
 
     def add(self, release: Callable[[], object]) -> Release:
         """Something was taken; ``release`` gives it back."""
+        return self._group.add(release) if self._group is not None else self._add(release)
+
+    def open_group(self, end: Callable[[], object]) -> Release:
+        """What is taken from here on belongs together (Linux devres_open_group): when the group is released, ``end`` is
+        called first, then all of it is given back. There is one group at a time.
+        """
+        group = self._group = Devres()
+
+        def close() -> None:
+            try:
+                end()
+            finally:
+                self._group = None
+                group.release_all()
+
+        return self._add(close)
+
+    def _add(self, release: Callable[[], object]) -> Release:
         taken = Release(self, release)
         self._taken.append(taken)
         return taken

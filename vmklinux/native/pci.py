@@ -44,6 +44,7 @@ class PciDev(Device):
         super().__init__(str(function.address), driver_name, memory, idle)
         self.function = function
         self.platform = platform
+        self.driver: PciDriver | None = None
         self.saved_state: dict[int, int] = {}
 
     def quiesce(self) -> None:
@@ -64,6 +65,7 @@ class PciDriver(ABC):
     def __init__(self, pdev: PciDev, parameters: Mapping[str, str]) -> None:
         self.pdev = pdev
         self.parameters = parameters
+        pdev.driver = self
 
     @classmethod
     @abstractmethod

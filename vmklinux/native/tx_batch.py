@@ -1,0 +1,50 @@
+"""Frames on their way from an uplink to a driver in Python."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from vmkernel_core._core import ffi
+from vmkernel_core.net.uplink import Frame
+from vmklinux.frames import pack
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+
+class TxBatch:
+    """Frames to be sent, of which the driver takes as many as it has room for, from the first on.
+
+    ``c`` is the C core's struct native_batch: ``TxRing.post`` takes frames that ask for nothing but what a descriptor's
+    fields tell, and notes it there.
+    """
+
+    def __init__(self, frames: Sequence[bytes | Frame], *, device_tags: bool) -> None:
+        """``device_tags``: the device puts VLAN tags in. UsageError for numbers that do not fit."""
+        self._frames = frames
+        self._data, self._table = pack(frames, device_tags=device_tags)  # which C only points to
+        self.c: Any = ffi.new("struct native_batch *")
+        self.c.data, self.c.frames, self.c.count = self._data, self._table, len(frames)
+
+    def __len__(self) -> int:
+        """How many frames were given, the taken ones too."""
+        return len(self._frames)
+
+    @property
+    def taken(self) -> int:
+        """How many the driver took."""
+        return int(self.c.taken)
+
+    def next(self) -> Frame | None:
+        """The first that was not taken, with what it asks for; None when there is none left. A tag that the device need
+        not put in is in its data.
+        """
+        if self.taken == len(self._frames):
+            return None
+        frame = self._frames[self.taken]
+        return frame if isinstance(frame, Frame) else Frame(frame)
+
+    def take(self) -> None:
+        """The driver took the frame that ``next`` told of by itself."""
+        self.c.offset += self._table[self.c.taken].length
+        self.c.taken += 1
