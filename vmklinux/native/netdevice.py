@@ -47,8 +47,8 @@ class NetDevice:
 
     It reads ``dev_addr``, ``mtu``, ``promiscuous``, ``mc_list``, ``vlans``, ``features``: they are what shall be when
     the function of NetDeviceOps about them is called; the first two and the last are put back when that raises an
-    error. ``running``: between open and stop. ``present``: not asleep. ``port`` is where RxRing puts frames. ``stats``
-    are the driver's to count.
+    error. ``running``: between open and stop. ``present``: not asleep. ``handle`` is the C core's struct native_port,
+    for RxRing. ``stats`` are the driver's to count.
     """
 
     def __init__(self, pdev: PciDev, ops: NetDeviceOps) -> None:
@@ -72,12 +72,12 @@ class NetDevice:
         self.carrier = False
         self.rtnl = Rtnl()
         self.poll = partial(pdev.deliver, partial(ops.poll, POLL_WEIGHT))
-        self._handle = ffi.new_handle(self)
-        port = lib.native_port_create(self._handle)
+        self._self = ffi.new_handle(self)
+        port = lib.native_port_create(self._self)
         if port == ffi.NULL:
             raise VmkError("no memory for a network device", where=pdev.name)
         # Whoever is inside a call with the port holds this object: it is freed when nobody is.
-        self.port = ffi.gc(port, lib.native_port_free)
+        self.handle = ffi.gc(port, lib.native_port_free)
 
     @property
     def name(self) -> str:
@@ -86,7 +86,7 @@ class NetDevice:
 
     def state_changed(self) -> None:
         """For this package: tell the port whether frames can go."""
-        lib.native_port_run(self.port, self.running and self.carrier and self.present)
+        lib.native_port_run(self.handle, self.running and self.carrier and self.present)
 
 
 class NetDeviceOps(EthtoolOps, ABC):
@@ -189,17 +189,17 @@ def netif_carrier_off(dev: NetDevice) -> None:
 
 def netif_stop_queue(dev: NetDevice) -> None:
     """No frame more for now."""
-    lib.native_port_stop_queue(dev.port)
+    lib.native_port_stop_queue(dev.handle)
 
 
 def netif_wake_queue(dev: NetDevice) -> None:
     """There is room again: who waits for it is told."""
-    lib.native_port_wake_queue(dev.port)
+    lib.native_port_wake_queue(dev.handle)
 
 
 def netif_queue_stopped(dev: NetDevice) -> bool:
     """Whether it is."""
-    return bool(lib.native_port_queue_stopped(dev.port))
+    return bool(lib.native_port_queue_stopped(dev.handle))
 
 
 def netif_device_detach(dev: NetDevice) -> None:
@@ -224,22 +224,22 @@ POLL_WEIGHT: int = lib.NATIVE_POLL_WEIGHT
 
 def napi_schedule(dev: NetDevice) -> None:
     """Have ``poll`` called, right after the interrupt handlers, until napi_complete."""
-    lib.native_port_schedule(dev.port)
+    lib.native_port_schedule(dev.handle)
 
 
 def napi_complete(dev: NetDevice) -> bool:
     """There is nothing more to do. False when it was scheduled meanwhile: it is polled again."""
-    return bool(lib.native_port_complete(dev.port))
+    return bool(lib.native_port_complete(dev.handle))
 
 
 def napi_enable(dev: NetDevice) -> None:
     """Polling may be scheduled; so it is when ndo_open is called."""
-    lib.native_port_poll_enable(dev.port, True)
+    lib.native_port_poll_enable(dev.handle, True)
 
 
 def napi_disable(dev: NetDevice) -> None:
     """It is not polled, nor scheduled, any more: for a reset that sleeps. So it is when ndo_stop has returned."""
-    lib.native_port_poll_enable(dev.port, False)
+    lib.native_port_poll_enable(dev.handle, False)
 
 
 @ffi.def_extern()  # type: ignore[untyped-decorator]  # cffi has no types for its decorators

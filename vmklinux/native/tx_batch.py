@@ -15,16 +15,16 @@ if TYPE_CHECKING:
 class TxBatch:
     """Frames to be sent, of which the driver takes as many as it has room for, from the first on.
 
-    ``c`` is the C core's struct native_batch: ``TxRing.post`` takes frames that ask for nothing but what a descriptor's
-    fields tell, and notes it there.
+    ``handle`` is the C core's struct native_batch, for TxRing.post: it takes frames that ask for nothing but what a
+    descriptor's fields tell.
     """
 
     def __init__(self, frames: Sequence[bytes | Frame], *, device_tags: bool) -> None:
         """``device_tags``: the device puts VLAN tags in. UsageError for numbers that do not fit."""
         self._frames = frames
         self._data, self._table = pack(frames, device_tags=device_tags)  # which C only points to
-        self.c: Any = ffi.new("struct native_batch *")
-        self.c.data, self.c.frames, self.c.count = self._data, self._table, len(frames)
+        self.handle: Any = ffi.new("struct native_batch *")
+        self.handle.data, self.handle.frames, self.handle.count = self._data, self._table, len(frames)
 
     def __len__(self) -> int:
         """How many frames were given, the taken ones too."""
@@ -33,7 +33,7 @@ class TxBatch:
     @property
     def taken(self) -> int:
         """How many the driver took."""
-        return int(self.c.taken)
+        return int(self.handle.taken)
 
     def next(self) -> Frame | None:
         """The first that was not taken, with what it asks for; None when there is none left. A tag that the device need
@@ -46,5 +46,5 @@ class TxBatch:
 
     def take(self) -> None:
         """The driver took the frame that ``next`` told of by itself."""
-        self.c.offset += self._table[self.c.taken].length
-        self.c.taken += 1
+        self.handle.offset += self._table[self.handle.taken].length
+        self.handle.taken += 1

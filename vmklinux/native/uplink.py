@@ -38,7 +38,7 @@ class NativeUplink:
         self._pdev = dev.pdev
         self.driver_name = dev.pdev.driver_name
         self.controls = NativeEthtool(dev)
-        self._receiver = Receiver(partial(lib.native_port_receive, dev.port))
+        self._receiver = Receiver(partial(lib.native_port_receive, dev.handle))
         self._wanted = dev.features
         self._taken: Release | None = None
         self._watchdog = Timer(dev.pdev, self._look)
@@ -69,8 +69,8 @@ class NativeUplink:
                 return
             self._taken = self._pdev.devres.open_group(self._stop)
             dev.running = True
-            lib.native_port_poll_enable(dev.port, True)
-            lib.native_port_wake_queue(dev.port)
+            lib.native_port_poll_enable(dev.handle, True)
+            lib.native_port_wake_queue(dev.handle)
             try:
                 self._ops.ndo_open()
             except BaseException:
@@ -110,7 +110,7 @@ class NativeUplink:
 
     def _quiet(self) -> None:
         """Nothing is polled, and there is no link."""
-        lib.native_port_poll_enable(self._dev.port, False)
+        lib.native_port_poll_enable(self._dev.handle, False)
         self._dev.carrier = False
         self._dev.state_changed()
 
@@ -133,12 +133,12 @@ class NativeUplink:
     def _look(self) -> None:
         """dev_watchdog: a queue that is stopped for too long."""
         dev = self._dev
-        stuck_since = lib.native_port_last_sent(dev.port)
-        stopped = lib.native_port_queue_stopped(dev.port)
+        stuck_since = lib.native_port_last_sent(dev.handle)
+        stopped = lib.native_port_queue_stopped(dev.handle)
         late = lib.vmk_now() - stuck_since > dev.watchdog_timeo * 1e9
         if stopped and late and dev.present and self.link_up():
             log.warning("%s: the transmit queue timed out", dev.name)
-            lib.native_port_excuse(dev.port)
+            lib.native_port_excuse(dev.handle)
             self._ops.ndo_tx_timeout()
         mod_timer(self._watchdog, dev.watchdog_timeo)
 
@@ -147,8 +147,8 @@ class NativeUplink:
     def transmit(self, frames: Sequence[bytes | Frame]) -> int:
         """Send a batch through ndo_start_xmit."""
         batch = TxBatch(frames, device_tags=self._device_tags)
-        port = self._dev.port
-        error = lib.native_port_send(port, self._limits, batch.c)
+        port = self._dev.handle
+        error = lib.native_port_send(port, self._limits, batch.handle)
         if error == -errno.ENOBUFS:
             return 0
         if error:
@@ -160,7 +160,7 @@ class NativeUplink:
         except Exception as failure:
             raise self._pdev.stop(failure) from failure
         finally:
-            lib.native_port_sent(port, batch.c)
+            lib.native_port_sent(port, batch.handle)
         return batch.taken
 
     def receive(self, max_frames: int) -> list[bytes]:
@@ -174,12 +174,12 @@ class NativeUplink:
     def wait(self, rx: bool, tx: bool, timeout: float) -> bool:
         """Wait for frames, or for room."""
         wanted = (lib.LINUX_PORT_RX if rx else 0) | (lib.LINUX_PORT_TX if tx else 0)
-        have = lib.native_port_wait(self._dev.port, wanted | lib.LINUX_PORT_END, int(timeout * 1e9))
+        have = lib.native_port_wait(self._dev.handle, wanted | lib.LINUX_PORT_END, int(timeout * 1e9))
         return bool(have & wanted)
 
     def wake(self) -> None:
         """Let everybody who waits look again, now and from now on: the device is dead."""
-        lib.native_port_end(self._dev.port)
+        lib.native_port_end(self._dev.handle)
 
     # ---- properties ----
 
@@ -288,7 +288,7 @@ class NativeUplink:
     def stats(self) -> UplinkStats:
         """Counters of the port and of the device."""
         port = ffi.new("struct linux_port_stats *")
-        lib.native_port_stats(self._dev.port, port)
+        lib.native_port_stats(self._dev.handle, port)
         driver = self.controls.statistics()
         if self._dev.present:
             with self._configuring():

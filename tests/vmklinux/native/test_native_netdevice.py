@@ -96,7 +96,7 @@ class Loopback(PciDriver, NetDeviceOps):
             piece = ffi.new("struct native_piece *", {"data": data, "length": len(frame.data)})
             flags = lib.LINUX_FRAME_CSUM_GOOD if frame.checksum else 0
             tag = 0 if frame.vlan is None else frame.vlan | 0x10000
-            assert lib.native_port_put(self.netdev.port, piece, 1, flags, tag)
+            assert lib.native_port_put(self.netdev.handle, piece, 1, flags, tag)
         if self.room >= 1000 and done:
             del self.sent[:budget]
             netif_wake_queue(self.netdev)
@@ -227,7 +227,7 @@ def test_the_port_keeps_what_it_has_room_for(made: tuple[Loopback, Uplink]) -> N
             for number in range(5000):
                 frame = ethernet(number.to_bytes(4, "big").ljust(length - 14, bytes([turn])))
                 piece = ffi.new("struct native_piece *", {"data": ffi.from_buffer(frame), "length": length})
-                if lib.native_port_put(driver.netdev.port, piece, 1, 0, 0):
+                if lib.native_port_put(driver.netdev.handle, piece, 1, 0, 0):
                     sent.append(frame)
             assert len(sent) == min(4096, (16 << 20) // length)
             back: list[bytes] = []
@@ -250,7 +250,7 @@ def test_a_ring_of_bytes_wraps(made: tuple[Loopback, Uplink]) -> None:
             keep = [ffi.from_buffer(half) for half in halves]
             for piece, data, half in zip(pieces, keep, halves, strict=True):
                 piece.data, piece.length = data, len(half)
-            assert lib.native_port_put(driver.netdev.port, pieces, 2, 0, 0)
+            assert lib.native_port_put(driver.netdev.handle, pieces, 2, 0, 0)
             expected.append(frame)
             if len(expected) > 3000:
                 (got,) = nic.receive(1)
