@@ -11,7 +11,7 @@ from hcl.evidence import Run
 from hcl.firmware import Firmware
 from hcl.overlay import Amendment
 from hcl.registry import Claim, Registry
-from hcl.verdict import Status
+from hcl.verdict import Engine, Status
 
 VERSION = 1
 """Of what ``hcl search --json`` and ``hcl show --json`` write."""
@@ -66,6 +66,8 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     place: str | None = None
     releases: tuple[str, ...] = ()
     """ESX releases that are known to have had the driver."""
+    engines: tuple[Engine, ...] = ()
+    """What can drive a driver's devices, the preferred first."""
     priority: int = 0
     priority_reason: str = ""
     modules: dict[str, ModuleFacts] = {}
@@ -134,6 +136,7 @@ def _driver(registry: Registry, name: str) -> Shown:
         title=name,
         place=registry.places[name],
         releases=driver.releases,
+        engines=driver.engines,
         priority=driver.priority,
         priority_reason=driver.priority_reason,
         modules={

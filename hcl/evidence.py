@@ -18,6 +18,7 @@ import msgspec
 from hcl import signing
 from hcl.errors import BadEvidence, BadKey, BadSignature
 from hcl.inventory import Hex4, Hex6
+from hcl.verdict import Engine
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -49,7 +50,7 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     subvendor: Hex4
     subdevice: Hex4
     pci_class: Hex6
-    engine: Literal["linux", "native"] = "linux"
+    engine: Engine = "linux"
     module: str
     """The driver that was run: a Linux module's name, or a native driver's."""
     module_sha256: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]

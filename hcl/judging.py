@@ -159,7 +159,7 @@ class Judge:
             reason=reason,
             rung=verdict.rung,
             esx_driver=verdict.driver,
-            engine="linux" if verdict.module else None,
+            engine=verdict.engines[0] if verdict.engines else None,
             module=verdict.module,
             function=verdict.function,
             hardware=hardware,

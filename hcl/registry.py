@@ -14,7 +14,7 @@ from hcl.firmware import Firmware
 from hcl.ladder import Ids, Ladder, rung_of
 from hcl.overlay import Amendment, Overlay, Standing, amend
 from hcl.unlisted import Answer, Claimants, Obstacle, ask, no_obstacle
-from hcl.verdict import RUNG_NAMES, Loser, Proof, Rung, Status, Verdict
+from hcl.verdict import RUNG_NAMES, Engine, Loser, Proof, Rung, Status, Verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -57,9 +57,13 @@ class Driver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """True for a driver that claims no PCI device."""
     releases: tuple[str, ...] = ()
     """ESX releases that are known to have had it."""
+    engines: Annotated[tuple[Engine, ...], msgspec.Meta(min_length=1)] = ("linux",)
+    """What can drive its devices, the preferred first: Linux's modules, a driver of ours in Python."""
 
     def __post_init__(self) -> None:
-        """Refuse a priority without its reason."""
+        """Refuse a priority without its reason, and an engine that is named twice."""
+        if len(set(self.engines)) < len(self.engines):
+            raise ValueError("an engine is named twice")
         if bool(self.priority) != bool(self.priority_reason):
             raise ValueError("priority and priority_reason go together")
 
@@ -186,7 +190,9 @@ class Registry:
         for overlay in reversed(self.overlays):
             if amendment := overlay.find(ids, pci_class, kernel):
                 standing = self._amended(verdict, amendment, ids, series, obstacle)
-                verdict = amend(verdict, amendment, standing)
+                amended = amend(verdict, amendment, standing)
+                engines = self._engines(amended.driver, amended.module)
+                verdict = msgspec.structs.replace(amended, engines=engines)
         return verdict
 
     def _listed(
@@ -228,7 +234,15 @@ class Registry:
             obstacle=hindered,
             limits=support.limits,
             firmware=support.firmware,
+            engines=self._engines(winner.driver, service.module if service else None),
         )
+
+    def _engines(self, driver: str | None, module: str | None) -> tuple[Engine, ...]:
+        """What can drive a driver's devices, where this module of Linux's, or none, serves them."""
+        declared = self.drivers.get(driver or "")
+        if declared is None or (module and module not in declared.modules):
+            return ("linux",) if module else ()
+        return tuple(each for each in declared.engines if each != "linux" or module)
 
     def _amended(
         self,
@@ -316,6 +330,7 @@ class Registry:
             claimants=answer.modules,
             function=answer.function,
             obstacle=answer.obstacle,
+            engines=self._engines(None, module),
         )
 
     def _proven(self, vendor: int, device: int | None, module: str | None, series: str) -> Standing | None:

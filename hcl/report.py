@@ -7,7 +7,7 @@ from enum import StrEnum
 
 import msgspec
 
-from hcl.verdict import Loser, Proof, Rung, Status
+from hcl.verdict import Engine, Loser, Proof, Rung, Status
 
 VERSION = 1
 """Of the shape of these reports; raised when a field goes or changes its meaning, not when one comes."""
@@ -56,8 +56,8 @@ class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     rung: Rung | None = None
     esx_driver: str | None = None
-    engine: str | None = None
-    """``linux``: a module of the kernel; ``native``: a driver in Python."""
+    engine: Engine | None = None
+    """``linux``: a module of the kernel; ``native``: a driver in Python. Where there are both, the preferred."""
     module: str | None = None
     function: str | None = None
     """Where the module carries another bus (virtio_pci): the module of the device on that."""

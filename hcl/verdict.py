@@ -6,12 +6,16 @@ import logging
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from enum import StrEnum
+from typing import Literal, TypeAlias
 
 import msgspec
 
 from hcl.firmware import Firmware
 
 _log = logging.getLogger(__name__)
+
+Engine: TypeAlias = Literal["linux", "native"]
+"""Whose code drives a device: a module of Linux's, or a driver of ours in Python."""
 
 
 class Rung(StrEnum):
@@ -142,6 +146,11 @@ class Verdict(msgspec.Struct, frozen=True):
     obstacle: str = ""
     """Why ``module``, or ``function``, cannot be run here, one clause; "" when it can be, or nobody looked."""
 
+    engines: tuple[Engine, ...] = ()
+    """What can drive it, the preferred first; none where nothing does. ``native`` stands for the driver of ``driver``'s
+    name, which may know fewer devices than the list.
+    """
+
     def taken_by(self, module: str, refused: Sequence[str]) -> Verdict:
         """The verdict after this one of the claimants took the device, which the others given did not take."""
         if module == self.module:
@@ -175,4 +184,5 @@ class Verdict(msgspec.Struct, frozen=True):
             claimants=(),
             function=None,
             obstacle="",
+            engines=("linux",),
         )

@@ -48,6 +48,7 @@ def _text(shown: Shown) -> Iterator[str]:
         yield f"  declared in {shown.place}"
         if shown.releases:
             yield f"  in {', '.join(shown.releases)}"
+        yield f"  engines: {', '.join(shown.engines)}"
         if shown.priority:
             yield f"  priority {shown.priority}: {shown.priority_reason}"
     for name, facts in shown.modules.items():

@@ -84,6 +84,15 @@ def test_the_23_drivers_are_declared() -> None:
     assert Counter(driver.device_class for driver in drivers.values()) == {"net": 7, "block": 1, "scsi": 15}
 
 
+def test_engines() -> None:
+    both = {driver.name for driver in shipped().drivers.values() if driver.engines == ("linux", "native")}
+    assert both == {"net/e1000", "net/e100", "net/pcnet32", "scsi/megaraid_sas", "scsi/mptscsi_2xx"}
+    assert shipped().drivers["scsi/vmkiscsi"].engines == ("native",)
+    assert hcl.lookup(0x8086, 0x100E, 0, 0, 0x020000).engines == ("linux", "native")
+    assert hcl.lookup(0x14E4, 0x1648, 0, 0, 0x020000).engines == ("linux",)
+    assert hcl.lookup(0xFEED, 0x0001, 0, 0, 0x020000).engines == ()
+
+
 def test_no_status_says_more_than_was_seen() -> None:
     seen = {
         (driver.name, name): support.status

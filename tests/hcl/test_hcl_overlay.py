@@ -95,6 +95,16 @@ def test_another_module_is_as_good_as_it_is_known_to_be(tmp_path: Path) -> None:
     assert (chosen.module, chosen.status, chosen.claimants) == ("two", Status.COMPATIBLE, ())
 
 
+def test_another_module_has_no_driver_of_ours_beside_it(tmp_path: Path) -> None:
+    assert e1000(over(tmp_path, "")).engines == ("linux", "native")
+    assert e1000(over(tmp_path, '[[device]]\nids = "8086:100e"\nmodule = "e100"\n')).engines == ("linux",)
+    given = '[[device]]\nids = "1234:5678"\ndriver = "net/e1000"\nmodule = "e1000"\n'
+    verdict = over(tmp_path, given).lookup(0x1234, 0x5678, 0, 0, 0x020000)
+    assert verdict.engines == ("linux", "native")
+    assert verdict.overridden("e1000") == verdict
+    assert verdict.overridden("tg3").engines == ("linux",)
+
+
 def test_what_is_known_of_a_device_is_added_to_the_list(tmp_path: Path) -> None:
     text = '[[device]]\nids = "8086:100e"\nlimits = ["no jumbo frames in rack 7"]\nfirmware = { minimum = "3.10" }\n'
     registry = over(tmp_path, text)

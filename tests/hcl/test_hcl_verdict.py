@@ -50,6 +50,7 @@ def test_a_verdict_is_plain_json() -> None:
         "limits": [],
         "firmware": None,
         "overlay": None,
+        "engines": ["linux"],
     }
     assert msgspec.convert(told, hcl.Verdict) == verdict()
 
