@@ -186,6 +186,12 @@ int vmk_idle(uint64_t deadline_ns);
 void vmk_kick(void);
 /* Module code lies at and above this address; the image's below. */
 void vmk_modules_from(uint32_t address);
+/* Waits without the baton, for a program: until a watched bus has news, this world's event was posted, or deadline_ns (0: it
+ * does not wait). Then takes in the news and delivers. While somebody waits here, and a little longer, the idle loop leaves the buses alone. */
+void vmk_attend(uint64_t deadline_ns);
+/* This world's event, for vmk_event_post from any thread; it stays posted until the world attends. */
+int vmk_world_event(void);
+void vmk_event_post(int event);
 int vmk_idle_watch(struct vmk_bus *bus);
 void vmk_idle_unwatch(struct vmk_bus *bus);
 
@@ -258,12 +264,6 @@ bool vmk_deliver(void);
 /* The same for a program that keeps a device busy: unless somebody waits, only when the last delivery was a while ago, so
  * that interrupts come together. Whether work is left that somebody else has to be told of. */
 bool vmk_deliver_lazily(void);
-/* Waits without the baton, for a program: until a watched bus has news, this world's event was posted, or deadline_ns (0: it
- * does not wait). Then takes in the news and delivers. While somebody waits here, and a little longer, the idle loop leaves the buses alone. */
-void vmk_attend(uint64_t deadline_ns);
-/* This world's event, for vmk_event_post from any thread; it stays posted until the world attends. */
-int vmk_world_event(void);
-void vmk_event_post(int event);
 bool vmk_irq_run(void);      /* interrupt.c: one pass over asserted lines; whether one was handled */
 bool vmk_irq_waiting(void);  /* whether an asserted line has handlers and is enabled */
 /* What runs after the interrupts, for the drivers of each engine; vmklinux sets it. run: whether work is left; waiting:

@@ -25,7 +25,7 @@ from vmklinux.device import (
 from vmklinux.kobject import Obj, addressof, container_of
 from vmklinux.list import list_init
 from vmklinux.pci import PciCore
-from vmklinux.quirks import sg_most
+from vmklinux.quirks import command_most
 from vmklinux.sched import WaitList
 from vmklinux.scsi import Device, Scsi
 from vmklinux.scsi_error import ErrorHandler
@@ -265,8 +265,8 @@ def scsi_add_host_with_dma(linux: Linux, shost: Obj, dev: Obj, dma_dev: Obj) -> 
         shost.shost_gendev.parent = dev
     parent = shost.shost_gendev.parent
     shost.dma_dev = dma_dev or parent
-    if most := sg_most(linux, shost.dma_dev):
-        shost.sg_tablesize = min(shost.sg_tablesize, most)
+    for field, most in command_most(linux, shost.dma_dev).items():
+        setattr(shost, field, min(getattr(shost, field), most))
     host.driver_name = driver_name(linux, shost.dma_dev) or linux.string(shost.hostt.proc_name)
     host.open()
     try:

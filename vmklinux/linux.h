@@ -171,6 +171,26 @@ int linux_scsi_eh_back(uint64_t cmnd);
 int linux_scsi_failed(struct linux_scsi_host *host, uint64_t *cmnds, unsigned max);
 int linux_scsi_check_sense(uint64_t cmnd);
 
+/* What the mid-layer decides by numbers alone, for drivers of both engines. */
+/* What becomes of a command that came back: it ends, is sent again, is sent again a little later and that is not counted, or goes to
+ * the error handler; SENSE: that is in its sense data. */
+enum { LINUX_SCSI_FINISH, LINUX_SCSI_RETRY, LINUX_SCSI_REQUEUE, LINUX_SCSI_FAIL, LINUX_SCSI_SENSE };
+/* By its result, as scsi_cmnd has it, and its operation code (scsi_decide_disposition). */
+int linux_scsi_judge_result(int32_t result, uint8_t opcode);
+/* What of a device, and of a command, its sense data are judged by: a unit attention is expected; the device may be started; its
+ * hardware errors are worth another try; the error handler sent the command. */
+enum { LINUX_SCSI_EXPECTS_UA = 1, LINUX_SCSI_ALLOW_RESTART = 2, LINUX_SCSI_RETRY_HWERROR = 4, LINUX_SCSI_BY_EH = 8 };
+/* Beside one of the above: the unit attention that was expected, or one that was not. */
+enum { LINUX_SCSI_EXPECTED = 0x100, LINUX_SCSI_UNASKED = 0x200 };
+/* By its 96 bytes of sense data (scsi_check_sense). */
+int linux_scsi_judge_sense(const uint8_t *sense, uint8_t opcode, uint32_t traits);
+/* What one segment of a scatter list, and all of them, may be: masks, bytes, how many. */
+struct linux_sg_limits { uint64_t boundary, virt_boundary, alignment; uint32_t size, segments; };
+/* Cuts `length` bytes of data, which lie in `count` pieces from byte `offset` of them on, into segments, and writes them to `out`, unless that
+ * is NULL. How many; `*fits`: how many bytes they hold, less than all where one command cannot carry more. */
+uint32_t linux_sg_cut(const struct linux_sg_limits *limits, const struct vmk_sg_elem *pieces, uint32_t count, uint64_t offset,
+                      uint32_t length, struct vmk_sg_elem *out, uint32_t *fits);
+
 /* ---- END CDEF ---- */
 
 #define LINUX_ABSENT UINT32_MAX

@@ -16,6 +16,7 @@ from vmkernel_core.storage.naming import designators, device_name
 from vmklinux.api import linux_api
 from vmklinux.device import get_device, put_device
 from vmklinux.kobject import Obj, addressof, container_of
+from vmklinux.scsi_common import INQUIRY_TIMEOUT, NAMING_PAGES, SUPPORTED_PAGES
 from vmklinux.stand_in import StandIns
 
 if TYPE_CHECKING:
@@ -26,8 +27,6 @@ if TYPE_CHECKING:
     from vmklinux.linux import Linux
     from vmklinux.scsi_lib import Queue
 
-#: Seconds for an INQUIRY (scsi_inq_timeout).
-INQUIRY_TIMEOUT = 20.0
 #: Kinds of designators in page 0x83 (SPC-4, 7.8.5): a relative target port, a target port group, a SCSI name string.
 _PORT, _PORT_GROUP, _NAME_STRING = 4, 5, 8
 
@@ -321,9 +320,9 @@ def attach_vpd(device: Device) -> None:
     """scsi_attach_vpd: keep the pages that name the device and its limits, where drivers look for them."""
     if device.obj.skip_vpd_pages:
         return
-    device.vpd[0] = vpd_page(device, 0)
-    supported = device.vpd[0][4:]
-    for page in (0x80, 0x83, 0x89, 0xB0, 0xB1, 0xB2):
+    device.vpd[SUPPORTED_PAGES] = vpd_page(device, SUPPORTED_PAGES)
+    supported = device.vpd[SUPPORTED_PAGES][4:]
+    for page in NAMING_PAGES:
         if page in supported and (data := vpd_page(device, page)):
             device.vpd[page] = data
             kept = device.host.scsi.new("scsi_vpd", len(data), 0)

@@ -40,6 +40,42 @@ static bool handler_judges(struct asking *q, enum verdict *verdict)
     return q->answer != NOT_HANDLED;
 }
 
+int linux_scsi_judge_sense(const uint8_t *sense, uint8_t opcode, uint32_t traits)
+{
+    uint8_t key, asc, ascq;
+    bool deferred;
+    if (!scsi_sense_read(sense, &key, &asc, &ascq, &deferred))
+        return LINUX_SCSI_FAIL;
+    if (deferred)
+        return LINUX_SCSI_RETRY;
+    if (opcode == TEST_UNIT_READY && !(traits & LINUX_SCSI_BY_EH))
+        return LINUX_SCSI_FINISH; /* who asks whether it is ready wants to know what it says */
+    switch (key) {
+    case KEY_ABORTED_COMMAND:
+        return asc == 0x10 ? LINUX_SCSI_FINISH : LINUX_SCSI_RETRY;
+    case KEY_UNIT_ATTENTION:
+        return traits & LINUX_SCSI_EXPECTS_UA ? LINUX_SCSI_RETRY | LINUX_SCSI_EXPECTED : LINUX_SCSI_FINISH | LINUX_SCSI_UNASKED;
+    case KEY_NOT_READY: /* it becomes ready; it waits to be started, which error handling does */
+        if (asc == 4 && ascq == 2 && traits & LINUX_SCSI_ALLOW_RESTART)
+            return LINUX_SCSI_FAIL;
+        return asc == 4 && ascq == 1 ? LINUX_SCSI_RETRY : LINUX_SCSI_FINISH;
+    case KEY_MEDIUM_ERROR: /* unrecovered read, no address mark, no record: trying again would not help */
+        return asc == 0x11 || asc == 0x13 || asc == 0x14 ? LINUX_SCSI_FINISH : LINUX_SCSI_RETRY;
+    case KEY_HARDWARE_ERROR:
+        return traits & LINUX_SCSI_RETRY_HWERROR ? LINUX_SCSI_REQUEUE : LINUX_SCSI_FINISH;
+    default:
+        return LINUX_SCSI_FINISH;
+    }
+}
+
+static uint32_t traits_of(uint64_t cmnd, uint64_t sdev)
+{
+    bool by_eh = FIELD(cmnd, scsi_cmnd, submitter, uint8_t) == ENUM(SUBMITTED_BY_SCSI_ERROR_HANDLER);
+    return (BITS_GET((void *)sdev, scsi_device, expecting_cc_ua) ? LINUX_SCSI_EXPECTS_UA : 0) |
+           (BITS_GET((void *)sdev, scsi_device, allow_restart) ? LINUX_SCSI_ALLOW_RESTART : 0) |
+           (BITS_GET((void *)sdev, scsi_device, retry_hwerror) ? LINUX_SCSI_RETRY_HWERROR : 0) | (by_eh ? LINUX_SCSI_BY_EH : 0);
+}
+
 /* What sense data make of a command; *unasked: it is a unit attention that nobody expected. */
 static enum verdict check_sense(uint64_t cmnd, bool *unasked)
 {
@@ -56,30 +92,12 @@ static enum verdict check_sense(uint64_t cmnd, bool *unasked)
     enum verdict verdict;
     if (handler_judges(&q, &verdict))
         return verdict;
-    if (*INNER(cmnd, scsi_cmnd, cmnd) == TEST_UNIT_READY &&
-        FIELD(cmnd, scsi_cmnd, submitter, uint8_t) != ENUM(SUBMITTED_BY_SCSI_ERROR_HANDLER))
-        return FINISH; /* who asks whether it is ready wants to know what it says */
-    switch (key) {
-    case KEY_ABORTED_COMMAND:
-        return asc == 0x10 ? FINISH : RETRY;
-    case KEY_UNIT_ATTENTION:
-        if (BITS_GET((void *)sdev, scsi_device, expecting_cc_ua)) {
-            BITS_SET((void *)sdev, scsi_device, expecting_cc_ua, 0);
-            return RETRY;
-        }
-        *unasked = true;
-        return FINISH;
-    case KEY_NOT_READY: /* it becomes ready; it waits to be started, which error handling does */
-        if (asc == 4 && ascq == 2 && BITS_GET((void *)sdev, scsi_device, allow_restart))
-            return FAIL;
-        return asc == 4 && ascq == 1 ? RETRY : FINISH;
-    case KEY_MEDIUM_ERROR: /* unrecovered read, no address mark, no record: trying again would not help */
-        return asc == 0x11 || asc == 0x13 || asc == 0x14 ? FINISH : RETRY;
-    case KEY_HARDWARE_ERROR:
-        return BITS_GET((void *)sdev, scsi_device, retry_hwerror) ? REQUEUE : FINISH;
-    default:
-        return FINISH;
-    }
+    int judged = linux_scsi_judge_sense(FIELD(cmnd, scsi_cmnd, sense_buffer, uint8_t *),
+                                        (uint8_t)*INNER(cmnd, scsi_cmnd, cmnd), traits_of(cmnd, sdev));
+    if (judged & LINUX_SCSI_EXPECTED)
+        BITS_SET((void *)sdev, scsi_device, expecting_cc_ua, 0);
+    *unasked = judged & LINUX_SCSI_UNASKED;
+    return (enum verdict)(judged & 0xff);
 }
 
 static enum verdict judge_sense(struct slot *slot)
@@ -97,21 +115,48 @@ int linux_scsi_check_sense(uint64_t cmnd)
     return disposition[check_sense(cmnd, &unasked)];
 }
 
-static enum verdict judge_status(struct slot *slot, int32_t result)
+static int judge_status(int32_t result)
 {
-    struct linux_scsi_device *device = slot->command->device;
     switch (result & 0xff) {
     case STATUS_CHECK_CONDITION:
-        return judge_sense(slot);
+        return LINUX_SCSI_SENSE;
     case STATUS_TASK_SET_FULL:
-        device->stats.queue_full++;
-        return REQUEUE;
     case STATUS_BUSY:
-        return REQUEUE;
+        return LINUX_SCSI_REQUEUE;
     case STATUS_TASK_ABORTED:
-        return RETRY;
+        return LINUX_SCSI_RETRY;
     default:
-        return FINISH;
+        return LINUX_SCSI_FINISH;
+    }
+}
+
+int linux_scsi_judge_result(int32_t result, uint8_t opcode)
+{
+    switch (result >> 16 & 0xff) {
+    case DID_OK:
+        return judge_status(result);
+    case DID_PASSTHROUGH:
+    case DID_ABORT:
+    case DID_NO_CONNECT:
+    case DID_BAD_TARGET:
+    case DID_TRANSPORT_FAILFAST:
+    case DID_TRANSPORT_MARGINAL:
+        return LINUX_SCSI_FINISH;
+    case DID_RESET: /* scsi_io_completion: sent again while it may be */
+    case DID_SOFT_ERROR:
+    case DID_IMM_RETRY:
+    case DID_TRANSPORT_DISRUPTED:
+    case DID_BUS_BUSY:
+    case DID_PARITY:
+        return LINUX_SCSI_RETRY;
+    case DID_ERROR:
+        return (result & 0xff) == STATUS_RESERVATION_CONFLICT ? LINUX_SCSI_FINISH : LINUX_SCSI_RETRY;
+    case DID_REQUEUE:
+        return LINUX_SCSI_REQUEUE;
+    case DID_TIME_OUT:
+        return opcode == TEST_UNIT_READY || opcode == INQUIRY ? LINUX_SCSI_FINISH : LINUX_SCSI_FAIL;
+    default:
+        return LINUX_SCSI_FAIL;
     }
 }
 
@@ -119,38 +164,18 @@ static enum verdict judge_status(struct slot *slot, int32_t result)
 enum verdict scsi_judge(struct slot *slot)
 {
     int32_t *result = &FIELD(slot->cmnd, scsi_cmnd, result, int32_t);
-    int64_t state = FIELD(slot->command->device->sdev, scsi_device, sdev_state, uint32_t);
-    uint8_t opcode = slot->command->io.cdb[0];
+    struct linux_scsi_device *device = slot->command->device;
+    int64_t state = FIELD(device->sdev, scsi_device, sdev_state, uint32_t);
     if (state == ENUM(SDEV_OFFLINE) || state == ENUM(SDEV_TRANSPORT_OFFLINE))
         return FINISH;
-    switch (*result >> 16 & 0xff) {
-    case DID_PASSTHROUGH:
+    int judged = linux_scsi_judge_result(*result, slot->command->io.cdb[0]);
+    if (judged == LINUX_SCSI_SENSE)
+        return judge_sense(slot);
+    if ((*result & 0xff00ff) == STATUS_TASK_SET_FULL)
+        device->stats.queue_full++;
+    if ((*result >> 16 & 0xff) == DID_PASSTHROUGH)
         *result &= ~0xff0000;
-        return FINISH;
-    case DID_OK:
-        return judge_status(slot, *result);
-    case DID_ABORT:
-    case DID_NO_CONNECT:
-    case DID_BAD_TARGET:
-    case DID_TRANSPORT_FAILFAST:
-    case DID_TRANSPORT_MARGINAL:
-        return FINISH;
-    case DID_RESET: /* scsi_io_completion: sent again while it may be */
-    case DID_SOFT_ERROR:
-    case DID_IMM_RETRY:
-    case DID_TRANSPORT_DISRUPTED:
-    case DID_BUS_BUSY:
-    case DID_PARITY:
-        return RETRY;
-    case DID_ERROR:
-        return (*result & 0xff) == STATUS_RESERVATION_CONFLICT ? FINISH : RETRY;
-    case DID_REQUEUE:
-        return REQUEUE;
-    case DID_TIME_OUT:
-        return opcode == TEST_UNIT_READY || opcode == INQUIRY ? FINISH : FAIL;
-    default:
-        return FAIL;
-    }
+    return (enum verdict)judged;
 }
 
 /* ---- for Python: error handling ---- */

@@ -15,6 +15,7 @@ from vmkernel_core.storage.errors import Sense
 from vmklinux.api import linux_api, no_op
 from vmklinux.kobject import Obj
 from vmklinux.scsi import Scsi
+from vmklinux.scsi_common import TRANSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -275,19 +276,6 @@ def scsi_execute_cmd(
 
 
 # ---- the state of devices ----
-
-#: Which states a device may go to, by the one that it is in (the table in scsi_device_set_state).
-TRANSITIONS = {
-    "CREATED": {"RUNNING", "OFFLINE", "TRANSPORT_OFFLINE", "CREATED_BLOCK", "CANCEL", "DEL"},
-    "RUNNING": {"CANCEL", "QUIESCE", "OFFLINE", "TRANSPORT_OFFLINE", "BLOCK", "DEL"},
-    "CANCEL": {"DEL"},
-    "QUIESCE": {"RUNNING", "CANCEL", "OFFLINE", "TRANSPORT_OFFLINE", "BLOCK", "DEL"},
-    "OFFLINE": {"RUNNING", "CANCEL", "TRANSPORT_OFFLINE", "BLOCK", "DEL"},
-    "TRANSPORT_OFFLINE": {"RUNNING", "OFFLINE", "CANCEL", "BLOCK", "DEL"},
-    "BLOCK": {"RUNNING", "OFFLINE", "TRANSPORT_OFFLINE", "CANCEL", "DEL"},
-    "CREATED_BLOCK": {"CREATED", "RUNNING", "OFFLINE", "TRANSPORT_OFFLINE", "CANCEL", "DEL"},
-    "DEL": set[str](),
-}
 
 
 @linux_api()

@@ -43,7 +43,7 @@ enum {
 enum { NEEDS_RETRY = 0x2001, SUCCESS = 0x2002, FAILED = 0x2003, ADD_TO_MLQUEUE = 0x2006, NOT_HANDLED = 0x2008 };
 enum { TEST_UNIT_READY = 0, INQUIRY = 0x12, UNMAP = 0x42, WRITE_SAME_16 = 0x93 };
 
-enum verdict { FINISH, RETRY, REQUEUE, FAIL };
+enum verdict { FINISH = LINUX_SCSI_FINISH, RETRY = LINUX_SCSI_RETRY, REQUEUE = LINUX_SCSI_REQUEUE, FAIL = LINUX_SCSI_FAIL };
 
 /* A command from submission to reaping. */
 struct command {

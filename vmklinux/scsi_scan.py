@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import logging
-import struct
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
@@ -16,7 +15,6 @@ from vmklinux.device import device_del, device_initialize, get_device, put_devic
 from vmklinux.kobject import Obj, addressof
 from vmklinux.list import list_init
 from vmklinux.scsi import (
-    INQUIRY_TIMEOUT,
     Device,
     Scsi,
     attach_vpd,
@@ -24,6 +22,23 @@ from vmklinux.scsi import (
     host_above,
     scsi_change_queue_depth,
     vpd_page,
+)
+from vmklinux.scsi_common import (
+    IDENTIFICATION,
+    INQUIRY_TIMEOUT,
+    NOBODY,
+    REPORT_MOST,
+    SCSI_2,
+    SCSI_3,
+    SEQUENTIAL_MOST,
+    TYPE_RBC,
+    TYPE_ROM,
+    is_absent,
+    report_luns_cdb,
+    reported_luns,
+    sanitized,
+    sanitized_inquiry,
+    scsi_level,
 )
 from vmklinux.scsi_lib import Queue
 from vmklinux.scsi_sysfs import Kinds, add_device, initialize_device, remove_device, transport
@@ -36,18 +51,10 @@ log = logging.getLogger(__name__)
 
 SCAN_WILD_CARD = (1 << 32) - 1  # include/scsi/scsi_device.h; ~0 for each part of an address
 LUN_WILD_CARD = (1 << 64) - 1
-# include/scsi/scsi.h: levels as INQUIRY tells them, plus one.
-SCSI_2, SCSI_3 = 3, 4
 SCSI_DEFAULT_DEVICE_BLOCKED = 3
 #: Seconds: SCSI_DEFAULT_EH_TIMEOUT, and those that scan_finished may take to say yes.
 EH_TIMEOUT, SCAN_LIMIT = 10, 120.0
-#: LUNs that a scan without REPORT LUNS tries, and those that REPORT LUNS is asked for.
-SEQUENTIAL_MOST, REPORT_MOST = 256, 511
-_TYPE_ROM, _TYPE_RBC = 5, 14
 _NO_DEVICE = -1
-#: Host statuses by which drivers say that there is nobody: DID_NO_CONNECT, DID_BAD_TARGET (include/scsi/scsi_status.h).
-NOBODY = (1, 4)
-VPD_IDENTIFICATION = 0x83
 
 
 # ---- targets ----
@@ -195,12 +202,7 @@ def scsi_init_limits(linux: Linux, shost: Obj, lim: Obj) -> None:
 @linux_api()
 def scsi_sanitize_inquiry_string(linux: Linux, s: int, len: int) -> None:
     """Replace what is no text in a field of INQUIRY data by blanks."""
-    store_bytes(s, _sanitized(load_bytes(s, len)))
-
-
-def _sanitized(raw: bytes) -> bytes:
-    text, end, _ = raw.partition(b"\0")
-    return bytes(c if 0x20 <= c <= 0x7E else 0x20 for c in text).ljust(len(raw) if end else len(text))
+    store_bytes(s, sanitized(load_bytes(s, len)))
 
 
 def _probe(device: Device) -> bytes | None:
@@ -222,10 +224,9 @@ def _probe(device: Device) -> bytes | None:
         if told <= length or told > 255:
             break
         length = told
-    data = data[:8] + _sanitized(data[8:16]) + _sanitized(data[16:32]) + _sanitized(data[32:36]) + data[36:]
+    data = sanitized_inquiry(data)
     sdev.inquiry_len = max(min(len(data), data[4] + 5), 36)
-    level = data[2] & 7
-    sdev.scsi_level = level + 1 if level >= 2 or (level == 1 and data[3] & 0xF == 1) else level
+    sdev.scsi_level = scsi_level(data)
     sdev.sdev_target.scsi_level = sdev.scsi_level
     sdev.lun_in_cdb = int(0 < sdev.scsi_level <= SCSI_2 and not sdev.host.no_scsi2_lun_in_cdb)
     return data
@@ -299,7 +300,7 @@ def probe_and_add(
     if device is None:
         return None, _NO_DEVICE
     data = _probe(device)
-    if data is None or _is_absent(data) or not _configure(linux, device, data):
+    if data is None or is_absent(data) or not _configure(linux, device, data):
         remove_device(linux, device)
         return None, data[0] if data else _NO_DEVICE
     return device, data[0]
@@ -318,8 +319,7 @@ def _report_luns(linux: Linux, host: Host, target: Obj) -> list[int] | None:
     if device is None:
         return None
     try:
-        length = (REPORT_MOST + 1) * 8
-        answer, data = device.queue.read(struct.pack(">B5xIxx", 0xA0, length), length, INQUIRY_TIMEOUT)
+        answer, data = device.queue.read(report_luns_cdb(), (REPORT_MOST + 1) * 8, INQUIRY_TIMEOUT)
     except DeviceGone:
         return []
     finally:
@@ -327,13 +327,7 @@ def _report_luns(linux: Linux, host: Host, target: Obj) -> list[int] | None:
             remove_device(linux, device)
     if answer.result or len(data) < 8:
         return None
-    end = min(8 + int.from_bytes(data[:4], "big"), len(data))
-    return [_lun(data[at : at + 8]) for at in range(8, end - 7, 8)]
-
-
-def _lun(raw: bytes) -> int:
-    """scsilun_to_int: the 16-bit levels of a LUN, the first one lowest."""
-    return sum(int.from_bytes(raw[at : at + 2], "big") << 8 * at for at in range(0, 8, 2))
+    return reported_luns(data)
 
 
 def scan_target(linux: Linux, host: Host, parent: Obj, channel: int, number: int, lun: int) -> None:
@@ -355,7 +349,7 @@ def _scan_luns(linux: Linux, host: Host, target: Obj, lun: int) -> None:
         if first == _NO_DEVICE:
             return
         kind = device.obj.type if device else 0x1F
-        found = None if kind in (_TYPE_ROM, _TYPE_RBC) else _report_luns(linux, host, target)
+        found = None if kind in (TYPE_ROM, TYPE_RBC) else _report_luns(linux, host, target)
         if found is not None:
             for other in found:
                 if other and other <= host.obj.max_lun:
@@ -399,17 +393,12 @@ def _is_there(device: Device) -> bool:
     """Whether the device answers, and is the one that it was. One that answers anything else may be busy."""
     try:
         answer, data = device.queue.read(bytes([0x12, 0, 0, 0, 36, 0]), 36, INQUIRY_TIMEOUT)
-        if answer.result >> 16 & 0xFF in NOBODY or (not answer.result and _is_absent(data)):
+        if answer.result >> 16 & 0xFF in NOBODY or (not answer.result and is_absent(data)):
             return False
-        name = device.vpd.get(VPD_IDENTIFICATION)
-        return not name or vpd_page(device, VPD_IDENTIFICATION) in (name, b"")
+        name = device.vpd.get(IDENTIFICATION)
+        return not name or vpd_page(device, IDENTIFICATION) in (name, b"")
     except DeviceGone:
         return False
-
-
-def _is_absent(data: bytes) -> bool:
-    """Whether INQUIRY data says that there is no device at this address (SPC-4, 6.6.2)."""
-    return not data or data[0] >> 5 == 3 or (data[0] >> 5 == 1 and data[0] & 0x1F == 0x1F)
 
 
 @linux_api()

@@ -7,18 +7,12 @@
 
 static uint64_t physical(uint64_t address) { return address - *(uint64_t *)SYMBOL(page_offset_base); }
 
-/* What one segment, and all of a command's, may be: the queue's limits, which drivers may have changed since the host's. */
-struct sg_limits {
-    uint64_t boundary, virt_boundary, alignment;
-    uint32_t size, segments;
-};
-
-static struct sg_limits limits_of(struct linux_scsi_device *device)
+static struct linux_sg_limits limits_of(struct linux_scsi_device *device)
 {
     uint64_t queue = FIELD(device->sdev, scsi_device, request_queue, uint64_t);
     uint32_t table = FIELD(device->host->shost, Scsi_Host, sg_tablesize, uint16_t);
     uint32_t segments = FIELD(queue, request_queue, max_segments, uint16_t);
-    return (struct sg_limits){
+    return (struct linux_sg_limits){
         .boundary = FIELD(queue, request_queue, seg_boundary_mask, uint64_t),
         .virt_boundary = FIELD(queue, request_queue, virt_boundary_mask, uint64_t),
         .alignment = FIELD(queue, request_queue, dma_alignment, uint32_t),
@@ -35,15 +29,27 @@ static void put_segment(uint64_t entry, uint64_t at, uint32_t size)
     FIELD(entry, scatterlist, length, uint32_t) = size;
 }
 
-/* Cuts a command's data into segments as the block layer does, and writes them to the scatter list at `sg`, unless that is 0.
- * How many; `*fits`: how many bytes of the data they hold, less than all where the device takes no more in one command. */
-uint32_t scsi_fill_sg(struct linux_scsi_device *device, const struct linux_scsi_io *io, uint64_t sg, uint32_t *fits)
+/* A segment is put into a scatter list, or into an array. */
+struct sg_out {
+    uint64_t sg;
+    struct vmk_sg_elem *array;
+};
+
+static void put(const struct sg_out *out, uint32_t index, uint64_t start, uint64_t size)
 {
-    struct sg_limits limits = limits_of(device);
-    struct vmk_sg_elem contiguous = {io->data ? physical(io->data) : 0, io->length};
-    const struct vmk_sg_elem *element = io->data ? &contiguous : (const void *)io->pieces, *end = element + (io->data ? 1 : io->count);
-    uint64_t start = 0, size = 0, skip = io->offset; /* the segment that grows; bytes of the element that are left out */
-    uint32_t count = 0, left = io->length;
+    if (out->sg)
+        put_segment(out->sg + index * SIZE(scatterlist), start, (uint32_t)size);
+    if (out->array)
+        out->array[index] = (struct vmk_sg_elem){start, size};
+}
+
+/* `aligned`: pieces that do not begin and end as the limits want it end the data; the block layer would copy them. */
+static uint32_t cut(const struct linux_sg_limits *limits, const struct vmk_sg_elem *element, uint32_t elements, uint64_t skip,
+                    uint32_t length, bool aligned, const struct sg_out *out, uint32_t *fits)
+{
+    const struct vmk_sg_elem *end = element + elements;
+    uint64_t start = 0, size = 0; /* the segment that grows */
+    uint32_t count = 0, left = length;
     for (; left && element < end; element++) {
         if (skip >= element->length) {
             skip -= element->length;
@@ -51,19 +57,19 @@ uint32_t scsi_fill_sg(struct linux_scsi_device *device, const struct linux_scsi_
         }
         uint64_t at = element->address + skip, part = element->length - skip < left ? element->length - skip : left;
         skip = 0;
-        if (!io->data && (at & limits.alignment || (part < left && part & limits.alignment)))
-            break; /* the block layer would copy it */
+        if (aligned && (at & limits->alignment || (part < left && part & limits->alignment)))
+            break;
         while (part) {
-            if (!count || at != start + size || size == limits.size || (start | limits.boundary) < at) {
-                if (count == limits.segments || (count && ((start + size) | at) & limits.virt_boundary))
+            if (!count || at != start + size || size == limits->size || (start | limits->boundary) < at) {
+                if (count == limits->segments || (count && ((start + size) | at) & limits->virt_boundary))
                     goto full;
-                if (count && sg)
-                    put_segment(sg + (count - 1) * SIZE(scatterlist), start, (uint32_t)size);
+                if (count)
+                    put(out, count - 1, start, size);
                 count++;
                 start = at;
                 size = 0;
             }
-            uint64_t room = (start | limits.boundary) - at, more = limits.size - size; /* room: less one */
+            uint64_t room = (start | limits->boundary) - at, more = limits->size - size; /* room: less one */
             more = more - 1 < room ? more : room + 1;
             more = more < part ? more : part;
             size += more;
@@ -73,12 +79,29 @@ uint32_t scsi_fill_sg(struct linux_scsi_device *device, const struct linux_scsi_
         }
     }
 full:
-    *fits = io->length - left;
-    if (count && sg) {
-        uint64_t last = sg + (count - 1) * SIZE(scatterlist);
-        put_segment(last, start, (uint32_t)size);
-        FIELD(last, scatterlist, page_link, uint64_t) |= SG_END;
-    }
+    *fits = length - left;
+    if (count)
+        put(out, count - 1, start, size);
+    return count;
+}
+
+uint32_t linux_sg_cut(const struct linux_sg_limits *limits, const struct vmk_sg_elem *pieces, uint32_t count, uint64_t offset,
+                      uint32_t length, struct vmk_sg_elem *out, uint32_t *fits)
+{
+    struct sg_out to = {0, out};
+    return cut(limits, pieces, count, offset, length, true, &to, fits);
+}
+
+/* The same for a command of a Linux driver's, to the scatter list at `sg`, unless that is 0. */
+uint32_t scsi_fill_sg(struct linux_scsi_device *device, const struct linux_scsi_io *io, uint64_t sg, uint32_t *fits)
+{
+    struct linux_sg_limits limits = limits_of(device);
+    struct vmk_sg_elem contiguous = {io->data ? physical(io->data) : 0, io->length};
+    const struct vmk_sg_elem *pieces = io->data ? &contiguous : (const void *)io->pieces;
+    struct sg_out to = {sg, NULL};
+    uint32_t count = cut(&limits, pieces, io->data ? 1 : io->count, io->offset, io->length, !io->data, &to, fits);
+    if (count && sg)
+        FIELD(sg + (count - 1) * SIZE(scatterlist), scatterlist, page_link, uint64_t) |= SG_END;
     return count;
 }
 

@@ -1,0 +1,389 @@
+"""Error handling of SCSI hosts in Python (Linux drivers/scsi/scsi_error.c): time-outs, aborts, resets, in Linux's order.
+
+Each host has a world of its own for it (``scsi_eh_N``). It looks for commands whose time is up, has the driver abort
+them, and once every command that the driver still has is a failed one, it resets: device, target, bus, host, until the
+devices answer. What was rescued is sent again; devices that never answer are taken offline.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from functools import partial
+from typing import TYPE_CHECKING
+
+from vmkernel_core._core import lib
+from vmkernel_core.errors import NotSupported, TimedOut, VmkError
+from vmkernel_core.storage.buffer import Buffer
+from vmkernel_core.storage.command import Direction, HostStatus, Status
+from vmklinux.errors import DriverRefused
+from vmklinux.native.device import baton
+from vmklinux.native.scsi_cmnd import SENSE_SIZE, CmndState, ScsiCmnd
+from vmklinux.native.scsi_device import scsi_device_set_state
+from vmklinux.native.timer import msleep
+from vmklinux.native.wait import WaitQueue, wait_event_timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from vmklinux.native.scsi_device import ScsiDevice
+    from vmklinux.native.scsi_host import ScsiHost
+
+log = logging.getLogger(__name__)
+
+#: Nanoseconds between looks for commands whose time is up; Linux's block layer rounds to whole seconds.
+PERIOD = 500_000_000
+#: Seconds after which a handler's thread, or a reset that somebody asked for, is given up.
+LIMIT = 120.0
+#: Seconds that a device has for a command of the error handler's (SCSI_DEFAULT_EH_TIMEOUT), and to start.
+EH_TIMEOUT, START_LIMIT = 10.0, 30.0
+#: Seconds after a bus or host reset until the devices are asked again, and between tries of a driver that is busy.
+SETTLE, STALL = 10.0, 0.1
+TEST_UNIT_READY, REQUEST_SENSE, START_STOP = bytes(6), 0x03, bytes([0x1B, 0, 0, 0, 1, 0])
+#: Status bytes that a device which works gives (scsi_eh_completed_normally).
+_WORKS = (Status.GOOD, Status.CONDITION_MET, Status.BUSY, Status.TASK_SET_FULL, Status.RESERVATION_CONFLICT)
+
+
+class ErrorHandler:
+    """The error handler of one host; ``task`` is its world, 0 when it does not run."""
+
+    def __init__(self, host: ScsiHost) -> None:
+        """It does not run yet."""
+        self.host = host
+        self.task = 0
+        self.resets = 0
+        self._changed = WaitQueue()
+        self._stop = False
+        self._ended = True
+        self._wanted = False
+        self._result: bool | VmkError | None = None
+
+    # ---- its world ----
+
+    def start(self) -> None:
+        """Begin to look after the host. With the baton."""
+        self._stop, self._ended = False, False
+        name = f"scsi_eh_{self.host.number}"
+        threading.Thread(target=self._run, name=name, daemon=True).start()
+        if not wait_event_timeout(self._changed, lambda: bool(self.task), LIMIT):
+            raise TimedOut(f"{name} did not start", where=self.host.name)
+
+    def wake(self) -> None:
+        """Have it look now."""
+        if self.task:
+            lib.vmk_world_wake(self.task)
+
+    def cut(self) -> None:
+        """The hardware has gone, or the driver: end it now, also inside a function of the driver's. With the baton."""
+        self._stop = True
+        if self.task:
+            lib.vmk_world_end(self.task)
+        self._changed.wake_up()
+
+    def stop(self) -> None:
+        """End it; a function of the driver's that runs is waited for. With the baton."""
+        self._stop = True
+        self.wake()
+        if lib.vmk_world_task() != self.task and not wait_event_timeout(
+            self._changed, lambda: self._ended, LIMIT
+        ):
+            log.error("%s: SCSI error handling did not end", self.host.name)
+            self.cut()
+
+    def _run(self) -> None:
+        with baton():
+            self.task = lib.vmk_world_task()
+            self._changed.wake_up()
+            try:
+                while not (self._stop or lib.vmk_world_ending()):
+                    self._round()
+                    if not self._stop and not self._urgent():
+                        self._sleep()
+            except Exception as error:  # the driver's: nobody else is there to be told
+                self.host.fail(error)
+            finally:
+                self.task, self._ended = 0, True
+                self._changed.wake_up()
+
+    def _sleep(self) -> None:
+        now = lib.vmk_now()
+        retries = [device.not_before for device in self.host.devices if device.not_before]
+        lib.vmk_world_sleep(max(1, min([PERIOD, *(at - now for at in retries)])))
+        if retries:
+            self.host.run()
+
+    def _urgent(self) -> bool:
+        """Whether error handling is to begin: nothing goes on any more, and something is to be done."""
+        host = self.host
+        return self._wanted or bool(host.failed and host.busy == len(host.failed))
+
+    def _round(self) -> None:
+        now = lib.vmk_now()
+        for cmnd in list(self.host.in_flight.values()):
+            if cmnd.state is CmndState.IN_FLIGHT and now > cmnd.deadline:
+                self._timed_out(cmnd)
+        if self._urgent():
+            self._recover()
+
+    # ---- time-outs ----
+
+    def _timed_out(self, cmnd: ScsiCmnd) -> None:
+        """scmd_eh_abort_handler."""
+        device = cmnd.device
+        cmnd.state = CmndState.EXPIRED
+        device.count("timeouts")
+        log.warning("%s: command %s timed out", device.name, cmnd.cdb.hex(" "))
+        aborted = self._ask(lambda: self.host.template.eh_abort(cmnd))
+        if cmnd.state is not CmndState.EXPIRED:
+            return  # the host has ended meanwhile
+        cmnd.host, cmnd.status, cmnd.sense = HostStatus.TIME_OUT, 0, b""
+        if aborted:
+            log.warning("%s: it was aborted", device.name)
+            self._release(cmnd)
+            self.host.run()
+        else:
+            self.failed(cmnd)
+
+    def _ask(self, function: Callable[[], bool]) -> bool | None:
+        """Whether the driver did it; None when it has no such function."""
+        try:
+            return function()
+        except NotSupported:
+            return None
+        except VmkError as error:
+            log.warning("%s: %s", self.host.name, error)
+            return False
+
+    def failed(self, cmnd: ScsiCmnd) -> None:
+        """A command that is the driver's still, or came back in doubt, is for the resets (scsi_eh_scmd_add)."""
+        host = self.host
+        cmnd.state = CmndState.FAILED
+        host.failed.append(cmnd)
+        if host.host_state == "RUNNING":
+            host.host_state = "RECOVERY"
+        self.wake()
+
+    def _release(self, cmnd: ScsiCmnd) -> None:
+        """The driver has it no more: it is sent again if its retries leave one, else it ends (scsi_eh_flush_done_q)."""
+        if cmnd.state is CmndState.FAILED:
+            self.host.failed.remove(cmnd)
+        elif cmnd.state is not CmndState.EXPIRED:
+            return  # the host has ended
+        device = cmnd.device
+        device.leave(cmnd)
+        if device.state() != "dead" and device.again(cmnd, counted=True):
+            return
+        if not cmnd.result:
+            cmnd.host = HostStatus.TIME_OUT
+        cmnd.residual = cmnd.length
+        device.finish(cmnd)
+        device.wake()
+
+    # ---- recovery ----
+
+    def _recover(self) -> None:
+        """scsi_unjam_host: sense data, then one reset after the other until every device answers."""
+        host = self.host
+        if host.host_state == "RUNNING":
+            host.host_state = "RECOVERY"
+        wanted, self._wanted = self._wanted, False
+        log.warning("%s: error handling begins, %d commands failed", host.name, len(host.failed))
+        if wanted:
+            self._result = self._reset_on_demand()
+        self._get_sense()
+        self._start_units()
+        for reset in (self._reset_devices, self._reset_targets, self._reset_buses, self._reset_host):
+            if host.failed:
+                reset()
+        for cmnd in list(host.failed):
+            self._offline(cmnd)
+        if host.host_state == "RECOVERY":
+            host.host_state = "RUNNING"
+        log.warning("%s: error handling has ended", host.name)
+        host.run()
+        self._changed.wake_up()
+
+    def _get_sense(self) -> None:
+        """scsi_eh_get_sense: ask for the sense data that the driver did not bring."""
+        for cmnd in list(self.host.failed):
+            if cmnd.host or cmnd.status != Status.CHECK_CONDITION or cmnd.sense:
+                continue
+            with Buffer(self.host.memory, SENSE_SIZE) as buffer:
+                cdb = bytes([REQUEST_SENSE, 0, 0, 0, SENSE_SIZE, 0])
+                asked = self._send(cmnd, cdb, EH_TIMEOUT, buffer)
+                if asked is None or asked.result:
+                    continue
+                cmnd.sense = bytes(buffer.view[: SENSE_SIZE - asked.residual])
+            verdict = cmnd.device.by_sense(cmnd)
+            if verdict == lib.LINUX_SCSI_FINISH:
+                cmnd.retries = cmnd.allowed  # it ends with its sense data
+            if verdict in (lib.LINUX_SCSI_FINISH, lib.LINUX_SCSI_RETRY):
+                self._release(cmnd)
+
+    def _start_units(self) -> None:
+        """scsi_eh_stu: START STOP UNIT for devices that say that they wait for it."""
+        for device in self._devices():
+            mine = self._failed_of([device])
+            stopped = next((c for c in mine if c.sense and device.by_sense(c) == lib.LINUX_SCSI_FAIL), None)
+            if stopped is None or not device.allow_restart:
+                continue
+            started = self._send(stopped, START_STOP, START_LIMIT)
+            if started is not None and not started.result and self._answers(stopped):
+                for cmnd in mine:
+                    self._release(cmnd)
+
+    def _devices(self) -> list[ScsiDevice]:
+        """Those that failed commands are for."""
+        return list(dict.fromkeys(cmnd.device for cmnd in self.host.failed))
+
+    def _failed_of(self, devices: list[ScsiDevice]) -> list[ScsiCmnd]:
+        return [cmnd for cmnd in self.host.failed if cmnd.device in devices]
+
+    def _reset_devices(self) -> None:
+        for device in self._devices():
+            self._reset("device reset", partial(self.host.template.eh_device_reset, device), [device], 0)
+
+    def _reset_targets(self) -> None:
+        for device in {(d.channel, d.id): d for d in self._devices()}.values():
+            below = [d for d in self.host.devices if (d.channel, d.id) == (device.channel, device.id)]
+            self._reset("target reset", partial(self.host.template.eh_target_reset, device), below, 0)
+
+    def _reset_buses(self) -> None:
+        for device in {d.channel: d for d in self._devices()}.values():
+            below = [d for d in self.host.devices if d.channel == device.channel]
+            self._reset("bus reset", partial(self.host.template.eh_bus_reset, device), below, SETTLE)
+
+    def _reset_host(self) -> None:
+        self._reset("host reset", self.host.template.eh_host_reset, self.host.devices, SETTLE)
+
+    def _reset(self, what: str, function: Callable[[], bool], below: list[ScsiDevice], settle: float) -> None:
+        """One reset; commands of the devices that answer after it are done with."""
+        done = self._ask(function)
+        if done is None:
+            return
+        self.resets += 1
+        log.warning("%s: %s: %s", self.host.name, what, "done" if done else "failed")
+        if not done:
+            return
+        self._was_reset(below)
+        if settle and not self.host.skip_settle_delay:
+            msleep(settle * 1000)
+        for device in below:
+            mine = self._failed_of([device])
+            if mine and self._answers(mine[0]):
+                for cmnd in mine:
+                    self._release(cmnd)
+
+    def _was_reset(self, devices: list[ScsiDevice]) -> None:
+        """What the driver still has of these devices is gone from the hardware; they will tell of the reset."""
+        host = self.host
+        for device in devices:
+            device.expecting_cc_ua = True
+        for cmnd in list(host.in_flight.values()):
+            if cmnd.device in devices and cmnd.state is CmndState.IN_FLIGHT:
+                cmnd.host = HostStatus.RESET
+                cmnd.device.leave(cmnd)
+                cmnd.device.judge(cmnd)
+
+    def _offline(self, cmnd: ScsiCmnd) -> None:
+        """scsi_eh_offline_sdevs: nothing helped."""
+        device = cmnd.device
+        if device.state() != "dead":
+            log.error("%s: it does not answer after all resets, and is taken offline", device.name)
+            scsi_device_set_state(device, "OFFLINE")
+        self._release(cmnd)
+
+    # ---- commands of its own ----
+
+    def _answers(self, cmnd: ScsiCmnd) -> bool:
+        """scsi_eh_tur: whether the device answers TEST UNIT READY, at the second time at the latest."""
+        if cmnd.device.state() == "dead":
+            return True  # nothing will be sent to it: its commands may end
+        for _ in range(2):
+            asked = self._send(cmnd, TEST_UNIT_READY, EH_TIMEOUT)
+            if asked is None or (asked.host and asked.host != HostStatus.RESET):
+                return False
+            if asked.status in _WORKS and asked.host != HostStatus.RESET:
+                return True
+            if asked.device.by_sense(asked) == lib.LINUX_SCSI_FINISH:
+                return True
+        return True  # it asks to be asked again
+
+    def _send(
+        self, failed: ScsiCmnd, cdb: bytes, timeout: float, buffer: Buffer | None = None
+    ) -> ScsiCmnd | None:
+        """scsi_send_eh_cmnd: send a command to a failed one's device; None when it did not come back."""
+        host, device = self.host, failed.device
+        own = bool(host.tags)
+        cmnd = ScsiCmnd(
+            device, 0, cdb, Direction.FROM_DEVICE if buffer else Direction.NONE,
+            buffer.elements if buffer else (), buffer.length if buffer else 0, 0, 0, True, 0,
+            tag=host.tags.pop() if own else failed.tag, state=CmndState.BY_EH,
+        )  # fmt: skip
+        if own:
+            host.in_flight[cmnd.tag] = cmnd
+        came = self._submit(cmnd, timeout)
+        if not came:  # scsi_abort_eh_cmnd: the driver has to forget it, whatever that takes
+            template = host.template
+            came = any(
+                self._ask(function)
+                for function in (
+                    lambda: template.eh_abort(cmnd), lambda: template.eh_device_reset(device),
+                    lambda: template.eh_target_reset(device), lambda: template.eh_bus_reset(device),
+                    template.eh_host_reset,
+                )
+            )  # fmt: skip
+            cmnd.host = HostStatus.TIME_OUT
+        if own and came and cmnd.state is not CmndState.LOST:
+            del host.in_flight[cmnd.tag]
+            host.tags.append(cmnd.tag)
+            cmnd.state = CmndState.BY_EH
+        elif own:
+            cmnd.state = CmndState.LOST
+        return None if cmnd.host == HostStatus.TIME_OUT or host.ended else cmnd
+
+    def _submit(self, cmnd: ScsiCmnd, timeout: float) -> bool:
+        deadline = lib.vmk_now() + int(timeout * 1e9)
+        while not self.host.queue([cmnd]):
+            if lib.vmk_now() > deadline or self.host.ended:
+                return True  # the driver never had it
+            msleep(STALL * 1000)
+        return wait_event_timeout(
+            self._changed, lambda: cmnd.state is CmndState.ENDED or self.host.ended, timeout
+        )
+
+    def back(self, cmnd: ScsiCmnd) -> None:
+        """A command of its own came back."""
+        cmnd.state = CmndState.ENDED
+        self._changed.wake_up()
+
+    # ---- on demand ----
+
+    def reset_host(self) -> None:
+        """Reset the host now; commands in flight are sent again. NotSupported, DriverRefused, TimedOut ..."""
+        with self.host.parent.calling():
+            if self._ended or self._stop:
+                raise VmkError(f"{self.host.name} has gone")
+            self._wanted, self._result = True, None
+            self.wake()
+            if not wait_event_timeout(self._changed, lambda: self._result is not None or self._ended, LIMIT):
+                raise TimedOut(f"a host reset has not ended after {LIMIT:.0f} s", where=self.host.name)
+            if isinstance(self._result, VmkError):
+                raise self._result
+            if not self._result:
+                raise DriverRefused(
+                    f"{self.host.driver_name} did not reset its adapter", 5, where=self.host.name
+                )
+
+    def _reset_on_demand(self) -> bool | VmkError:
+        """scsi_ioctl_reset."""
+        try:
+            done = self.host.template.eh_host_reset()
+        except VmkError as error:
+            return error
+        self.resets += 1
+        if done:
+            self._was_reset(self.host.devices)
+            for cmnd in list(self.host.failed):
+                self._release(cmnd)
+        return done
