@@ -38,3 +38,9 @@ class TimedOut(VmkError):
     """A wait reached its limit; ``what`` names what was waited for."""
 
     exit_code = 6
+
+
+class NoDriver(VmkError):
+    """No driver may serve the device: the HCL names none, or the device is unsupported, or the profile wants more."""
+
+    exit_code = 4

@@ -5,12 +5,14 @@ from __future__ import annotations
 import heapq
 import itertools
 import threading
+from contextlib import contextmanager
+from time import perf_counter
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable
+    from collections.abc import Callable, Hashable, Iterator
 
 #: No timer is set.
 NEVER = (1 << 64) - 1
@@ -68,3 +70,13 @@ class TimerQueue:
                 _, callback = self._live.pop(first[2])
             callback()
             fired += 1
+
+
+@contextmanager
+def timed(table: dict[str, float], key: str) -> Iterator[None]:
+    """Add the seconds that a block takes to a table."""
+    began = perf_counter()
+    try:
+        yield
+    finally:
+        table[key] = table.get(key, 0.0) + perf_counter() - began

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
+from vmkernel_core.engine import Leak
 from vmkernel_core.errors import UsageError, VmkError
 from vmkernel_core.memory import load_bytes, store, store_bytes
 from vmklinux.async_ import AsyncCalls
@@ -61,23 +62,6 @@ PAGE = 4096
 
 class SensitiveCode(ModuleError):
     """The module has instructions that would silently do the wrong thing in user mode."""
-
-
-@dataclass(frozen=True, slots=True)
-class Leak:
-    """Something not given back: ``kind`` (memory, irq, region, timer, driver, dma ...), ``where`` it was taken.
-
-    ``excuse``: why the module is hardly to blame; "" when it is.
-    """
-
-    kind: str
-    what: str
-    where: str
-    excuse: str = ""
-
-    def __str__(self) -> str:
-        """In a line."""
-        return f"{self.kind}: {self.what}, taken in {self.where}{f' ({self.excuse})' if self.excuse else ''}"
 
 
 def excuse(linux: Linux, low: int, high: int) -> str:

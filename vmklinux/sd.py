@@ -2,47 +2,33 @@
 
 from __future__ import annotations
 
-import logging
-import threading
-from itertools import count
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
-from vmkernel_core.errors import DeviceGone, UsageError, VmkError
-from vmkernel_core.storage.adapter import StorageAdapter
-from vmkernel_core.storage.device import StorageDevice
-from vmkernel_core.storage.events import StorageEvent
+from vmkernel_core.errors import UsageError
+from vmkernel_core.storage.inventory import BLOCK_TYPES
 from vmklinux.scsi import Scsi, scsi_change_queue_depth, vpd_page
 from vmklinux.scsi_lib import scsi_device_set_state
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
 
+    from vmkernel_core.errors import VmkError
     from vmkernel_core.storage.adapter import StorageStats
     from vmkernel_core.storage.command import Command, Completion
-    from vmkernel_core.storage.device import DeviceState
-    from vmkernel_core.storage.events import StorageEventKind
+    from vmkernel_core.storage.device import DeviceState, StorageDevice
+    from vmkernel_core.storage.inventory import Inventory
     from vmkernel_core.storage.sg_array import SgArray
     from vmklinux.hosts import Host
     from vmklinux.kobject import Obj
     from vmklinux.linux import Linux
     from vmklinux.scsi import Device
 
-log = logging.getLogger(__name__)
-
-#: Peripheral device types that hold blocks (SPC-4, 6.6.2): direct access, CD and DVD, optical memory, reduced blocks.
-BLOCK_TYPES = frozenset({0x00, 0x05, 0x07, 0x0E})
 #: enum scsi_device_state; one in another state is going.
 _STATES: dict[str, DeviceState] = {
     "RUNNING": "active", "QUIESCE": "active", "BLOCK": "blocked", "CREATED_BLOCK": "blocked",
     "OFFLINE": "dead", "TRANSPORT_OFFLINE": "dead",
 }  # fmt: skip
-#: What an event says of them.
-_WORDS: dict[DeviceState, str] = {
-    "active": "it takes commands again",
-    "blocked": "its transport has lost it for now",
-    "dead": "error handling, or its transport, has given it up",
-}
 
 
 def _state(device: Device) -> DeviceState | None:
@@ -137,29 +123,13 @@ class Disk:
         return self._device.queue.stats()
 
 
-def _size(storage: StorageDevice) -> str:
-    if not storage.medium:
-        return "no medium"
-    return f"{storage.blocks} blocks of {storage.block_size} bytes"
+class Disks:
+    """Tells the vmkernel's inventory of the mid-layer's hosts and devices."""
 
-
-class Inventory:
-    """The adapters and devices that the vmkernel has, by name: ``vmhba0``, ``naa.…`` or ``vmhba0:C0:T1:L0``.
-
-    A device that two paths lead to keeps its name on the first; the other is known by its path. ``on_event`` is told of
-    what happens to them, in a thread of the vmkernel. Both tables, and an adapter's list of devices, are replaced when
-    something comes or goes, never changed: a program may go through them at any time.
-    """
-
-    def __init__(self, linux: Linux) -> None:
+    def __init__(self, linux: Linux, inventory: Inventory) -> None:
         """Be told of hosts and devices as they come and go."""
-        self.adapters: dict[str, StorageAdapter] = {}
-        self.devices: dict[str, StorageDevice] = {}
-        #: Notified when a device came or went.
-        self.changed = threading.Condition()
-        self.on_event: Callable[[StorageEvent], None] = lambda _event: None
+        self._inventory = inventory
         self._by_device: dict[Device, StorageDevice] = {}
-        self._states: dict[Device, DeviceState | None] = {}
         self._scsi = linux.state(Scsi)
         self._scsi.on_host, self._scsi.on_host_gone = self._host_came, self._host_went
         self._scsi.on_device, self._scsi.on_device_gone = self._device_came, self._device_went
@@ -167,90 +137,42 @@ class Inventory:
         self._scsi.on_device_changed = self._device_changed
 
     def _host_came(self, host: Host) -> None:
-        name = next(name for n in count() if (name := f"vmhba{n}") not in self.adapters)
-        host.adapter = StorageAdapter(name, host)
-        self.adapters = self.adapters | {name: host.adapter}
-        self.on_event(StorageEvent(name, "appeared", f"{host.adapter.driver}: {host.adapter.model}"))
+        host.adapter = self._inventory.add_adapter(host)
 
     def _host_went(self, host: Host) -> None:
-        adapter = host.adapter
-        if adapter is not None and adapter.name in self.adapters:
-            self.adapters = {name: other for name, other in self.adapters.items() if other is not adapter}
-            adapter.removed()
-            self._tell(adapter.name, "removed", adapter.error)
+        if host.adapter is not None:
+            self._inventory.remove_adapter(host.adapter)
 
     def _device_came(self, device: Device) -> None:
         adapter = device.host.adapter
         if device.obj.type not in BLOCK_TYPES or adapter is None:
             return
-        try:
-            storage = StorageDevice(adapter, Disk(device))
-        except VmkError as error:
-            log.warning("%s: %s", adapter.name, error)
-            return
-        adapter.devices = [*adapter.devices, storage]
-        self._by_device[device] = storage
-        self._states[device] = _state(device)
-        name = storage.path if storage.name in self.devices else storage.name
-        with self.changed:
-            self.devices = self.devices | {name: storage}
-            self.changed.notify_all()
-        what = f"{storage.vendor} {storage.model}, {_size(storage)}"
-        self.on_event(
-            StorageEvent(name, "appeared", what if name == storage.path else f"{what}, {storage.path}")
-        )
+        if (storage := self._inventory.add_device(adapter, Disk(device))) is not None:
+            self._by_device[device] = storage
 
     def _device_went(self, device: Device) -> None:
-        storage, _ = self._by_device.pop(device, None), self._states.pop(device, None)
-        if storage is None:
-            return
-        storage.removed(DeviceGone(f"{storage.name} has gone", where=storage.path))
-        storage.adapter.devices = [other for other in storage.adapter.devices if other is not storage]
-        name = self._name(storage)
-        with self.changed:
-            self.devices = {name: other for name, other in self.devices.items() if other is not storage}
-            self.changed.notify_all()
-        self._tell(name, "removed", storage.error)
+        if (storage := self._by_device.pop(device, None)) is not None:
+            self._inventory.remove_device(storage)
 
     def _device_state(self, device: Device) -> None:
         storage, state = self._by_device.get(device), _state(device)
-        if storage is not None and state is not None and state != self._states[device]:
-            self._states[device] = state
-            self.on_event(StorageEvent(self._name(storage), state, _WORDS[state]))
+        if storage is not None and state is not None:
+            self._inventory.device_state(storage, state)
 
     def _device_changed(self, device: Device) -> None:
-        storage = self._by_device.get(device)
-        if storage is None:
-            return
-        try:
-            storage.refresh()
-        except VmkError as error:
-            log.warning("%s: %s", storage.name, error)
-            return
-        self.on_event(StorageEvent(self._name(storage), "changed", _size(storage)))
-
-    def _name(self, storage: StorageDevice) -> str:
-        return next(name for name, other in self.devices.items() if other is storage)
+        if (storage := self._by_device.get(device)) is not None:
+            self._inventory.device_changed(storage)
 
     def stopped(self, low: int, high: int, error: VmkError) -> None:
         """The driver that lies in [low, high) was stopped: ``error``, which its adapters and devices have now."""
         for host in self._scsi.of_driver(low, high):
-            self._dead(host, "stopped", error)
-
-    def _dead(self, host: Host, kind: StorageEventKind, error: VmkError | None = None) -> None:
-        adapter = host.adapter
-        if adapter is None or adapter.error is not None:
-            return
-        adapter.removed(error)
-        for name in (adapter.name, *map(self._name, adapter.devices)):
-            self._tell(name, kind, adapter.error)
-
-    def _tell(self, name: str, kind: StorageEventKind, error: VmkError | None) -> None:
-        self.on_event(StorageEvent(name, kind, error.what if error else ""))
+            if host.adapter is not None:
+                self._inventory.dead(host.adapter, "stopped", error)
 
     def gone(self, below: Obj | None = None) -> None:
         """The hardware has gone, all of it or what hangs at one PCI device: every command there ends now."""
         with self._scsi.linux.baton():  # its driver may be letting go of it in another world
             for host in list(self._scsi.hosts.values()) if below is None else self._scsi.of_device(below):
-                self._dead(host, "dead")
+                if host.adapter is not None:
+                    self._inventory.dead(host.adapter, "dead")
                 host.end()

@@ -12,12 +12,12 @@ from typing import Literal
 
 from vmkernel_core import memory
 from vmkernel_core.boot import VMkernel
+from vmkernel_core.engine import Leak
 from vmkernel_core.platform.qemu import QemuPlatform
 from vmkernel_core.storage.command import HostStatus
 from vmkernel_core.storage.device import Request, StorageDevice
 from vmklinux.kobject import Obj
 from vmklinux.linux import Linux
-from vmklinux.loader import Leak
 
 #: Seconds until what was to come has failed to come; mptsas shows its disk some time after its probe.
 LIMIT = 30.0

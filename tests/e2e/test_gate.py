@@ -21,9 +21,11 @@ from hcl.reading import read
 from hcl.report import Profile
 from hcl.verdict import Status
 from tests.e2e.conftest import exchange
-from vmkernel_core.boot import UNGUARDED, UNRESOLVED, Adapter, NoDriver, VMkernel
+from vmkernel_core.adapter import UNGUARDED, UNRESOLVED, Adapter
+from vmkernel_core.boot import VMkernel
 from vmkernel_core.console.hcl_operations import hcl_get
 from vmkernel_core.console.protocol import Nothing
+from vmkernel_core.errors import NoDriver
 from vmkernel_core.platform.e1000_model import E1000Model
 from vmkernel_core.platform.model import ModelPlatform
 from vmkernel_core.platform.qemu import QemuPlatform
@@ -89,7 +91,7 @@ def test_what_failed_its_certification_run_is_left_alone(
         assert "unsupported and left alone" in str(card.error)
         assert "certification run of 2026-11-20 FAILED" in str(card.error)
         assert str(card.error) in caplog.text
-        assert (card.device, host.uplinks, list(host.loader.modules)) == (None, {}, [])
+        assert (card.bound, host.uplinks, list(host.loader.modules)) == (False, {}, [])
         with pytest.raises(NoDriver, match="left alone"):
             host.load("e1000")
         assert host.taints == ()

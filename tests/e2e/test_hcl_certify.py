@@ -30,7 +30,7 @@ from vmkernel_core.platform.qemu import QemuPlatform
 from vmklinux.kernels import Kernel
 
 if TYPE_CHECKING:
-    from vmkernel_core.boot import Adapter
+    from vmkernel_core.adapter import Adapter
     from vmkernel_core.console.demo.one_device import OneDevice
 
 HERE = Path(evidence.__file__).parent

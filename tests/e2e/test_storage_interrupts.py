@@ -17,7 +17,7 @@ from tests.e2e.storage import CONTROLLERS, blank, leaks, only_disk, raw_drive
 from vmkernel_core.boot import VMkernel
 from vmklinux.irq import Interrupts
 from vmklinux.kernels import Kernel
-from vmklinux.pci import PciDevice
+from vmklinux.pci import PciCore, PciDevice
 
 #: The controller, options of QEMU's device, parameters by module, and the kind of interrupt that is used then. Of
 #: megaraid_sas's, none but MSI-X and the pin are for controllers that speak MFI; QEMU's pvscsi has no MSI-X.
@@ -65,7 +65,9 @@ def test_data_comes_with_this_interrupt(
     platform = controller.platform("hd", *raw_drive(image))
     with VMkernel(platform, kernel=kernel.release, settings=settings) as host:
         disk = only_disk(host)
-        [device] = [adapter.device for adapter in host.adapters if adapter.device is not None]
+        [adapter] = [adapter for adapter in host.adapters if adapter.bound]
+        device = host.linux.state(PciCore).behind(adapter.function)
+        assert device is not None
         assert enabled(device) == kind
         before = counts(host)
         data = Random(name).randbytes(64 * 512)

@@ -11,7 +11,8 @@ import logging
 import pytest
 
 from tests.e2e.conftest import exchange
-from vmkernel_core.boot import Adapter, VMkernel
+from vmkernel_core.adapter import Adapter
+from vmkernel_core.boot import VMkernel
 from vmkernel_core.platform.qemu import QemuPlatform
 from vmklinux.errors import DriverRefused
 from vmklinux.kernels import Kernel
@@ -34,7 +35,7 @@ def test_a_module_that_claims_it_drives_it(kernel: Kernel, caplog: pytest.LogCap
             None,
             "8139cp",
         )
-        (notice,) = (record.message for record in caplog.records if record.name == "vmkernel_core.boot")
+        (notice,) = (record.message for record in caplog.records if record.name == "vmkernel_core.devices")
         assert notice == f"{card.function}: not certified: {card.verdict.reason}"
         assert f"8139cp and 8139too of Linux {kernel.release} claim it" in notice
         others = [adapter.verdict for adapter in host.adapters if adapter is not card]
@@ -51,7 +52,7 @@ def test_what_a_run_certified_needs_no_notice(kernel: Kernel, caplog: pytest.Log
         (card,) = (adapter for adapter in host.adapters if adapter.verdict.module)
         assert (card.verdict.status, card.verdict.driver) == ("certified", None)
         assert card.error is None
-        assert not [record for record in caplog.records if record.name == "vmkernel_core.boot"]
+        assert not [record for record in caplog.records if record.name == "vmkernel_core.devices"]
     assert host.leaks == []
 
 

@@ -31,7 +31,7 @@ def test_modules_come_and_go(kernel: Kernel, device: str) -> None:
         for _ in range(3):
             # The device goes from under its driver, which stays loaded.
             assert host.unload("virtio_pci") == []
-            assert (host.uplinks, adapter.uplink, adapter.device) == ({}, None, None)
+            assert (host.uplinks, adapter.uplink, adapter.bound) == ({}, None, False)
             host.bind(adapter)
             assert adapter.uplink is host.uplinks["vmnic0"]
         exchange(host)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from tests.e2e.cards import MAC
-from vmkernel_core.boot import Adapter, VMkernel
+from vmkernel_core.adapter import Adapter
+from vmkernel_core.boot import VMkernel
 from vmkernel_core.platform.qemu import QemuPlatform
 from vmklinux.kernels import Kernel
 

@@ -12,7 +12,8 @@ from hcl.report import MachineReport
 from vmkernel_core.console.protocol import Nothing, operation
 
 if TYPE_CHECKING:
-    from vmkernel_core.boot import Adapter, VMkernel
+    from vmkernel_core.adapter import Adapter
+    from vmkernel_core.boot import VMkernel
 
 
 @operation("system.hcl.get", Nothing, MachineReport)
@@ -41,5 +42,5 @@ def _device(adapter: Adapter) -> PciDevice:
         subdevice=f"{function.subsystem_device:04x}",
         pci_class=f"{function.class_code:06x}",
         revision=f"{function.revision:02x}",
-        driver=adapter.verdict.module if adapter.device is not None else "",
+        driver=adapter.module if adapter.bound else "",
     )

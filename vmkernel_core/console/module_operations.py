@@ -77,29 +77,28 @@ class Unloaded(msgspec.Struct, frozen=True):
 @operation("system.module.list", Nothing, list[Module])
 def module_list(host: VMkernel, _: Nothing) -> list[Module]:
     """Modules that are loaded, then those that could be for the devices there are."""
-    wanted = {adapter.verdict.module.replace("-", "_") for adapter in host.adapters if adapter.verdict.module}
-    return [
-        _module(host, name) for name in [*host.loader.modules, *sorted(wanted - set(host.loader.modules))]
-    ]
+    loaded = [module.name for module in host.modules()]
+    wanted = {adapter.module_name for adapter in host.adapters if adapter.module}
+    return [_module(host, name) for name in [*loaded, *sorted(wanted.difference(loaded))]]
 
 
 @operation("system.module.get", ModuleName, ModuleDetails)
 def module_get(host: VMkernel, wanted: ModuleName) -> ModuleDetails:
     """One module of the kernel, loaded or not."""
-    path, file = host.module_file(wanted.name)
+    info = host.module_info(wanted.name)
     return ModuleDetails(
-        **msgspec.structs.asdict(_module(host, file.name)),
-        file=str(path),
-        kernel=file.info.built_for,
-        license=file.info.license,
-        version=file.info.version,
-        description=file.info.description,
-        depends=list(file.info.depends),
-        firmware=list(file.info.firmware),
-        parameters=list(host.settings(file.name)),
+        **msgspec.structs.asdict(_module(host, info.name)),
+        file=info.file,
+        kernel=info.kernel,
+        license=info.license,
+        version=info.version,
+        description=info.description,
+        depends=list(info.depends),
+        firmware=list(info.firmware),
+        parameters=list(host.settings(info.name)),
         failed={
             str(adapter.function.address): str(adapter.error)
-            for adapter in host.adapters_of(file.name)
+            for adapter in host.adapters_of(info.name)
             if adapter.error
         },
     )
@@ -125,13 +124,8 @@ def parameters_list(host: VMkernel, wanted: ModuleName) -> list[Parameter]:
     parts = (setting.partition("=") for setting in host.settings(wanted.name))
     values = {name.replace("-", "_"): value if equals else "1" for name, equals, value in parts}
     return [
-        Parameter(
-            one.name,
-            f"array of {one.type.name}" if one.array else one.type.name,
-            values.get(one.name, ""),
-            one.description,
-        )
-        for one in host.parameters(wanted.name).values()
+        Parameter(one.name, one.type, values.get(one.name, ""), one.description)
+        for one in host.parameters(wanted.name)
     ]
 
 
@@ -144,13 +138,13 @@ def parameters_set(host: VMkernel, wanted: ParameterSettings) -> list[Parameter]
 
 
 def _module(host: VMkernel, name: str) -> Module:
-    loaded = host.loader.modules.get(name)
+    loaded = next((module for module in host.modules() if module.name == name), None)
     return Module(
         name=name,
         is_loaded=loaded is not None,
-        is_stopped=loaded is not None and loaded.dead,
-        size=loaded.end - loaded.base if loaded else 0,
-        used_by=[one.name for one in host.loader.modules.values() if name in one.file.info.depends],
-        devices=[str(one.function.address) for one in host.adapters_of(name) if one.device is not None],
+        is_stopped=loaded is not None and loaded.is_stopped,
+        size=loaded.size if loaded else 0,
+        used_by=list(loaded.used_by) if loaded else [],
+        devices=[str(one.function.address) for one in host.adapters_of(name) if one.bound],
         taints=list(dict.fromkeys(one.taint for one in host.adapters_of(name) if one.taint)),
     )

@@ -15,7 +15,8 @@ from vmkernel_core.net.settings import Duplex
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from vmkernel_core.boot import Adapter, VMkernel
+    from vmkernel_core.adapter import Adapter
+    from vmkernel_core.boot import VMkernel
     from vmkernel_core.net.settings import Wake
     from vmkernel_core.net.uplink import Uplink
 

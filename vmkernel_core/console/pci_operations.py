@@ -10,7 +10,8 @@ from vmkernel_core.console.protocol import operation
 from vmkernel_core.pci_classes import class_name
 
 if TYPE_CHECKING:
-    from vmkernel_core.boot import Adapter, VMkernel
+    from vmkernel_core.adapter import Adapter
+    from vmkernel_core.boot import VMkernel
 
 
 class PciFilter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -87,7 +88,7 @@ def _device(host: VMkernel, adapter: Adapter) -> PciDevice:
         bars=[PciBar(bar.index, str(bar.kind), bar.address, bar.size) for bar in function.bars],
         device_name=hcl.device_name(function.vendor, function.device),
         module_name=verdict.module,
-        bound=adapter.device is not None,
+        bound=adapter.bound,
         hcl_driver=verdict.driver,
         hcl_rung=str(verdict.rung),
         hcl_status=str(verdict.status),

@@ -134,7 +134,7 @@ def _vmkernel(
 @contextmanager
 def _booted(machine: Machine) -> Iterator[Caller]:
     # What fails is in the reply, or raised: it need not be in the log too.
-    logging.getLogger("vmkernel_core.boot").setLevel(logging.CRITICAL)
+    logging.getLogger("vmkernel_core.devices").setLevel(logging.CRITICAL)
     from vmkernel_core.console.nic_operations import find
 
     with machine.vmkernel() as host:

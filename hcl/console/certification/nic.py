@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import socket
 
     from hcl.evidence import Run
-    from vmkernel_core.boot import Adapter
+    from vmkernel_core.adapter import Adapter
     from vmkernel_core.console.interruption import Interruption
     from vmkernel_core.net.uplink import Uplink
 

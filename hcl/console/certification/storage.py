@@ -27,7 +27,7 @@ from vmkernel_core.storage.errors import ScsiError
 
 if TYPE_CHECKING:
     from hcl.evidence import Run
-    from vmkernel_core.boot import Adapter
+    from vmkernel_core.adapter import Adapter
     from vmkernel_core.console.demo.blocks import Extent
     from vmkernel_core.console.interruption import Interruption
     from vmkernel_core.storage.device import Request, StorageDevice

@@ -15,7 +15,7 @@ from hcl.evidence import Check, Run
 from vmkernel_core.errors import VmkError
 
 if TYPE_CHECKING:
-    from vmkernel_core.boot import Adapter
+    from vmkernel_core.adapter import Adapter
     from vmkernel_core.console.demo.one_device import OneDevice
     from vmkernel_core.console.demo.session import Session
     from vmkernel_core.console.interruption import Interruption

@@ -5,17 +5,16 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from vmkernel_core.boot import NoDriver
 from vmkernel_core.console.demo import one_device, traffic
 from vmkernel_core.console.demo.result import Result
 from vmkernel_core.console.demo.session import Session
 from vmkernel_core.console.demo.traffic import PeerProcess, Way
-from vmkernel_core.errors import TimedOut
+from vmkernel_core.errors import NoDriver, TimedOut
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from vmkernel_core.boot import Adapter
+    from vmkernel_core.adapter import Adapter
     from vmkernel_core.console.demo.result import Left
     from vmkernel_core.console.demo.session import Wanted
     from vmkernel_core.console.interruption import Interruption

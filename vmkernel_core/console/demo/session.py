@@ -8,17 +8,17 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, Final
 
-from vmkernel_core.boot import NoDriver, VMkernel
+from vmkernel_core.boot import VMkernel
 from vmkernel_core.console.demo.one_device import QEMU
 from vmkernel_core.console.demo.result import HclSays, Left, Seconds
-from vmkernel_core.errors import VmkError
+from vmkernel_core.errors import NoDriver, VmkError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import TracebackType
 
     from hcl.report import Profile
-    from vmkernel_core.boot import Adapter
+    from vmkernel_core.adapter import Adapter
     from vmkernel_core.console.demo.one_device import OneDevice
 
 _QEMU_COMMAND = "apt-get install qemu-system-x86"
@@ -51,7 +51,7 @@ class Session:
         self._wanted = wanted
         self._machine = machine
         # What fails here is raised: it need not be in the log too.
-        logging.getLogger("vmkernel_core.boot").setLevel(logging.CRITICAL)
+        logging.getLogger("vmkernel_core.devices").setLevel(logging.CRITICAL)
         address = str(machine.address)
         self.host = VMkernel(
             machine.platform,
