@@ -30,6 +30,7 @@ from vmklinux.kernels import Kernel
 
 ROOT = Path(__file__).resolve().parents[2]
 README = (ROOT / "README.md").read_text()
+NATIVE = (ROOT / "docs/native.md").read_text()
 HCL = (ROOT / "docs/hcl.md").read_text()
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text()
 PAGES = {
@@ -89,6 +90,15 @@ def test_the_first_program_has_ten_lines() -> None:
     ids=["nic", "disk"],
 )
 def test_a_program_runs_as_printed(kernel61: Kernel, program: str, output: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-"],
+        input=program, capture_output=True, text=True, cwd=ROOT, timeout=PROGRAM_LIMIT, check=False,
+    )  # fmt: skip
+    assert (ended.stdout, ended.stderr, ended.returncode) == (output, "", 0)
+
+
+def test_a_register_and_a_descriptor_are_as_printed() -> None:
+    (program,), (output,) = blocks(NATIVE, "python"), blocks(NATIVE, "text")
     ended = subprocess.run(
         [sys.executable, "-W", "error", "-"],
         input=program, capture_output=True, text=True, cwd=ROOT, timeout=PROGRAM_LIMIT, check=False,

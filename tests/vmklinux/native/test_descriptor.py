@@ -38,6 +38,13 @@ class FRAME(Descriptor):
     cdb = octets(8, 16)
 
 
+class MIXED(Descriptor):
+    """Of both byte orders."""
+
+    size = 8
+    small, large = u16(0), u32be(4)
+
+
 @pytest.fixture(scope="module")
 def device() -> Iterator[Device]:
     with MachineMemory(16 << 20) as memory:
@@ -77,6 +84,9 @@ def test_a_structure_in_shared_memory_is_that_memory() -> None:
         (lambda: FRAME(cdb=bytes(17)), "17 bytes do not fit 16 (cdb of FRAME)"),
         (lambda: FRAME.at(memoryview(bytearray(40)), 20), "no FRAME of 24 bytes lies at 20 of 40 bytes"),
         (lambda: u8(0).bit(8), "bits 8 to 8 do not lie in the 8 bits at 0"),
+        (lambda: TDESC.packed(TDESC.length, TDESC.buffer), "buffer of TDESC cannot be packed"),
+        (lambda: TDESC.packed(TDESC.EOP), "EOP of TDESC cannot be packed"),
+        (lambda: MIXED.packed(MIXED.small, MIXED.large), "small of MIXED cannot be packed"),
         (lambda: octets(3, 0), "there are no 0 bytes at 3"),
         (lambda: type("BAD", (Descriptor,), {"size": 8, "F": u16(7)}), "F ends behind the 8 bytes of BAD"),
     ],
@@ -86,6 +96,16 @@ def test_what_does_not_fit_is_refused(act: object, names: str) -> None:
     with pytest.raises(FieldError) as caught:
         act()
     assert names in str(caught.value)
+
+
+def test_packed_writes_what_setting_writes() -> None:
+    memory = memoryview(bytearray(b"\xff" * 40))
+    compiled = FRAME.packed(FRAME.command, FRAME.block, FRAME.cdb)
+    compiled.pack_into(memory, 4, 7, 0x01020304, b"\x28\x01")
+    frame = FRAME(command=7, block=0x01020304, cdb=b"\x28\x01")
+    assert bytes(memory) == b"\xff" * 4 + bytes(frame) + b"\xff" * 12
+    assert compiled.unpack_from(memory, 4) == (7, 0x01020304, b"\x28\x01" + bytes(14))
+    assert TDESC.packed(TDESC.length).size == 10
 
 
 @given(data=st.data(), contents=st.binary(min_size=96, max_size=96))
