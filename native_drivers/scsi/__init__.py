@@ -1,0 +1,1 @@
+"""Drivers of SCSI and RAID controllers, and of iSCSI."""

@@ -1,0 +1,312 @@
+"""MegaRAID SAS controllers with MFI firmware: the driver."""
+
+from __future__ import annotations
+
+import logging
+import struct
+from typing import TYPE_CHECKING
+
+from native_drivers.scsi.megaraid_sas.events import Events
+from native_drivers.scsi.megaraid_sas.firmware import GEN2, SAS1078, Firmware, MfiError, State
+from native_drivers.scsi.megaraid_sas.frames import (
+    FLUSH_CTRL,
+    FLUSH_DISK,
+    FRAME_MOST,
+    MAX_LD,
+    SECTOR,
+    SENSE,
+    Cmd,
+    Dcmd,
+    Flag,
+    PassFrame,
+    Stat,
+)
+from native_drivers.scsi.megaraid_sas.raid import Inventory, controller_info, inventory, text
+from vmkernel_core.errors import DeviceGone, VmkError
+from vmkernel_core.storage.command import READ_10, READ_16, WRITE_10, WRITE_16, Direction, HostStatus, Status
+from vmklinux.native.irq import request_irq
+from vmklinux.native.pci import (
+    PciDriver,
+    pci_enable_device,
+    pci_iomap,
+    pci_set_master,
+)
+from vmklinux.native.scsi_host import (
+    ScsiHostTemplate,
+    scsi_add_host,
+    scsi_block_requests,
+    scsi_done,
+    scsi_host_alloc,
+    scsi_remove_host,
+    scsi_unblock_requests,
+)
+from vmklinux.native.scsi_scan import scsi_scan_host
+from vmklinux.native.wait import WaitQueue, wait_event_timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from native_drivers.scsi.megaraid_sas.firmware import Chip
+    from vmkernel_core.pci_function import PciFunction
+    from vmklinux.native.scsi_cmnd import ScsiCmnd
+    from vmklinux.native.scsi_device import ScsiDevice
+
+log = logging.getLogger(__name__)
+
+VENDOR = 0x1000
+#: By PCI device id (FreeBSD's mfi_pci.c).
+CHIPS: dict[int, Chip] = {0x0060: SAS1078, 0x007C: SAS1078, 0x0078: GEN2, 0x0079: GEN2}
+#: Channels: physical drives are on the first two, logical ones on the others, CHANNEL_IDS targets on each.
+LD_CHANNEL, CHANNELS, CHANNEL_IDS = 2, 4, 128
+#: Seconds that the commands of the controller have to end when it goes to sleep, and its caches to be written.
+DRAIN, FLUSH_TIME = 60.0, 60.0
+#: Reading and writing without any flag in the CDB become LD_READ and LD_WRITE; the others go as they are.
+_TRANSFERS = {READ_10: Cmd.LD_READ, READ_16: Cmd.LD_READ, WRITE_10: Cmd.LD_WRITE, WRITE_16: Cmd.LD_WRITE}
+_LBA_10, _LBA_16 = struct.Struct(">2xIxH"), struct.Struct(">2xQI")
+#: Header and IoFrame, with a scatter list of one segment (SGL64).
+_IO = struct.Struct("<8BQHHIQQQI")
+_SEGMENT = struct.Struct("<QI")
+_WAYS = {
+    Direction.TO_DEVICE: Flag.SGL64 | Flag.SENSE64 | Flag.DIR_WRITE,
+    Direction.FROM_DEVICE: Flag.SGL64 | Flag.SENSE64 | Flag.DIR_READ,
+    Direction.NONE: Flag.SGL64 | Flag.SENSE64,
+}
+_WAYS_RAW = {way: int(flags) for way, flags in _WAYS.items()}
+_SGL_OF_IO, _SGL_OF_PASS = 40, PassFrame.size
+#: What a frame's status means for the mid-layer; what is not here is an error of the adapter's.
+_HOST_STATUS: dict[int, HostStatus] = {
+    Stat.SCSI_DONE_WITH_ERROR: HostStatus.OK,
+    Stat.SCSI_RESERVATION_CONFLICT: HostStatus.OK,
+    Stat.DEVICE_NOT_FOUND: HostStatus.BAD_TARGET,
+    Stat.LD_OFFLINE: HostStatus.BAD_TARGET,
+}
+
+
+class MegaraidSas(PciDriver, ScsiHostTemplate):
+    """A controller: logical drives on channels 2 and 3, disks that are passed through on channels 0 and 1."""
+
+    name = "megaraid_sas"
+
+    @classmethod
+    def claims(cls, function: PciFunction) -> bool:
+        """Whether it is one of ``CHIPS``."""
+        return function.vendor == VENDOR and function.device in CHIPS
+
+    # ---- life ----
+
+    def probe(self) -> None:
+        """Bring the firmware up and make the controller known."""
+        pdev = self.pdev
+        chip = CHIPS[pdev.function.device]
+        pci_enable_device(pdev)
+        pci_set_master(pdev)
+        self.firmware = Firmware(pdev, pci_iomap(pdev, chip.bar), chip)
+        self.commands: list[ScsiCmnd | None] = [None] * self.firmware.commands
+        self._idle = WaitQueue()
+        self.found = Inventory({}, frozenset())
+        self.events = Events(self)
+        request_irq(pdev, self._interrupt)
+        self.firmware.start()
+        pdev.devres.add(self._let_go)
+        self.controller = controller_info(self.firmware)
+        self.host = scsi_host_alloc(pdev, self)
+        self._set_limits()
+        scsi_add_host(self.host)
+        self.events.listen()
+        scsi_scan_host(self.host)
+
+    def _set_limits(self) -> None:
+        host, firmware, info = self.host, self.firmware, self.controller
+        host.can_queue = host.cmd_per_lun = firmware.commands
+        host.sg_tablesize = min(firmware.segments, (FRAME_MOST - _SGL_OF_PASS) // _SEGMENT.size)
+        host.max_channel, host.max_id, host.max_lun, host.this_id = CHANNELS - 1, CHANNEL_IDS, 1, -1
+        # A command may touch so many strips; pages of 4 KiB, too, have to fit the scatter list.
+        strips = info.max_strips_per_io << info.stripe_min
+        host.max_sectors = min(strips or 1 << 16, info.max_request_size or 1 << 16, host.sg_tablesize * 8)
+        host.skip_settle_delay = True  # the firmware has waited for its drives when it is ready
+
+    def remove(self) -> None:
+        """Let the commands end, then the firmware write its caches."""
+        scsi_remove_host(self.host)
+        self.events.stop()
+        self.shutdown()
+
+    def shutdown(self) -> None:
+        """Have the caches written, and the firmware go down."""
+        if self.pdev.gone or self.pdev.stopped:
+            return
+        try:
+            self._flush()
+            self.firmware.dcmd(Dcmd.CTRL_SHUTDOWN, timeout=FLUSH_TIME)
+        except VmkError as error:
+            log.warning("%s: %s", self.pdev.name, error)
+
+    def _flush(self) -> None:
+        self.firmware.dcmd(Dcmd.CTRL_CACHE_FLUSH, mbox=bytes([FLUSH_CTRL | FLUSH_DISK]), timeout=FLUSH_TIME)
+
+    def _let_go(self) -> None:
+        """The firmware writes no more into this memory."""
+        self.firmware.wake()
+        if not self.pdev.gone:
+            self.firmware.mask()
+
+    def suspend(self) -> None:
+        """Let the commands end, have the caches written, then no DMA and no interrupt."""
+        scsi_block_requests(self.host)
+        if not wait_event_timeout(self._idle, lambda: not any(self.commands), DRAIN):
+            scsi_unblock_requests(self.host)
+            raise MfiError("commands have not ended", Stat.PENDING, where=self.pdev.name)
+        self.events.stop()
+        self._flush()
+        self.firmware.dcmd(Dcmd.HIBERNATE_STANDBY, timeout=FLUSH_TIME)
+        self.firmware.mask()
+
+    def resume(self) -> None:
+        """From whatever the firmware is in to work."""
+        self.firmware.wake()
+        self.firmware.to_ready()
+        self.firmware.start()
+        self.events.listen()
+        scsi_unblock_requests(self.host)
+
+    # ---- what it is ----
+
+    def info(self) -> str:
+        """Product, firmware, and how its logical drives are."""
+        drives = [str(drive) for drive in self.found.logical.values()]
+        product, version = text(self.controller.product_name), text(self.controller.fw_version)
+        return "; ".join([f"{product}, firmware {version}", *drives])
+
+    def scan_start(self) -> None:
+        """Ask the firmware for its drives."""
+        self.found = inventory(self.firmware)
+
+    def slave_alloc(self, device: ScsiDevice) -> bool:
+        """Whether there is a drive with that address."""
+        number = _target(device)
+        if device.lun:
+            return False
+        if device.channel >= LD_CHANNEL:
+            return number < MAX_LD and number in self.found.logical
+        return number in self._physical
+
+    @property
+    def _physical(self) -> dict[int, int]:
+        """Disks that are passed through: target to what a frame is told. QEMU's ids have the target in the high byte."""
+        return {pd >> 8 or pd: pd >> 8 or pd for pd in self.found.physical}
+
+    # ---- commands ----
+
+    def queuecommand(self, commands: Sequence[ScsiCmnd]) -> int:
+        """Make a frame of each and hand them over together."""
+        firmware, slots, view = self.firmware, self.commands, self.firmware.memory.view
+        sense = firmware.sense.dma
+        with firmware.window.corked():
+            for cmnd in commands:
+                tag, sg, cdb = cmnd.tag, cmnd.sg, cmnd.cdb
+                slots[tag] = cmnd
+                device = cmnd.device
+                logical = device.channel >= LD_CHANNEL
+                target = (device.channel & 1) * CHANNEL_IDS + device.id
+                code = (
+                    _TRANSFERS.get(cdb[0]) if logical and not cdb[1] and device.block_size == SECTOR else None
+                )
+                if code is not None:
+                    lba, count = _LBA_10.unpack_from(cdb) if cdb[0] < READ_16 else _LBA_16.unpack_from(cdb)
+                    start, length = sg[0]
+                    _IO.pack_into(
+                        view, tag * FRAME_MOST, code, SENSE, Stat.PENDING, 0, target, 0, 0, len(sg), tag,
+                        _WAYS_RAW[cmnd.direction], 0, count, sense + tag * SENSE, lba, start, length,
+                    )  # fmt: skip
+                    at = _SGL_OF_IO
+                else:
+                    # QEMU takes no frame without a segment, so that a flush would fail; of this one nothing is moved.
+                    sg = sg or ((sense + tag * SENSE, SENSE),)
+                    frame = firmware.frame(tag, PassFrame, Cmd.LD_SCSI_IO if logical else Cmd.PD_SCSI_IO)
+                    frame.set(
+                        sense_len=SENSE, target_id=target, cdb_len=len(cdb), sge_count=len(sg),
+                        flags=_WAYS_RAW[cmnd.direction], data_len=cmnd.length,
+                        sense_addr=sense + tag * SENSE, cdb=cdb,
+                    )  # fmt: skip
+                    at = _SGL_OF_PASS
+                if code is None or len(sg) > 1:
+                    for number, segment in enumerate(sg):
+                        _SEGMENT.pack_into(view, tag * FRAME_MOST + at + number * _SEGMENT.size, *segment)
+                firmware.post(tag, at + len(sg) * _SEGMENT.size)
+        return len(commands)
+
+    def _interrupt(self) -> bool:
+        replies = self.firmware.replies()
+        if replies is None:
+            return False
+        done, slots, view = [], self.commands, self.firmware.memory.view
+        own = self.firmware.commands
+        for slot in replies:
+            if slot < own:
+                cmnd = slots[slot]
+                if cmnd is not None:  # else it was forgotten
+                    slots[slot] = None
+                    if view[slot * FRAME_MOST + 2]:
+                        self._failed(cmnd, slot)
+                    done.append(cmnd)
+            elif not self.firmware.answered(slot):
+                log.warning("%s: a reply for frame %#x, which nobody sent", self.pdev.name, slot)
+            else:
+                self.events.answered(slot)
+        self._idle.wake_up()
+        scsi_done(done)
+        return True
+
+    def _failed(self, cmnd: ScsiCmnd, slot: int) -> None:
+        """A frame that did not end well: what the mid-layer is told of it."""
+        frame = self.firmware.table[slot]
+        stat = frame.cmd_status
+        cmnd.residual = cmnd.length
+        cmnd.host = _HOST_STATUS.get(stat, HostStatus.ERROR)
+        if cmnd.host != HostStatus.OK:
+            return
+        cmnd.status = (
+            Status.RESERVATION_CONFLICT if stat == Stat.SCSI_RESERVATION_CONFLICT else frame.scsi_status
+        )
+        if cmnd.status == Status.CHECK_CONDITION:
+            at = slot * SENSE
+            cmnd.sense = bytes(self.firmware.sense.view[at : at + SENSE])
+
+    # ---- error handling ----
+
+    def eh_abort(self, cmnd: ScsiCmnd) -> bool:
+        """Abort its frame; what comes back of it is ignored."""
+        if self.commands[cmnd.tag] is not cmnd:
+            return True  # it has come back
+        self.firmware.abort(cmnd.tag, timeout=10.0)
+        return wait_event_timeout(self._idle, lambda: self.commands[cmnd.tag] is not cmnd, 5.0)
+
+    def eh_device_reset(self, device: ScsiDevice) -> bool:
+        """Reset a logical drive, where the firmware can."""
+        if device.channel < LD_CHANNEL:
+            return False
+        self.firmware.dcmd(Dcmd.CLUSTER_RESET_LD, mbox=bytes([_target(device)]), timeout=10.0)
+        return wait_event_timeout(
+            self._idle, lambda: not any(c is not None and c.device is device for c in self.commands), 5.0
+        )
+
+    def eh_host_reset(self) -> bool:
+        """Bring the firmware to READY, which forgets all commands, and to work again."""
+        firmware = self.firmware
+        if firmware.window.gone:
+            raise DeviceGone("the controller has gone", where=self.pdev.name)
+        firmware.mask()
+        firmware.wake()
+        self.events.forget()
+        if firmware.state == State.FAULT:
+            firmware.reset_adapter()
+        firmware.to_ready()
+        self.commands[:] = [None] * len(self.commands)
+        firmware.start()
+        self.events.listen()
+        return True
+
+
+def _target(device: ScsiDevice) -> int:
+    """What the firmware calls it."""
+    return (device.channel & 1) * CHANNEL_IDS + device.id
