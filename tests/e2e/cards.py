@@ -20,7 +20,7 @@ class Card:
 
     ``speed`` in Mb/s as the driver tells it; ``most_mtu`` in bytes; ``burst``: frames that it receives while nobody
     looks; ``live_mac``: its address may change while it is open; ``counters``: its driver's own counters of frames sent
-    and received. ``modules`` and ``settings`` are VMkernel's.
+    and received. ``modules`` and ``settings`` are VMkernel's. ``native``: a driver in Python has it, too.
     """
 
     make: Callable[[], AnyPlatform]
@@ -33,6 +33,7 @@ class Card:
     counters: tuple[str, str] | None = ("tx_packets", "rx_packets")
     modules: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, list[str]] = field(default_factory=dict)
+    native: bool = False
 
 
 def qemu(device: str) -> Callable[[], QemuPlatform]:

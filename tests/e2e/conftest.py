@@ -13,10 +13,10 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import pytest
 
 from tests.e2e.cards import CARDS, Card
+from tests.e2e.engines import NATIVE, Engine, on_each
 from tests.e2e.packets import PEER, ethernet, raw_address
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.net.uplink import Frame, Uplink
-from vmklinux.kernels import Kernel
 
 #: Seconds until what was to come has failed to come.
 LIMIT = 10.0
@@ -110,36 +110,46 @@ def exchange(host: VMkernel) -> None:
         assert peer.received_by(nic, [came]) == [came]
 
 
-@pytest.fixture(scope="module", params=PLATFORMS)
-def platform_name(request: pytest.FixtureRequest) -> str:
-    """Each platform that has an e1000."""
-    return str(request.param)
+driven = on_each(*PLATFORMS)
+
+
+@pytest.fixture(scope="module")
+def platform_name(driven: tuple[str, str]) -> str:
+    """The card's name."""
+    return driven[0]
 
 
 @pytest.fixture(scope="module")
 def card(platform_name: str) -> Card:
-    """What the tests know of that platform's card."""
+    """What the tests know of that card."""
     return CARDS[platform_name]
 
 
+@pytest.fixture(scope="module")
+def engine(request: pytest.FixtureRequest) -> Engine:
+    """What drives it."""
+    name = getattr(request, "param", None) or request.getfixturevalue("driven")[1]
+    return Engine("native", None) if name == NATIVE else Engine("linux", request.getfixturevalue(name))
+
+
 @pytest.fixture
-def boot(kernel: Kernel, card: Card) -> Callable[..., VMkernel]:
+def boot(engine: Engine, card: Card) -> Callable[..., VMkernel]:
     """Makes a host that is not started yet; its options are VMkernel's."""
 
     def make(**options: object) -> VMkernel:
-        chosen = {"modules": card.modules, "settings": card.settings} | options
-        return VMkernel(card.make(), kernel=kernel.release, **chosen)  # type: ignore[arg-type]  # VMkernel's own
+        chosen = {"modules": card.modules, "settings": card.settings} | engine.options | options
+        return VMkernel(card.make(), **chosen)
 
     return make
 
 
 @pytest.fixture(scope="module")
-def host(kernel: Kernel, card: Card) -> Iterator[VMkernel]:
+def host(engine: Engine, card: Card) -> Iterator[VMkernel]:
     """A booted host with the card's driver bound, for a module's tests in turn; at its end nothing may have leaked."""
     # QEMU's 8255x tell of a frame before they have written its length: a driver on another core may take it too soon.
     core = min(os.sched_getaffinity(0)) if card.module == "e100" else None
     with VMkernel(
-        card.make(), kernel=kernel.release, modules=card.modules, settings=card.settings, core=core
+        card.make(), modules=card.modules, settings=card.settings, core=core, **engine.options
     ) as host:
         assert [adapter.error for adapter in host.adapters if adapter.error] == []
         yield host

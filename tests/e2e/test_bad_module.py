@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.conftest import PLATFORMS, Peer
+from tests.e2e.engines import LINUX, Engine, on_each
 from tests.e2e.handmade import handmade
 from tests.e2e.packets import PEER, sized
 from vmkernel_core.boot import VMkernel
@@ -36,9 +37,14 @@ from vmklinux.module.errors import (
 EM_AARCH64, E_MACHINE = 183, 18
 
 
+driven = on_each("model", engines=LINUX)
+
+
 @pytest.fixture(scope="module")
-def platform_name() -> str:
-    return "model"
+def kernel(engine: Engine) -> Kernel:
+    """The host's."""
+    assert engine.kernel
+    return engine.kernel
 
 
 @pytest.fixture

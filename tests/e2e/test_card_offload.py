@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.cards import MAC
 from tests.e2e.conftest import Peer
+from tests.e2e.engines import on_each
 from tests.e2e.packets import (
     ACK,
     IPV4,
@@ -34,10 +35,7 @@ PAYLOADS = (0, 1, 5, 26, 27, 100, 999, 1440)
 IP = slice(14, 34)
 
 
-@pytest.fixture(scope="module", params=["e1000e", "e1000e-msix", "vmxnet3"])
-def platform_name(request: pytest.FixtureRequest) -> str:
-    """The cards whose frames QEMU builds alike."""
-    return str(request.param)
+driven = on_each("e1000e", "e1000e-msix", "vmxnet3")
 
 
 @pytest.mark.parametrize("protocol", [TCP, UDP], ids=NAMES.get)

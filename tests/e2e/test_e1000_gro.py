@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.cards import MAC
 from tests.e2e.conftest import LIMIT, Peer
+from tests.e2e.engines import LINUX, on_each, only
 from tests.e2e.packets import (
     ACK,
     FIN,
@@ -31,6 +32,7 @@ from tests.e2e.packets import (
 )  # fmt: skip
 from vmkernel_core.net.uplink import Frame, Uplink
 
+driven = on_each("qemu", "model", engines=LINUX)
 ME = raw_address(MAC)
 SIZE = 1400
 LAST = sized(PEER, 60, 1, source=ME)
@@ -141,12 +143,14 @@ def test_order_within_a_flow_and_other_frames_are_kept(merging: Uplink, wire: Pe
     assert plain in came
 
 
+@only("qemu", "model")
 def test_off_means_every_frame_as_it_came(nic: Uplink, wire: Peer) -> None:
     frames = cut(IPV4, pattern(10 * SIZE, 2))
     assert "gro" not in nic.features
     assert wire.received_by(nic, frames) == frames
 
 
+@only("qemu", "model")
 def test_the_card_says_which_checksums_are_right(nic: Uplink, wire: Peer, platform_name: str) -> None:
     """QEMU's e1000 verifies none, and tells the driver so (IXSM, 82540EM manual, 3.2.3.2)."""
     good = segment(IPV4, 1, pattern(100, 1))

@@ -19,6 +19,7 @@ import pytest
 
 from tests.e2e.cards import MAC
 from tests.e2e.conftest import LIMIT, PLATFORMS, Peer, exchange
+from tests.e2e.engines import Engine, by_engine
 from tests.e2e.packets import PEER, raw_address, sized
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.errors import DeviceGone, VmkError
@@ -126,10 +127,11 @@ def is_over(nic: Uplink, error: type[VmkError]) -> None:
     assert not nic.is_open
 
 
+@by_engine
 @pytest.mark.parametrize("use", USES)
-def test_qemu_is_killed(kernel: Kernel, use: str) -> None:
+def test_qemu_is_killed(engine: Engine, use: str) -> None:
     platform = QemuPlatform([f"e1000,netdev=wire0,addr=5,mac={MAC}"])
-    with VMkernel(platform, kernel=kernel.release) as host, busy(host) as (nic, events):
+    with VMkernel(platform, **engine.options) as host, busy(host) as (nic, events):
         action = USES[use](nic)
         for _ in range(20):
             action()
@@ -138,12 +140,12 @@ def test_qemu_is_killed(kernel: Kernel, use: str) -> None:
         assert "vmnic0 has gone" in str(error)
         assert events.get(timeout=LIMIT).kind == "removed"
         is_over(nic, DeviceGone)
-    with VMkernel(PLATFORMS["model"](), kernel=kernel.release) as host:
+    with VMkernel(PLATFORMS["model"](), **engine.options) as host:
         exchange(host)
     assert host.leaks == []
 
 
-def test_the_device_is_unplugged(boot: Callable[..., VMkernel], kernel: Kernel) -> None:
+def test_the_device_is_unplugged(boot: Callable[..., VMkernel], engine: Engine) -> None:
     """The driver finds it out by itself, or does not; either way it ends, and in time."""
     with boot() as host:
         with busy(host) as (nic, _):
@@ -157,13 +159,14 @@ def test_the_device_is_unplugged(boot: Callable[..., VMkernel], kernel: Kernel) 
                 nic.receive()
         began = time.monotonic()
     assert time.monotonic() - began < LIMIT
-    with VMkernel(PLATFORMS["model"](), kernel=kernel.release) as host:
+    with VMkernel(PLATFORMS["model"](), **engine.options) as host:
         exchange(host)
     assert host.leaks == []
 
 
-def test_the_device_is_unplugged_in_order(kernel: Kernel) -> None:
-    with VMkernel(PLATFORMS["model"](), kernel=kernel.release) as host:
+@by_engine
+def test_the_device_is_unplugged_in_order(engine: Engine) -> None:
+    with VMkernel(PLATFORMS["model"](), **engine.options) as host:
         with busy(host) as (nic, events):
             transmitting(nic)()
             host.unplug(host.adapters[0].function.address)

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pytest
-
+from tests.e2e.engines import LINUX, only
 from vmkernel_core.boot import VMkernel
 from vmklinux.ptp import PtpClocks
 
 
-@pytest.mark.parametrize("platform_name", ["e1000e"], indirect=True)
+@only("e1000e", engines=LINUX)
 def test_its_clock_comes_and_goes(boot: Callable[..., VMkernel]) -> None:
     with boot() as host:
         linux = host.linux

@@ -17,6 +17,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from tests.e2e.conftest import LIMIT, Peer
+from tests.e2e.engines import ENGINES, LINUX, NATIVE, Engine, by_engine
 from tests.e2e.packets import PEER, ethernet, raw_address
 from tests.e2e.test_e1000_trouble import drained, flood, is_over
 from vmkernel_core._core import lib
@@ -29,11 +30,16 @@ from vmkernel_core.pci_function import CAPABILITY_PCI_EXPRESS
 from vmkernel_core.platform.base import PciAddress
 from vmkernel_core.platform.qemu import QemuPlatform
 from vmklinux.errors import DriverStopped
-from vmklinux.kernels import Kernel
 
 PORTS = ["pcie-root-port,id=port0,chassis=1,addr=3", "pcie-root-port,id=port1,chassis=2,addr=4"]
 #: QEMU's name of a card, and the driver that the vmkernel finds for it.
 CARDS = {"e1000": "e1000", "e1000e": "e1000e", "rtl8139": "8139cp"}
+#: Each of them with each engine that has a driver for it.
+by_card = pytest.mark.parametrize(
+    ("card", "engine"),
+    [(card, engine) for card in CARDS for engine in ENGINES if engine != NATIVE or card == "e1000"],
+    indirect=["engine"],
+)
 BUSY = 50
 #: Seconds within which a device that went by itself is noticed; the watch is twice a second, the machine may be busy.
 NOTICED = 5.0
@@ -46,12 +52,12 @@ Devices = queue.Queue[DeviceEvent]
 
 @contextmanager
 def machine(
-    kernel: Kernel, *cards: str, modules: dict[str, str] | None = None
+    engine: Engine, *cards: str, modules: dict[str, str] | None = None
 ) -> Iterator[tuple[VMkernel, QemuPlatform, Devices]]:
     """A host with two slots, cards in the first of them; at its end nothing may have leaked."""
     devices = [f"{card},netdev=wire{n},bus=port{n}" for n, card in enumerate(cards)]
     platform = QemuPlatform(PORTS + devices)
-    with VMkernel(platform, kernel=kernel.release, modules=modules) as host:
+    with VMkernel(platform, modules=modules, **engine.options) as host:
         events: Devices = queue.Queue()
         host.watch_devices(events.put)
         assert [adapter.error for adapter in host.adapters if adapter.error] == []
@@ -114,9 +120,9 @@ def removal(events: Devices) -> DeviceEvent:
     return event
 
 
-@pytest.mark.parametrize("card", CARDS)
-def test_plugged_at_run_time(kernel: Kernel, card: str) -> None:
-    with machine(kernel) as (host, platform, events):
+@by_card
+def test_plugged_at_run_time(engine: Engine, card: str) -> None:
+    with machine(engine) as (host, platform, events):
         assert host.uplinks == {}
         for round in range(2):  # a slot is good for more than one card
             address = platform.plug(f"{card},netdev=wire{round},bus=port0")
@@ -131,14 +137,15 @@ def test_plugged_at_run_time(kernel: Kernel, card: str) -> None:
             is_over(nic, DeviceGone)
 
 
+@pytest.mark.parametrize("engine", ["kernel612"], indirect=True)
 @pytest.mark.parametrize("seen", ["twice", "late"])
 def test_an_event_of_before_does_not_take_a_card_out(
-    kernel612: Kernel, monkeypatch: pytest.MonkeyPatch, seen: str
+    engine: Engine, monkeypatch: pytest.MonkeyPatch, seen: str
 ) -> None:
     """QEMU tells of a new card as by its slot's button, too. Seen by two readers, or by the second reading only, that
     would be a wish to take the card out.
     """
-    with machine(kernel612) as (host, platform, events):
+    with machine(engine) as (host, platform, events):
         read, done = platform.config_read, False
 
         def config_read(address: PciAddress, offset: int, size: int) -> int:
@@ -164,10 +171,10 @@ def test_an_event_of_before_does_not_take_a_card_out(
         assert len(host.uplinks) == 2
 
 
-@pytest.mark.parametrize("card", CARDS)
+@by_card
 @pytest.mark.parametrize("by", ["the platform", "the host"])
-def test_taken_out_in_order_while_traffic_runs(kernel: Kernel, card: str, by: str) -> None:
-    with machine(kernel, card, "e1000") as (host, platform, events):
+def test_taken_out_in_order_while_traffic_runs(engine: Engine, card: str, by: str) -> None:
+    with machine(engine, card, "e1000") as (host, platform, events):
         address, other = (a.function.address for a in host.adapters if a.uplink)
         nic, survivor = uplink_at(host, address), uplink_at(host, other)
         told: queue.Queue[UplinkEvent] = queue.Queue()
@@ -184,9 +191,9 @@ def test_taken_out_in_order_while_traffic_runs(kernel: Kernel, card: str, by: st
         assert all(adapter.function.address != address for adapter in host.adapters)
 
 
-@pytest.mark.parametrize("card", CARDS)
-def test_pulled_while_traffic_runs(kernel: Kernel, card: str) -> None:
-    with machine(kernel, card, "e1000") as (host, platform, events):
+@by_card
+def test_pulled_while_traffic_runs(engine: Engine, card: str) -> None:
+    with machine(engine, card, "e1000") as (host, platform, events):
         address, other = (a.function.address for a in host.adapters if a.uplink)
         nic, survivor = uplink_at(host, address), uplink_at(host, other)
         with survivor:
@@ -203,9 +210,10 @@ def test_pulled_while_traffic_runs(kernel: Kernel, card: str) -> None:
                 crosses(platform, fresh, 2)
 
 
-def test_pulled_on_the_root_bus(kernel: Kernel) -> None:
+@by_engine
+def test_pulled_on_the_root_bus(engine: Engine) -> None:
     platform = QemuPlatform(["e1000,netdev=wire0,addr=5"])
-    with VMkernel(platform, kernel=kernel.release) as host:
+    with VMkernel(platform, **engine.options) as host:
         events: Devices = queue.Queue()
         host.watch_devices(events.put)
         nic = host.uplinks["vmnic0"]
@@ -216,8 +224,9 @@ def test_pulled_on_the_root_bus(kernel: Kernel) -> None:
     assert host.leaks == []
 
 
-def test_qemu_killed_with_several_uplinks(kernel: Kernel) -> None:
-    with machine(kernel, "e1000", "rtl8139") as (host, platform, events):
+@by_engine
+def test_qemu_killed_with_several_uplinks(engine: Engine) -> None:
+    with machine(engine, "e1000", "rtl8139" if engine.kernel else "e1000") as (host, platform, events):
         nics = list(host.uplinks.values())
         assert len(nics) == 2
         with nics[1], nics[0], traffic(platform, nics[0], 0):
@@ -234,8 +243,9 @@ WAITS_FOR_EVER = bytes.fromhex("8b0783f8ff74f9c3")
 CODE = 0x4F00_0000
 
 
-def test_code_that_waits_for_a_device_that_has_gone_is_stopped(kernel: Kernel) -> None:
-    with machine(kernel) as (host, platform, _):
+@pytest.mark.parametrize("engine", LINUX, indirect=True)
+def test_code_that_waits_for_a_device_that_has_gone_is_stopped(engine: Engine) -> None:
+    with machine(engine) as (host, platform, _):
         linux, bus = host.linux, platform.bus.handle
         linux.map_at(CODE, 4096, 7)
         store_bytes(CODE, WAITS_FOR_EVER)

@@ -13,6 +13,7 @@ import pytest
 
 from tests.e2e.cards import MAC, Card
 from tests.e2e.conftest import LIMIT, Peer
+from tests.e2e.engines import on_each, only
 from tests.e2e.packets import PEER, raw_address, sized
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.bus import Space
@@ -24,15 +25,7 @@ from vmkernel_core.pci import BarKind
 COPPER_100 = {"10baseT/Half", "10baseT/Full", "100baseT/Half", "100baseT/Full", "Autoneg", "TP"}
 
 
-@pytest.fixture(scope="module", params=["qemu", "rtl8139"])
-def platform_name(request: pytest.FixtureRequest) -> str:
-    """Cards that the controls are tested on."""
-    return str(request.param)
-
-
-def only(*names: str) -> pytest.MarkDecorator:
-    """Run a test on these cards."""
-    return pytest.mark.parametrize("platform_name", names, indirect=True)
+driven = on_each("qemu", "rtl8139")
 
 
 def test_link_settings(nic: Uplink, card: Card) -> None:

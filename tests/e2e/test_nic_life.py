@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.cards import E100, MAC, Card
 from tests.e2e.conftest import exchange
+from tests.e2e.engines import on_each, only
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.bus import Space
 from vmkernel_core.errors import VmkError
@@ -24,10 +25,7 @@ UCODE_WORDS = 134
 NEEDS_FIRMWARE = "i82551"
 
 
-@pytest.fixture(scope="module", params=["82544gc", "82545em", "pcnet", "rtl8139", *E100])
-def platform_name(request: pytest.FixtureRequest) -> str:
-    """Every variant."""
-    return str(request.param)
+driven = on_each("82544gc", "82545em", "pcnet", "rtl8139", *E100)
 
 
 @pytest.fixture
@@ -38,11 +36,6 @@ def firmware(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("d101m", "d101s", "d102e"):
         (folder / f"{name}_ucode.bin").write_bytes(bytes(UCODE_WORDS * 4) + bytes([1, 2, 3]))
     monkeypatch.setenv("VMK_FIRMWARE", str(tmp_path))
-
-
-def only(*names: str) -> pytest.MarkDecorator:
-    """Run a test on these cards."""
-    return pytest.mark.parametrize("platform_name", names, indirect=True)
 
 
 def test_life(boot: Callable[..., VMkernel], card: Card, platform_name: str) -> None:

@@ -11,14 +11,11 @@ import pytest
 
 from tests.e2e.cards import MAC, Card
 from tests.e2e.conftest import LIMIT, Peer
+from tests.e2e.engines import on_each
 from tests.e2e.packets import PEER, raw_address, sized
 from vmkernel_core.net.uplink import Suspended, Uplink, UplinkEvent
 
-
-@pytest.fixture(scope="module", params=["qemu", "i82559c", "pcnet", "rtl8139"])
-def platform_name(request: pytest.FixtureRequest) -> str:
-    """Cards of the drivers that have functions for it."""
-    return str(request.param)
+driven = on_each("qemu", "i82559c", "pcnet", "rtl8139")
 
 
 def test_sleep_and_wake(nic: Uplink, wire: Peer, card: Card) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from tests.e2e.cards import MAC, Card
 from tests.e2e.conftest import LIMIT, Peer
+from tests.e2e.engines import on_each, only
 from tests.e2e.packets import PEER, ethernet, raw_address, sized, tagged
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.bus import Space
@@ -30,29 +31,9 @@ JUMBO_SIZES = [60, 1514, 1515, 1518, 1522, 2000, 2048, 4096, 4097, 8191, 8192, 9
 
 # QEMU's 82558 and later put rubbish behind some frames: they look at two buffers where e100.ko gives one, and the
 # second is what an earlier command left there.
-@pytest.fixture(
-    scope="module",
-    params=[
-        "qemu",
-        "model",
-        "82544gc",
-        "82545em",
-        "i82557b",
-        "pcnet",
-        "rtl8139",
-        "e1000e",
-        "e1000e-msix",
-        "vmxnet3",
-    ],
+driven = on_each(
+    "qemu", "model", "82544gc", "82545em", "i82557b", "pcnet", "rtl8139", "e1000e", "e1000e-msix", "vmxnet3"
 )
-def platform_name(request: pytest.FixtureRequest) -> str:
-    """A card of each kind."""
-    return str(request.param)
-
-
-def only(*names: str) -> pytest.MarkDecorator:
-    """Run a test on these cards."""
-    return pytest.mark.parametrize("platform_name", names, indirect=True)
 
 
 def to_peer(length: int, seed: int) -> bytes:

@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
-import pytest
-
 from tests.e2e.conftest import LIMIT, Peer, exchange
+from tests.e2e.engines import on_each
 from tests.e2e.packets import PEER, unfinished
 from vmkernel_core.boot import VMkernel
 from vmklinux.irq import Interrupts
 
-pytestmark = pytest.mark.parametrize("platform_name", ["vmxnet3"], indirect=True)
+driven = on_each("vmxnet3")
 
 
 def test_loaded_and_unloaded_many_times(boot: Callable[..., VMkernel]) -> None:
