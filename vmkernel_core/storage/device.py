@@ -62,10 +62,14 @@ class DeviceDriver(Protocol):
     """What stands behind a device; vmklinux makes it of a scsi_device."""
 
     memory: MachineMemory
-    #: Bytes that one command may transfer, and blocks of 512 bytes.
-    max_transfer: int
-    #: Bytes; pieces of data begin and end at multiples of it.
-    alignment: int
+
+    @property
+    def max_transfer(self) -> int:
+        """Bytes that one command may transfer."""
+
+    @property
+    def alignment(self) -> int:
+        """Bytes; pieces of data begin and end at multiples of it."""
 
     def inquiry(self) -> bytes:
         """Its standard INQUIRY data."""

@@ -18,6 +18,8 @@ from native_drivers.scsi.megaraid_sas.frames import (
     Cmd,
     Dcmd,
     Flag,
+    IoFrame,
+    OneSegment,
     PassFrame,
     Stat,
 )
@@ -63,8 +65,12 @@ DRAIN, FLUSH_TIME = 60.0, 60.0
 #: Reading and writing without any flag in the CDB become LD_READ and LD_WRITE; the others go as they are.
 _TRANSFERS = {READ_10: Cmd.LD_READ, READ_16: Cmd.LD_READ, WRITE_10: Cmd.LD_WRITE, WRITE_16: Cmd.LD_WRITE}
 _LBA_10, _LBA_16 = struct.Struct(">2xIxH"), struct.Struct(">2xQI")
-#: Header and IoFrame, with a scatter list of one segment (SGL64).
-_IO = struct.Struct("<8BQHHIQQQI")
+#: An IoFrame and its only segment (SGL64), made at once.
+_IO = OneSegment.packed(
+    OneSegment.frame_cmd, OneSegment.sense_len, OneSegment.cmd_status, OneSegment.target_id, OneSegment.sge_count,
+    OneSegment.context, OneSegment.flags, OneSegment.data_len, OneSegment.sense_addr, OneSegment.lba,
+    OneSegment.sg_addr, OneSegment.sg_len,
+)  # fmt: skip
 _SEGMENT = struct.Struct("<QI")
 _WAYS = {
     Direction.TO_DEVICE: Flag.SGL64 | Flag.SENSE64 | Flag.DIR_WRITE,
@@ -72,7 +78,7 @@ _WAYS = {
     Direction.NONE: Flag.SGL64 | Flag.SENSE64,
 }
 _WAYS_RAW = {way: int(flags) for way, flags in _WAYS.items()}
-_SGL_OF_IO, _SGL_OF_PASS = 40, PassFrame.size
+_SGL_OF_IO, _SGL_OF_PASS = IoFrame.size, PassFrame.size
 #: What a frame's status means for the mid-layer; what is not here is an error of the adapter's.
 _HOST_STATUS: dict[int, HostStatus] = {
     Stat.SCSI_DONE_WITH_ERROR: HostStatus.OK,
@@ -215,8 +221,8 @@ class MegaraidSas(PciDriver, ScsiHostTemplate):
                     lba, count = _LBA_10.unpack_from(cdb) if cdb[0] < READ_16 else _LBA_16.unpack_from(cdb)
                     start, length = sg[0]
                     _IO.pack_into(
-                        view, tag * FRAME_MOST, code, SENSE, Stat.PENDING, 0, target, 0, 0, len(sg), tag,
-                        _WAYS_RAW[cmnd.direction], 0, count, sense + tag * SENSE, lba, start, length,
+                        view, tag * FRAME_MOST, code, SENSE, Stat.PENDING, target, len(sg), tag,
+                        _WAYS_RAW[cmnd.direction], count, sense + tag * SENSE, lba, start, length,
                     )  # fmt: skip
                     at = _SGL_OF_IO
                 else:

@@ -104,7 +104,14 @@ class IoFrame(Header):
     """LD_READ and LD_WRITE: ``data_len`` blocks from ``lba`` on."""
 
     size = 40
-    sense_addr, lba_lo, lba_hi = u64(24), u32(32), u32(36)
+    sense_addr, lba = u64(24), u64(32)
+
+
+class OneSegment(IoFrame):
+    """The same with a scatter list of one segment (SGL64)."""
+
+    size = 52
+    sg_addr, sg_len = u64(40), u32(48)
 
 
 class PassFrame(Header):
