@@ -1,0 +1,372 @@
+"""The SCSI mid-layer of drivers in Python: what becomes of commands, whatever their driver does with them.
+
+Independent of us: the order of error handling and what is retried, which are Linux's (Documentation/scsi/scsi_eh.rst),
+and SPC-4, by which the scripted disks answer. The driver is a script; there is no hardware and no kernel image.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.vmklinux.native.scripted_disks import BLOCKS, Rig, ScriptedDisks, rig, sense
+from vmkernel_core.errors import NotSupported, TimedOut, UsageError
+from vmkernel_core.storage.command import Direction, HostStatus, Status
+from vmkernel_core.storage.device import Request, StorageDevice
+from vmkernel_core.storage.errors import CommandTimedOut, MediumError, PathLost
+from vmkernel_core.storage.sg_array import SgArray
+from vmklinux.errors import DriverRefused, DriverStopped
+from vmklinux.native import scsi_error
+from vmklinux.native.device import baton
+from vmklinux.native.scsi_cmnd import ScsiCmnd
+from vmklinux.native.scsi_host import scsi_block_requests, scsi_done, scsi_unblock_requests
+from vmklinux.native.scsi_scan import scsi_remove_device
+
+LIMIT = 60.0
+READ_10 = 0x28
+#: Error handling, the mildest first.
+LADDER = ("abort", "device_reset", "target_reset", "bus_reset", "host_reset")
+
+
+@pytest.fixture
+def one() -> Iterator[Rig]:
+    """A host with one disk."""
+    with rig({0: [0]}) as made:
+        yield made
+
+
+@pytest.fixture
+def two() -> Iterator[Rig]:
+    """A host with two disks."""
+    with rig({0: [0], 1: [0]}) as made:
+        yield made
+
+
+def disks(made: Rig) -> list[StorageDevice]:
+    """Its disks."""
+    return list(made.inventory.devices.values())
+
+
+def read_one(disk: StorageDevice, *, timeout: float = 30.0, retries: int = 0) -> Request:
+    """Begin to read the first block."""
+    cdb = bytes([READ_10, *bytes(6), 0, 1, 0])
+    return disk.submit(cdb, Direction.FROM_DEVICE, 512, timeout=timeout, retries=retries)
+
+
+def once(driver: ScriptedDisks, how: Callable[[ScsiCmnd], None], times: int = 1) -> None:
+    """Have that done to the next reads instead of reading, so often."""
+    left = [times]
+
+    def script(cmnd: ScsiCmnd) -> Callable[[ScsiCmnd], None] | None:
+        if cmnd.cdb[0] != READ_10 or not left[0]:
+            return None
+        left[0] -= 1
+        return how
+
+    driver.script = script
+
+
+def always(driver: ScriptedDisks, how: Callable[[ScsiCmnd], None], *opcodes: int, target: int = 0) -> None:
+    """Have that done to every command of those kinds for a target."""
+    driver.script = lambda c: how if c.cdb[0] in opcodes and c.device.id == target else None
+
+
+def test_disks_are_found_by_report_luns_and_named_by_themselves() -> None:
+    with rig({0: [0, 3], 2: [0]}) as made:
+        assert [d.path for d in disks(made)] == ["vmhba0:C0:T0:L0", "vmhba0:C0:T0:L3", "vmhba0:C0:T2:L0"]
+        assert [d.name for d in disks(made)] == [
+            "naa.5000000000000000", "naa.5000000000000003", "naa.5000000000000200",
+        ]  # fmt: skip
+        assert {d.blocks for d in disks(made)} == {BLOCKS}
+        made.driver.units[1] = [0]
+        del made.driver.units[2]
+        made.inventory.adapters["vmhba0"].rescan()
+        assert [d.path[7:] for d in disks(made)] == ["C0:T0:L0", "C0:T0:L3", "C0:T1:L0"]
+        told = [(event.name, event.kind) for event in made.events]
+        assert ("naa.5000000000000200", "removed") in told
+        assert ("naa.5000000000000100", "appeared") in told
+
+
+def test_blocks_come_back(one: Rig) -> None:
+    [disk] = disks(one)
+    disk.write(3, b"\x5a" * 1024)
+    assert disk.read(2, 4) == bytes(512) + b"\x5a" * 1024 + bytes(512)
+    disk.flush()
+    assert one.driver.content[0, 0][1536:2560] == b"\x5a" * 1024
+    stats = disk.stats()
+    assert (stats.bytes_written, stats.errors, stats.in_flight) == (1024, 0, 0)
+
+
+def test_data_in_pieces(one: Rig) -> None:
+    [disk] = disks(one)
+    buffer = disk.buffer(8192)
+    at = buffer.machine_address
+    pieces = SgArray(one.host.memory, [(at + 4096, 512), (at, 1024), (at + 1024, 512)])
+    buffer.view[:] = bytes(n * 7 % 256 for n in range(8192))
+    disk.write(0, pieces)
+    raw = bytes(buffer.view)
+    assert disk.read(0, 4) == raw[4096:4608] + raw[:1536]
+    with pytest.raises(UsageError):  # more pieces than the host takes in one command
+        disk.submit(
+            bytes([READ_10, *bytes(6), 0, 200, 0]), Direction.FROM_DEVICE,
+            SgArray(one.host.memory, [(at + n % 2 * 4096, 512) for n in range(200)]),
+        )  # fmt: skip
+
+
+def test_no_more_commands_than_device_and_host_take() -> None:
+    with rig({0: [0], 1: [0]}, can_queue=6, depth=4) as made:
+        first, second = disks(made)
+        made.driver.script = lambda c: made.driver.lose if c.cdb[0] == READ_10 else None
+        requests = [read_one(disk) for _ in range(5) for disk in (first, second)]
+        assert len(made.driver.held) == 6
+        assert sorted(c.tag for c in made.driver.held) == list(range(6))
+        assert max(first.stats().in_flight, second.stats().in_flight) <= 4
+        first.queue_depth = 1000
+        assert first.queue_depth == 6
+        made.driver.script = lambda _c: None
+        with baton():
+            scsi_done(list(made.driver.held))
+        made.driver.held.clear()
+        assert all(request.wait(LIMIT).good for request in requests)
+        assert first.stats().in_flight_most <= 4
+
+
+def test_commands_go_to_the_driver_in_batches(one: Rig) -> None:
+    [disk] = disks(one)
+    one.driver.batches.clear()
+    for request in disk.start([c for n in range(16) for c in disk.read_commands(n, 1, disk.buffer(512))]):
+        request.result(LIMIT)
+    assert one.driver.batches == [16]
+
+
+def test_a_driver_that_is_busy_gets_its_commands_again_in_their_order(one: Rig) -> None:
+    [disk] = disks(one)
+    one.driver.room = 1
+    one.driver.seen.clear()
+    buffer = disk.buffer(8 * 512)
+    requests = disk.start([c for n in range(8) for c in disk.read_commands(n, 1, buffer, n * 512)])
+    assert all(request.wait(LIMIT).good for request in requests)
+    assert [int.from_bytes(cdb[2:6], "big") for _, cdb in one.driver.seen] == list(range(8))
+    assert disk.stats().busy > 0
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        {"status": Status.BUSY},
+        {"status": Status.TASK_SET_FULL},
+        {"status": Status.TASK_ABORTED},
+        {"status": Status.CHECK_CONDITION, "told": sense(6, 0x29)},  # unit attention: a reset
+        {"status": Status.CHECK_CONDITION, "told": sense(0xB, 0)},  # aborted command
+        {"status": Status.CHECK_CONDITION, "told": sense(2, 4, 1)},  # it becomes ready
+        {"host": HostStatus.RESET},
+        {"host": HostStatus.BUS_BUSY},
+        {"host": HostStatus.REQUEUE},
+        {"host": HostStatus.ERROR},
+    ],
+)
+def test_what_passes_is_tried_again(one: Rig, answer: dict[str, int]) -> None:
+    [disk] = disks(one)
+    disk.write(0, b"\x33" * 512)
+    once(one.driver, lambda c: one.driver.give_back(c, **answer), times=2)  # type: ignore[arg-type]  # mixed values
+    assert disk.read(0, 1) == b"\x33" * 512
+    stats = disk.stats()
+    assert stats.errors == 0
+    assert stats.queue_full == (2 if answer.get("status") == Status.TASK_SET_FULL else 0)
+
+
+def test_what_does_not_pass_is_told(one: Rig) -> None:
+    [disk] = disks(one)
+    bad = sense(3, 0x11)
+    always(one.driver, lambda c: one.driver.give_back(c, status=Status.CHECK_CONDITION, told=bad), READ_10)
+    one.driver.seen.clear()
+    with pytest.raises(MediumError):
+        disk.read(0, 1)
+    assert len(one.driver.seen) == 1  # an unrecovered read is not tried again
+    always(one.driver, lambda c: one.driver.give_back(c, host=HostStatus.ERROR), READ_10)
+    assert read_one(disk, retries=3).wait(LIMIT).host == HostStatus.ERROR
+    assert len(one.driver.seen) == 1 + 4
+
+
+def test_sense_data_that_the_driver_did_not_bring_is_fetched(one: Rig) -> None:
+    [disk] = disks(one)
+
+    def tell(cmnd: ScsiCmnd) -> None:
+        one.driver.move(cmnd, sense(3, 0x11))
+        scsi_done([cmnd])
+
+    def script(cmnd: ScsiCmnd) -> Callable[[ScsiCmnd], None] | None:
+        if cmnd.cdb[0] == 0x03:  # REQUEST SENSE
+            return tell
+        if cmnd.cdb[0] == READ_10:
+            return lambda c: one.driver.give_back(c, status=Status.CHECK_CONDITION)
+        return None
+
+    one.driver.script = script
+    with pytest.raises(MediumError):
+        disk.read(0, 1)
+    assert one.driver.called == []
+
+
+def test_each_step_is_taken_when_the_one_before_failed(one: Rig) -> None:
+    [disk] = disks(one)
+    for step, name in enumerate(LADDER):
+        once(one.driver, one.driver.lose)
+        one.driver.called.clear()
+        one.driver.says = {name: True}
+        with pytest.raises(CommandTimedOut):
+            read_one(disk, timeout=0.1).result(LIMIT)
+        assert one.driver.called == list(LADDER[: step + 1])
+        assert (disk.state, disk.in_flight) == ("active", 0)
+    assert disk.stats().timeouts == len(LADDER)
+
+
+def test_what_was_rescued_is_sent_again(one: Rig) -> None:
+    [disk] = disks(one)
+    disk.write(0, b"\x77" * 512)
+    for name in LADDER:
+        once(one.driver, one.driver.lose)
+        one.driver.says = {name: True}
+        request = read_one(disk, timeout=0.1, retries=100)
+        assert request.result(LIMIT).retries == 1
+        assert request.buffer is not None
+        assert bytes(request.buffer.view) == b"\x77" * 512
+
+
+def test_a_device_that_nothing_helps_goes_offline_and_can_be_brought_back(two: Rig) -> None:
+    disk, other = disks(two)
+    always(two.driver, two.driver.lose, READ_10)
+    first, waits = read_one(disk, timeout=0.1), other.submit(bytes(6))
+    assert first.wait(LIMIT).host == HostStatus.TIME_OUT
+    assert two.driver.called == list(LADDER)
+    assert waits.result(LIMIT).good
+    assert (disk.state, other.state, disk.adapter.state) == ("dead", "active", "online")
+    with pytest.raises(PathLost):
+        disk.write(0, bytes(512))
+    other.write(6, b"\xa5" * 512)
+    two.driver.script = lambda _c: None
+    disk.set_online(True)
+    assert disk.read(0, 1) == bytes(512)
+    assert [e.kind for e in two.events if e.name == disk.name] == ["appeared", "dead", "active"]
+
+
+def test_a_device_that_never_answers_is_given_up(two: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Resets succeed, but TEST UNIT READY after each is lost, too; the driver is made to forget that, each time."""
+    monkeypatch.setattr(scsi_error, "EH_TIMEOUT", 0.1)
+    disk, other = disks(two)
+    always(two.driver, two.driver.lose, READ_10, 0x00)
+    two.driver.says = dict.fromkeys(LADDER[1:], True)
+    assert read_one(disk, timeout=0.1).wait(LIMIT).host == HostStatus.TIME_OUT
+    lost = ["abort", "device_reset"]
+    assert two.driver.called == [*lost, *(name for step in LADDER[2:] for name in (*lost, step)), *lost]
+    assert (disk.state, other.state) == ("dead", "active")
+    assert other.read(0, 1) == bytes(512)
+
+
+def test_a_late_answer_changes_nothing(one: Rig) -> None:
+    [disk] = disks(one)
+    once(one.driver, one.driver.lose)
+    one.driver.says = {"host_reset": True}
+    request = read_one(disk, timeout=0.1)
+    assert request.wait(LIMIT).host == HostStatus.TIME_OUT
+    [late], before = one.driver.held, disk.stats()
+    with baton():
+        scsi_done([late])
+    assert (disk.in_flight, disk.stats()) == (0, before)
+    assert [disk.read(n, 1) for n in range(BLOCKS)] == [bytes(512)] * BLOCKS
+
+
+def test_a_reset_on_demand_sends_what_is_in_flight_again(one: Rig) -> None:
+    [disk] = disks(one)
+    adapter = disk.adapter
+    once(one.driver, one.driver.lose)
+    request = read_one(disk, retries=5)
+    one.driver.says = {"host_reset": True}
+    adapter.reset()
+    assert request.result(LIMIT).retries == 1
+    one.driver.says = {}
+    with pytest.raises(DriverRefused):
+        adapter.reset()
+    one.driver.eh_host_reset = super(ScriptedDisks, one.driver).eh_host_reset  # type: ignore[method-assign]  # as if it had none
+    with pytest.raises(NotSupported):
+        adapter.reset()
+    assert adapter.state == "online"
+
+
+def test_all_commands_end_at_once_when_the_hardware_goes(two: Rig) -> None:
+    disk, other = disks(two)
+    always(two.driver, two.driver.lose, READ_10)
+    requests = [read_one(disk) for _ in range(40)]
+    done = threading.Thread(target=lambda: [request.wait(LIMIT) for request in requests])
+    done.start()
+    two.host.parent.gone = True
+    two.disks.gone(two.host.parent)
+    done.join(LIMIT)
+    assert {request.wait(0).host for request in requests} == {HostStatus.NO_CONNECT}
+    assert (disk.state, other.adapter.state) == ("dead", "dead")
+    with baton():
+        scsi_done(list(two.driver.held))  # the driver lets go of them late
+    assert two.host.in_flight == {}
+    assert {e.kind for e in two.events if e.name in (disk.name, other.name)} == {"appeared", "dead"}
+
+
+def test_a_driver_that_fails_is_stopped_and_its_commands_end(one: Rig) -> None:
+    [disk] = disks(one)
+    once(one.driver, one.driver.lose)
+    lost = read_one(disk)
+
+    def fail(_cmnd: ScsiCmnd) -> None:
+        raise ZeroDivisionError
+
+    once(one.driver, fail)
+    failed = read_one(disk)
+    assert lost.wait(LIMIT).host == failed.wait(LIMIT).host == HostStatus.NO_CONNECT
+    assert isinstance(one.host.parent.stopped, DriverStopped)
+    assert disk.error is one.host.parent.stopped
+    with pytest.raises(DriverStopped):
+        disk.read(0, 1)
+
+
+def test_a_disk_goes_and_the_others_stay(two: Rig) -> None:
+    disk, other = disks(two)
+    [device] = (d for d in two.host.devices if d.id == 0)
+    with baton():
+        scsi_remove_device(device)
+    assert disks(two) == [other]
+    assert other.read(0, 1) == bytes(512)
+    assert disk.state == "dead"
+
+
+def test_a_driver_holds_its_commands_back(one: Rig) -> None:
+    [disk] = disks(one)
+    with baton():
+        scsi_block_requests(one.host)
+    request = disk.submit(bytes(6))
+    with pytest.raises(TimedOut):
+        request.wait(0.2)
+    with baton():
+        scsi_unblock_requests(one.host)
+    assert request.wait(LIMIT).good
+
+
+def test_threads_share_a_disk(one: Rig) -> None:
+    [disk] = disks(one)
+    failures: list[BaseException] = []
+
+    def work(mine: int) -> None:
+        try:
+            for turn in range(50):
+                disk.write(mine, bytes([turn]) * 512)
+                assert disk.read(mine, 1) == bytes([turn]) * 512
+        except BaseException as error:
+            failures.append(error)
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(LIMIT)
+    assert failures == []
+    assert disk.in_flight == 0
