@@ -1,0 +1,325 @@
+"""The driver: a chip from probe to remove, as a network device."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from native_drivers.net.e1000 import flow_control, wake_on_lan
+from native_drivers.net.e1000.chips import CHIPS, VENDOR
+from native_drivers.net.e1000.controller import OVERHEAD, STANDARD_FRAME, Controller, transmit_control
+from native_drivers.net.e1000.controls import Controls
+from native_drivers.net.e1000.eeprom import Eeprom
+from native_drivers.net.e1000.filters import Filters
+from native_drivers.net.e1000.link import Link
+from native_drivers.net.e1000.moderation import Moderation
+from native_drivers.net.e1000.phy import Phy
+from native_drivers.net.e1000.receive import Receiver
+from native_drivers.net.e1000.registers import CTRL, ICR, ICS, IMC, IMS, RCTL, STATUS
+from native_drivers.net.e1000.rings import USUAL
+from native_drivers.net.e1000.statistics import Statistics
+from native_drivers.net.e1000.transmit import Transmitter
+from vmkernel_core.errors import DeviceGone
+from vmklinux.native.irq import request_irq
+from vmklinux.native.netdevice import (
+    alloc_etherdev,
+    napi_complete,
+    napi_disable,
+    napi_enable,
+    napi_schedule,
+    netif_carrier_off,
+    netif_carrier_on,
+    netif_device_attach,
+    netif_device_detach,
+    netif_wake_queue,
+    register_netdev,
+)
+from vmklinux.native.pci import PciDriver, pci_enable_device, pci_iomap, pci_set_master
+from vmklinux.native.register import Registers
+from vmklinux.native.timer import Timer, mod_timer, timer_delete
+from vmklinux.native.workqueue import Workqueue
+
+if TYPE_CHECKING:
+    from vmkernel_core.net.settings import Wake
+    from vmkernel_core.net.uplink import Feature
+    from vmkernel_core.pci_function import PciFunction
+    from vmklinux.native.tx_batch import TxBatch
+
+log = logging.getLogger(__name__)
+
+_REGISTER_BAR = 0
+#: What interrupts always: frames came in, receive buffers run short, the link changed.
+_WANTED = IMS(RXT0=1, RXDMT0=1, RXSEQ=1, LSC=1)
+_ALL = (1 << ICR.width) - 1
+#: Seconds between looks at the link, for the case that its interrupt was missed, and every how many of them the counters
+#: are fetched: long before one of 32 bits can reach its end, at 1.5 million frames a second after 48 minutes.
+_WATCH, _COUNT_EVERY = 2.0, 300
+_OFFLOADS: frozenset[Feature] = frozenset(
+    {"scatter-gather", "tx-checksum", "rx-checksum", "tso", "vlan-insert", "vlan-strip"}
+)
+
+
+class E1000(Controls, PciDriver):
+    """A chip of the 8254x family, or an 82574L, with a copper PHY."""
+
+    name = "e1000"
+
+    @classmethod
+    def claims(cls, function: PciFunction) -> bool:
+        """Whether it is one of ``CHIPS``."""
+        return function.vendor == VENDOR and function.device in CHIPS
+
+    # ---- life ----
+
+    def probe(self) -> None:
+        """Reset the chip, read its EEPROM, and make it known."""
+        pdev = self.pdev
+        self.chip = CHIPS[pdev.function.device]
+        pci_enable_device(pdev)
+        pci_set_master(pdev)
+        self.window = pci_iomap(pdev, _REGISTER_BAR)
+        self.registers = Registers(self.window, f"{self.chip.name} at {pdev.name}")
+        self.controller = Controller(self.registers, self.chip)
+        self.controller.reset()
+        self.eeprom = Eeprom(self.registers, self.chip)
+        self.phy = Phy(self.registers, self.chip)
+        self.phy.identify()
+        self.link = Link(self.registers, self.phy)
+        self.filters = Filters(self.registers)
+        self.moderation = Moderation(self.registers, self.chip)
+        self.statistics = Statistics(self.registers)
+        self.tx_slots = self.rx_slots = USUAL
+        self.wakes: frozenset[Wake] = frozenset()
+        self.restarts = self.timeouts = 0
+        self._receive_control = 0
+        self._work = Workqueue(pdev)
+        self._timer = Timer(pdev, self._watch)
+        self._watches = 0
+        pdev.devres.add(self.controller.let_go)
+        self._make_known(self.eeprom.mac_address())
+
+    def _make_known(self, mac: bytes) -> None:
+        dev = alloc_etherdev(self.pdev, self)
+        dev.dev_addr = mac
+        dev.max_mtu = self.chip.most_mtu
+        dev.hw_features = _OFFLOADS | (frozenset() if self.chip.early else {"tso6"})
+        dev.features = dev.hw_features | {"vlan-filter"}
+        self.filters.set_mac(mac)
+        register_netdev(dev)
+
+    def suspend(self) -> None:
+        """Stop, and let the chip wake the machine if somebody wants that."""
+        netif_device_detach(self.netdev)
+        if self.netdev.running:
+            self._down()
+        wake_on_lan.arm(self.registers, self.chip, self.wakes)
+        if self.wakes:  # what does not come in cannot wake
+            self.filters.restore()
+            self.registers.write(self._reception(all_multicast="multicast" in self.wakes))
+
+    def resume(self) -> None:
+        """Begin anew where it was."""
+        wake_on_lan.disarm(self.registers)
+        self.controller.reset()
+        if self.netdev.running:
+            self._up()
+        netif_device_attach(self.netdev)
+
+    def shutdown(self) -> None:
+        """As for sleep: the machine may be woken."""
+        self.suspend()
+
+    # ---- open and closed ----
+
+    def ndo_open(self) -> None:
+        """Make rings, start everything."""
+        self.transmitter = Transmitter(self.netdev, self.registers, self.statistics, self.tx_slots)
+        self.receiver = Receiver(self.netdev, self.registers, self.rx_slots)
+        self._irq = request_irq(self.pdev, self.interrupt)
+        self._up()
+
+    def ndo_stop(self) -> None:
+        """Stop everything; the PHY is turned off unless it may have to wake the machine."""
+        self._down()
+        if not self.window.gone and not self.wakes:
+            self.link.stop()
+
+    def _up(self) -> None:
+        """After a reset, with rings there: the chip runs."""
+        registers, dev = self.registers, self.netdev
+        receive_bytes = self.controller.set_up(self._most_frame)
+        flow_control.set_thresholds(registers, receive_bytes, self._most_frame)
+        self.moderation.write()
+        self.filters.restore()
+        self._apply_features(dev.features)
+        self.transmitter.start()
+        self.receiver.prepare()
+        registers.write(transmit_control())
+        self._receive_control = 0
+        self.ndo_set_rx_mode()
+        self.receiver.give()
+        napi_enable(dev)
+        netif_wake_queue(dev)
+        self.link.start()
+        registers.write(_WANTED)
+        registers.write(ICS(LSC=1))  # to look at the link once
+        mod_timer(self._timer, _WATCH)
+
+    def _down(self) -> None:
+        """The chip is reset and does nothing; rings stay. Nothing is left to do when it has gone."""
+        timer_delete(self._timer)
+        napi_disable(self.netdev)
+        netif_carrier_off(self.netdev)
+        try:
+            self.statistics.update()
+            self.controller.reset()
+        except DeviceGone:
+            log.debug("%s has gone before it was stopped", self.netdev.name)
+
+    def restart(self) -> None:
+        """Reset a chip that runs, and go on; under the RTNL."""
+        if self.netdev.running and self.netdev.present:
+            self.restarts += 1
+            self._down()
+            self._up()
+
+    def pause(self) -> None:
+        """Leave a chip alone that may run: it is reset, and its interrupts are somebody else's."""
+        if self.netdev.running:
+            self._down()
+            self._irq.now()
+
+    def proceed(self) -> None:
+        """Have it back after ``pause``."""
+        self.controller.reset()
+        if self.netdev.running:
+            self._irq = request_irq(self.pdev, self.interrupt)
+            self._up()
+
+    def _recover(self) -> None:
+        """The work item of a reset that nobody waits for."""
+        with self.netdev.rtnl.lock():
+            self.restart()
+
+    @property
+    def _most_frame(self) -> int:
+        return max(self.netdev.mtu + OVERHEAD, STANDARD_FRAME)
+
+    # ---- frames ----
+
+    def interrupt(self) -> bool:
+        """Something happened; reading ICR takes the interrupt back. A chip that has gone reads as all ones."""
+        causes = self.window.read(ICR.offset, 4)
+        if not causes or causes == _ALL:
+            return False
+        self.window.write(IMC.offset, 4, _ALL)  # until poll is done
+        if causes & ICR.LSC.mask:
+            self._work.schedule_work(self._look_at_link)
+        napi_schedule(self.netdev)
+        return True
+
+    def poll(self, budget: int) -> int:
+        """Frames in; and room for frames out, if somebody waits for it."""
+        with self.window.corked():
+            frames = self.receiver.harvest(budget)
+            wanted = _WANTED.raw | self.transmitter.wake()
+            if frames < budget and napi_complete(self.netdev):
+                self.window.write(IMS.offset, 4, wanted)
+        return frames
+
+    def ndo_start_xmit(self, batch: TxBatch) -> None:
+        """Frames out."""
+        self.transmitter.send(batch)
+
+    def ndo_tx_timeout(self) -> None:
+        """The chip sends nothing more: reset it."""
+        self.timeouts += 1
+        self._work.schedule_work(self._recover)
+
+    # ---- the link ----
+
+    def _watch(self) -> None:
+        self._watches += 1
+        status = self.registers.read(STATUS)
+        if not self.window.gone and bool(status.LU) != self.netdev.carrier:
+            self._work.schedule_work(self._look_at_link)
+        if self._watches % _COUNT_EVERY == 0:
+            self.statistics.update()
+        mod_timer(self._timer, _WATCH)
+
+    def _look_at_link(self) -> None:
+        """The link came, went, or came anew: tell of it. What could not be sent before it went never will be."""
+        with self.netdev.rtnl.lock():
+            if not (self.netdev.running and self.netdev.present):
+                return
+            if self.link.look().up:
+                netif_carrier_on(self.netdev)
+                return
+            netif_carrier_off(self.netdev)
+            if self.transmitter.pending and not self.window.gone:
+                self.restart()
+
+    # ---- settings ----
+
+    def ndo_set_rx_mode(self) -> None:
+        """Which frames come in. RCTL is written only when it changes: some chips stop receiving for a while then."""
+        self.filters.set_multicast(self.netdev.mc_list)
+        control = self._reception()
+        if control.raw != self._receive_control:
+            self._receive_control = control.raw
+            self.registers.write(control)
+        self.window.flush()  # it counts from now on
+
+    def _reception(self, *, all_multicast: bool = False) -> RCTL:
+        dev = self.netdev
+        return RCTL(
+            EN=1,
+            BAM=1,
+            SECRC=1,
+            LPE=int(self._most_frame > STANDARD_FRAME),
+            UPE=int(dev.promiscuous),
+            MPE=int(dev.promiscuous or all_multicast),
+            VFE=int(bool(dev.vlans) and not dev.promiscuous),  # at first every tag comes through
+        )
+
+    def ndo_set_mac_address(self, mac: bytes) -> None:
+        """Another address."""
+        self.filters.set_mac(mac)
+
+    def ndo_change_mtu(self, _mtu: int) -> None:
+        """Other sizes: packet buffer and thresholds are divided anew."""
+        self.restart()
+
+    def ndo_fix_features(self, features: frozenset[Feature]) -> frozenset[Feature]:
+        """One bit switches stripping and inserting of tags (CTRL.VME)."""
+        both: frozenset[Feature] = frozenset({"vlan-strip", "vlan-insert"})
+        return features | both if "vlan-strip" in features else features - both
+
+    def ndo_set_features(self, features: frozenset[Feature]) -> None:
+        """What the chip does by itself."""
+        if self.netdev.running:
+            self._apply_features(features)
+
+    def _apply_features(self, features: frozenset[Feature]) -> None:
+        self.controller.receive_checksums("rx-checksum" in features)
+        self.registers.modify(CTRL, VME=int("vlan-strip" in features))
+
+    def ndo_vlan_rx_add_vid(self, vid: int) -> None:
+        """A VLAN."""
+        self._set_vlan(vid, True)
+
+    def ndo_vlan_rx_kill_vid(self, vid: int) -> None:
+        """One less."""
+        self._set_vlan(vid, False)
+
+    def _set_vlan(self, vid: int, through: bool) -> None:
+        self.filters.set_vlan(vid, through)
+        if self.netdev.running:
+            self.ndo_set_rx_mode()
+
+    def ndo_get_stats(self) -> None:
+        """Errors and multicast frames, as the chip counts them."""
+        self.statistics.update()
+        stats = self.netdev.stats
+        stats.rx_errors, stats.tx_errors = self.statistics.rx_errors, self.statistics.tx_errors
+        stats.multicast = self.statistics.counters["MPRC"]
