@@ -5,8 +5,8 @@
 >>> str(verdict.rung), verdict.driver, verdict.module, str(verdict.status)
 ('vendor:device', 'net/e1000', 'e1000', 'certified')
 
-``drivers.toml`` and ``ids.tsv`` beside this file are the list itself. The package imports nothing of its
-users'. Importing it costs next to nothing: its parts come in when their names are first used, and the list
+The list itself are the drivers' folders in ``native_drivers``, of which data is read. The package imports nothing
+of its users'. Importing it costs next to nothing: its parts come in when their names are first used, and the list
 is read at the first lookup.
 """
 

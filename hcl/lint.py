@@ -15,7 +15,7 @@ from hcl.errors import RegistryError
 from hcl.evidence import of_series
 from hcl.ladder import Ladder
 from hcl.overlay import Amendment, Overlay
-from hcl.reading import DRIVERS, IDS, read_claims, read_drivers, read_overlay
+from hcl.reading import DECLARATION, DRIVERS, IDS, read_list, read_overlay
 from hcl.registry import Claim, Driver, Registry, Scope, ladder_of, problems
 from hcl.site import Site, directory, folders, overlay_files
 from hcl.tables import refuse
@@ -102,50 +102,52 @@ class Files(NamedTuple):
     """What is looked at."""
 
     drivers: Path
-    ids: Path
+    """The directory with drivers' folders."""
     usb: Path
     overlays: tuple[Path, ...] = ()
-
-    def asked(self, paths: Iterable[Path]) -> list[Path]:
-        """Which of these files are below the paths that were given."""
-        given = set(paths)
-        return [
-            path
-            for path in (self.drivers, self.ids, self.usb, *self.overlays)
-            if path in given or path.parent in given
-        ]
 
 
 def files_of(paths: Iterable[Path], site: Site) -> Files:
     """The files of these paths, directories being searched; what is missing is the shipped list's, and the overlays
-    are the site's where no paths are given. RegistryError when two files are of one kind.
+    are the site's where no paths are given. A driver's folder, or a file there, stands for the list that it lies in.
+    RegistryError when two are of one kind.
     """
-    kinds: dict[str, list[Path]] = {"driver": [], "ids": [], "entry": [], "device": []}
+    kinds: dict[str, list[Path]] = {"list": [], "entry": [], "device": []}
     given = list(paths)
     for path in given:
-        inside = sorted([*path.glob("*.toml"), *path.glob("*.tsv")]) if path.is_dir() else [path]
+        inside = sorted(path.glob("*.toml")) if path.is_dir() else [path]
+        if (found := _list_of(path)) and found not in kinds["list"]:
+            kinds["list"].append(found)
         for each in inside:
-            kinds[_kind(each)].append(each)
+            if each.name not in (DECLARATION, IDS):
+                kinds[_kind(each)].append(each)
     for kind in _SHIPPED:
         if len(kinds[kind]) > 1:
             raise RegistryError(
                 f"{kinds[kind][0]} is of the same kind", where=str(kinds[kind][1]), remedy="give one of them"
             )
     overlays = kinds["device"] if given else overlay_files((*folders(directory()), *site.overlays))
-    drivers, ids, of_usb = (kinds[kind][0] if kinds[kind] else shipped for kind, shipped in _SHIPPED.items())
-    return Files(drivers, ids, of_usb, tuple(overlays))
+    drivers, of_usb = (kinds[kind][0] if kinds[kind] else shipped for kind, shipped in _SHIPPED.items())
+    return Files(drivers, of_usb, tuple(overlays))
 
 
-_SHIPPED = {"driver": DRIVERS, "ids": IDS, "entry": usb.PATH}
+_SHIPPED = {"list": DRIVERS, "entry": usb.PATH}
+
+
+def _list_of(path: Path) -> Path | None:
+    """The directory of drivers' folders that a path is, or lies in."""
+    if path.name in (DECLARATION, IDS):
+        return path.parents[2]
+    depths = (depth for depth in range(3) if any(path.glob("*/" * depth + DECLARATION)))
+    depth = next(depths, None)
+    return None if depth is None else [*path.parents[1::-1], path][depth]
 
 
 def _kind(path: Path) -> str:
     """By the tables that a file holds; of one that holds none, by its name."""
-    if path.suffix == ".tsv":
-        return "ids"
     lines = (tables.text(path, refuse) or "").splitlines()
-    named = {"drivers.toml": "driver", "usb.toml": "entry"}.get(path.name, "device")
-    return next((kind for kind in ("driver", "entry", "device") if f"[[{kind}]]" in lines), named)
+    named = {"usb.toml": "entry"}.get(path.name, "device")
+    return next((kind for kind in ("entry", "device") if f"[[{kind}]]" in lines), named)
 
 
 def lint(files: Files, kernels: Sequence[KernelClaims]) -> list[Finding]:
@@ -178,19 +180,20 @@ def _of(error: RegistryError) -> Finding:
 
 def _found(files: Files, kernels: Sequence[KernelClaims]) -> Iterator[Finding]:
     errors: list[RegistryError] = []
-    drivers, places = read_drivers(files.drivers, errors.append)
-    claims, series = read_claims(files.ids, errors.append)
+    drivers, places, claims, series = read_list(files.drivers, errors.append)
     overlay = read_overlay(files.overlays, errors.append)
     table, entries = usb.read(files.usb, errors.append)
     # Of a file that cannot be read as a whole the others would seem to miss everything.
     whole = bool(drivers and claims)
     fitting = list(problems(drivers, places, claims, [overlay])) if whole else []
     yield from map(_of, errors)
-    # Nor is it told of a row that its driver, and of a driver that its row, is in what could not be read.
-    damaged = {error.where.rpartition(":")[0] for error in errors}
-    hidden = {"undeclared"} if str(files.drivers) in damaged else set()
-    hidden |= {"no-ids"} if str(files.ids) in damaged else set()
-    yield from (_of(error) for error in fitting if error.rule not in hidden)
+    # Nor is it told of a driver that its row is in what could not be read.
+    damaged = {error.where.rpartition("/")[0] for error in errors}
+    yield from (
+        _of(error)
+        for error in fitting
+        if error.rule != "no-ids" or error.where.rpartition("/")[0] not in damaged
+    )
     ladder = ladder_of(drivers, claims)
     yield from _shadowed(drivers, ladder)
     yield from _usb(entries, kernels)
@@ -203,7 +206,7 @@ def _found(files: Files, kernels: Sequence[KernelClaims]) -> Iterator[Finding]:
         here = [kernel for kernel in kernels if of_series(kernel.release, each)]
         if not here:
             yield _finding(
-                "no-kernel", str(files.ids), f"no kernel {each} is here; its modules were not asked"
+                "no-kernel", str(files.drivers), f"no kernel {each} is here; its modules were not asked"
             )
         for kernel in here:
             yield from _modules(drivers, places, claims, each, kernel)

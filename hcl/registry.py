@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
     from hcl.evidence import Run
     from hcl.usb import Table
+
+
+DriverName: TypeAlias = Annotated[str, msgspec.Meta(pattern=r"\A(net|block|scsi)/[a-z0-9][a-z0-9_.-]*\Z")]
+"""Class of device and name, as ESX 3 put them: ``net/e1000``."""
 
 
 class Support(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -43,11 +47,9 @@ class Support(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError(f"the status '{self.status}' needs its evidence")
 
 
-class Driver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """An ESX driver and the Linux modules that serve its devices today."""
+class Declaration(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What a driver's folder says of it (``driver.toml``): the Linux modules that serve its devices today, and more."""
 
-    name: Annotated[str, msgspec.Meta(pattern=r"^(net|block|scsi)/[a-z0-9][a-z0-9_.-]*$")]
-    """Class of device and name, as ESX 3 put them: ``net/e1000``."""
     modules: Annotated[dict[str, Support], msgspec.Meta(min_length=1)]
     """By Linux module name, without ``.ko``."""
     priority: Annotated[int, msgspec.Meta(ge=0)] = 0
@@ -66,6 +68,12 @@ class Driver(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             raise ValueError("an engine is named twice")
         if bool(self.priority) != bool(self.priority_reason):
             raise ValueError("priority and priority_reason go together")
+
+
+class Driver(Declaration, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An ESX driver."""
+
+    name: DriverName
 
     @property
     def device_class(self) -> str:
@@ -113,6 +121,8 @@ class Claim(msgspec.Struct, frozen=True):
     """Where the claim comes from."""
     place: str
     """``file:line``."""
+    native: bool = False
+    """Whether our driver in Python knows these devices."""
 
     @property
     def rung(self) -> Rung:
@@ -190,9 +200,10 @@ class Registry:
         for overlay in reversed(self.overlays):
             if amendment := overlay.find(ids, pci_class, kernel):
                 standing = self._amended(verdict, amendment, ids, series, obstacle)
-                amended = amend(verdict, amendment, standing)
-                engines = self._engines(amended.driver, amended.module)
-                verdict = msgspec.structs.replace(amended, engines=engines)
+                before, verdict = verdict, amend(verdict, amendment, standing)
+                if (verdict.driver, verdict.module) != (before.driver, before.module):
+                    engines = self._engines(verdict.driver, verdict.module)
+                    verdict = msgspec.structs.replace(verdict, engines=engines)
         return verdict
 
     def _listed(
@@ -211,8 +222,11 @@ class Registry:
             return self._unlisted(ids, pci_class, series, kernel, claimants, obstacle)
         winner = matching[0]
         service = winner.services[series]
-        support = self.drivers[winner.driver].modules[service.module] if service else _UNSERVED
-        served = f"{service} serves it" if service else "no module serves it"
+        engines = self._engines(winner.driver, service.module if service else None, winner.native)
+        unserved = _UNPROVEN if engines else _UNSERVED
+        support = self.drivers[winner.driver].modules[service.module] if service else unserved
+        ours = ", a driver in Python does," if engines and not service else ""
+        served = f"{service} serves it" if service else f"no module serves it{ours}"
         name = f"{vendor:04x}:{device:04x}"
         proven = self._proven(vendor, device, service.module if service else None, series)
         status = proven.status if proven else support.status
@@ -234,15 +248,16 @@ class Registry:
             obstacle=hindered,
             limits=support.limits,
             firmware=support.firmware,
-            engines=self._engines(winner.driver, service.module if service else None),
+            engines=engines,
         )
 
-    def _engines(self, driver: str | None, module: str | None) -> tuple[Engine, ...]:
-        """What can drive a driver's devices, where this module of Linux's, or none, serves them."""
+    def _engines(self, driver: str | None, module: str | None, native: bool = True) -> tuple[Engine, ...]:
+        """What can drive a driver's device, where this module of Linux's, or none, serves it, and ours knows it."""
         declared = self.drivers.get(driver or "")
         if declared is None or (module and module not in declared.modules):
             return ("linux",) if module else ()
-        return tuple(each for each in declared.engines if each != "linux" or module)
+        able = {"linux": module is not None, "native": native}
+        return tuple(each for each in declared.engines if able[each])
 
     def _amended(
         self,
@@ -429,7 +444,7 @@ def _names(
             yield RegistryError(
                 f"driver {claim.driver!r} is not declared",
                 where=claim.place,
-                remedy="declare it as a [[driver]]",
+                remedy="put a driver.toml beside it",
                 rule="undeclared",
             )
             continue
@@ -438,6 +453,13 @@ def _names(
                 f"driver {claim.driver!r} claims no PCI device",
                 where=claim.place,
                 remedy=f"see {places[driver.name]}",
+                rule="undeclared",
+            )
+        if claim.native and "native" not in driver.engines:
+            yield RegistryError(
+                f"{claim.driver} has no driver in Python",
+                where=claim.place,
+                remedy=f"see the engines in {places[driver.name]}",
                 rule="undeclared",
             )
         for module in sorted({service.module for service in claim.services.values() if service}):
@@ -459,7 +481,7 @@ def _names(
             )
 
 
-_UNSERVED = Support(Status.UNSUPPORTED)
+_UNSERVED, _UNPROVEN = Support(Status.UNSUPPORTED), Support(Status.UNKNOWN)
 
 
 def _detail(claim: Claim) -> tuple[int, int]:

@@ -28,7 +28,7 @@ VERSION = 1
 
 
 class Release(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The list at one time. Places are ``file:line`` of what it was made of, without directories."""
+    """The list at one time. Places are ``file:line`` of what it was made of, without the directories around it."""
 
     version: Annotated[int, msgspec.Meta(ge=VERSION, le=VERSION)] = VERSION
     made: Annotated[datetime, msgspec.Meta(tz=True)]
@@ -90,8 +90,11 @@ def of(registry: Registry, made: datetime) -> Release:
         made=made,
         kernels=registry.kernels,
         drivers=tuple(registry.drivers.values()),
-        places={name: _short(place) for name, place in registry.places.items()},
-        claims=tuple(msgspec.structs.replace(claim, place=_short(claim.place)) for claim in registry.claims),
+        places={name: f"{name}/{_short(place)}" for name, place in registry.places.items()},
+        claims=tuple(
+            msgspec.structs.replace(claim, place=f"{claim.driver}/{_short(claim.place)}")
+            for claim in registry.claims
+        ),
         usb=registry.usb,
         overlays=tuple(
             tuple(Placed(each.entry, _short(each.place)) for each in overlay.entries)

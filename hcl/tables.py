@@ -1,4 +1,4 @@
-"""TOML files that are made of tables of one kind: read with the line of each, and every mistake told."""
+"""TOML files that are one table, or made of tables of one kind: read with the line of each, and every mistake told."""
 
 from __future__ import annotations
 
@@ -37,20 +37,41 @@ def text(path: Path, problem: Problem) -> str | None:
         return None
 
 
-def read(
-    path: Path, name: str, kind: type[Table], problem: Problem
-) -> tuple[list[tuple[str, Table]], dict[str, Any] | None]:
-    """The ``[[name]]`` tables with their ``file:line``, and what else the document says; None when it is damaged."""
+def _document(path: Path, problem: Problem) -> tuple[str, dict[str, Any]] | None:
+    """A file's text and what it says; None after a problem."""
     content = text(path, problem)
     if content is None:
-        return [], None
+        return None
     try:
-        document = tomllib.loads(content)
+        return content, tomllib.loads(content)
     except tomllib.TOMLDecodeError as error:
         found = re.search(r" \(at line (\d+),", str(error))
         line = int(found[1]) if found else len(content.splitlines())
         problem(RegistryError(f"not TOML: {error}", where=f"{path}:{line}"))
+        return None
+
+
+def read_one(path: Path, kind: type[Table], problem: Problem) -> tuple[str, Table] | None:
+    """The table that a file is, with its ``file:line``; None after a problem."""
+    found = _document(path, problem)
+    if found is None:
+        return None
+    place = f"{path}:1"
+    try:
+        return place, msgspec.convert(found[1], kind)
+    except msgspec.ValidationError as error:
+        problem(RegistryError(str(error), where=place))
+        return None
+
+
+def read(
+    path: Path, name: str, kind: type[Table], problem: Problem
+) -> tuple[list[tuple[str, Table]], dict[str, Any] | None]:
+    """The ``[[name]]`` tables with their ``file:line``, and what else the document says; None when it is damaged."""
+    found = _document(path, problem)
+    if found is None:
         return [], None
+    content, document = found
     tables = document.pop(name, [])
     # The parser keeps no line numbers, so a table's place is that of its header.
     headers = [number for number, line in enumerate(content.split("\n"), 1) if line.startswith(f"[[{name}]]")]

@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 def lint(context: click.Context, paths: Sequence[Path], notes: bool, as_json: bool, site: Site) -> None:
     """Look for what is wrong, or of no use, in the registry's files.
 
-    FILES are drivers.toml, ids.tsv, usb.toml or overlays, told apart by what they hold; of what is not given the
-    shipped one is taken, and its findings are left out. Without FILES it is the shipped list with the site's overlays.
-    The modules of all kernels that are here are asked what they claim. Ends with 1 when there is an error or a warning.
+    FILES are drivers' folders (or a directory of them), usb.toml or overlays, told apart by what they hold; of what is
+    not given the shipped one is taken, and its findings are left out. Without FILES it is the shipped list with the
+    site's overlays. The modules of all kernels that are here are asked what they claim. Ends with 1 when there is an
+    error or a warning.
     """
     from hcl.console.kernel import here
     from hcl.lint import Severity, files_of, report
     from hcl.lint import lint as findings_of
 
     kernels = here()
-    files = files_of(paths, site)
-    wanted = {str(path) for path in files.asked(paths)}
+    asked = [path.absolute() for path in paths]
     findings = [
         each
-        for each in findings_of(files, kernels)
-        if not paths or any(each.place.startswith(path) or f" and {path}:" in each.place for path in wanted)
+        for each in findings_of(files_of(asked, site), kernels)
+        if not asked or any(_below(place, path) for place in each.place.split(" and ") for path in asked)
     ]
     told = report(findings, kernels)
     if as_json:
@@ -53,3 +53,8 @@ def lint(context: click.Context, paths: Sequence[Path], notes: bool, as_json: bo
     hint = "" if notes or not counts[-1][0] else "; --notes shows the notes"
     click.echo(f"{summary}; kernels asked: {', '.join(told.kernels) or 'none is here'}{hint}")
     context.exit(told.exit_code)
+
+
+def _below(place: str, path: Path) -> bool:
+    """Whether a ``file:line`` is of a path, or of what lies in it."""
+    return place.startswith((f"{path}:", f"{path}/"))

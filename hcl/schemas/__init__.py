@@ -16,7 +16,7 @@ from hcl.explaining import Explanation
 from hcl.inventory import Inventory
 from hcl.lint import LintReport
 from hcl.overlay import Entry
-from hcl.registry import Driver
+from hcl.registry import Declaration
 from hcl.release import Release
 from hcl.report import VERSION, MachineReport
 from hcl.signing import Signature
@@ -35,12 +35,6 @@ class Report(msgspec.Struct, frozen=True):
     errors: tuple[Failure, ...]
     summary: Summary
     exit_code: int
-
-
-class DriversFile(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """``drivers.toml``."""
-
-    driver: tuple[Driver, ...]
 
 
 class UsbFile(Table, frozen=True, forbid_unknown_fields=True):
@@ -64,7 +58,7 @@ SCHEMAS: dict[str, type[msgspec.Struct]] = {
     "report": Report,
     "inventory": Inventory,
     "run": Run,
-    "drivers": DriversFile,
+    "driver": Declaration,
     "usb": UsbFile,
     "overlay": OverlayFile,
     "release": ReleaseFile,

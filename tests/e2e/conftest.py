@@ -15,6 +15,7 @@ import pytest
 from tests.e2e.cards import CARDS, Card
 from tests.e2e.engines import NATIVE, Engine, on_each
 from tests.e2e.packets import PEER, ethernet, raw_address
+from tests.e2e.storage import CONTROLLERS, Controller
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.net.uplink import Frame, Uplink
 
@@ -123,6 +124,12 @@ def platform_name(driven: tuple[str, str]) -> str:
 def card(platform_name: str) -> Card:
     """What the tests know of that card."""
     return CARDS[platform_name]
+
+
+@pytest.fixture(scope="module")
+def controller(driven: tuple[str, str]) -> Controller:
+    """What the storage tests know of their controller."""
+    return CONTROLLERS[driven[0]]
 
 
 @pytest.fixture(scope="module")

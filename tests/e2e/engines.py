@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import pytest
 
 from tests.e2e.cards import CARDS
+from tests.e2e.storage import CONTROLLERS
 
 if TYPE_CHECKING:
     from vmklinux.kernels import Kernel
@@ -24,6 +25,10 @@ class Engine:
     name: Literal["linux", "native"]
     kernel: Kernel | None
 
+    def __str__(self) -> str:
+        """Its name, and the kernel's."""
+        return f"{self.name} {self.kernel.release}" if self.kernel else self.name
+
     @property
     def options(self) -> dict[str, Any]:
         """VMkernel's options that choose it."""
@@ -31,12 +36,12 @@ class Engine:
 
 
 def _pairs(cards: tuple[str, ...], engines: tuple[str, ...]) -> list[Any]:
-    """Each card with each of the engines that has a driver for it."""
+    """Each card, or storage controller, with each of the engines that has a driver for it."""
     return [
         pytest.param((card, engine), id=f"{card}-{engine}")
         for card in cards
         for engine in engines
-        if engine != NATIVE or CARDS[card].native
+        if engine != NATIVE or (CARDS | CONTROLLERS)[card].native
     ]
 
 

@@ -45,6 +45,7 @@ class Controller:
         "reset"  # what of the adapter's has the driver reset it; "": nothing
     )
     kept: str = ""  # the function that takes memory which the driver never gives back, in Linux either
+    native: bool = False  # whether a driver in Python serves it, too
 
     def platform(self, drive: str, *arguments: str) -> QemuPlatform:
         """QEMU with the controller and a disk on ``drive``, a ``-drive`` or ``-blockdev`` of the arguments."""
@@ -53,8 +54,8 @@ class Controller:
 
 
 CONTROLLERS = {
-    "megasas": Controller("megasas", "megaraid_sas", "vmhba0:C2:T0:L0", wwn=False),
-    "megasas-gen2": Controller("megasas-gen2", "megaraid_sas", "vmhba0:C2:T0:L0", wwn=False),
+    "megasas": Controller("megasas", "megaraid_sas", "vmhba0:C2:T0:L0", wwn=False, native=True),
+    "megasas-gen2": Controller("megasas-gen2", "megaraid_sas", "vmhba0:C2:T0:L0", wwn=False, native=True),
     "mptsas1068": Controller("mptsas1068", "mptsas", "vmhba0:C0:T0:L0"),
     "lsi53c895a": Controller("lsi53c895a", "sym53c8xx", "vmhba0:C0:T0:L0"),
     "lsi53c810": Controller("lsi53c810", "sym53c8xx", "vmhba0:C0:T0:L0"),

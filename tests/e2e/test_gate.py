@@ -17,7 +17,7 @@ import pytest
 import hcl
 from hcl import evidence, signing
 from hcl.evidence import Check, Evidence, Run
-from hcl.reading import read
+from hcl.reading import DRIVERS, read
 from hcl.report import Profile
 from hcl.verdict import Status
 from tests.e2e.conftest import exchange
@@ -30,8 +30,6 @@ from vmkernel_core.platform.e1000_model import E1000Model
 from vmkernel_core.platform.model import ModelPlatform
 from vmkernel_core.platform.qemu import QemuPlatform
 from vmklinux.kernels import Kernel
-
-HERE = Path(evidence.__file__).parent
 
 
 def host_of(kernel: Kernel, *devices: str, **more: object) -> VMkernel:
@@ -63,7 +61,7 @@ def certify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernel
             started=datetime(2026, 11, 20, 12, tzinfo=UTC), seconds=70.5, checks=(Check("traffic", passed),),
         )  # fmt: skip
         evidence.write(run, signing.private_key(private), tmp_path)
-        registry = read(HERE / "drivers.toml", HERE / "ids.tsv", Evidence([tmp_path], [public]))
+        registry = read(DRIVERS, Evidence([tmp_path], [public]))
         monkeypatch.setattr("hcl.reading.installed", lambda: registry)
 
     return write
@@ -148,7 +146,7 @@ def test_strict_leaves_what_is_only_compatible_alone(
     caplog: pytest.LogCaptureFixture,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    registry = read(HERE / "drivers.toml", HERE / "ids.tsv")  # without evidence
+    registry = read(DRIVERS)  # without evidence
     monkeypatch.setattr("hcl.reading.installed", lambda: registry)
     with host_of(kernel61, *filter(None, [device]), policy="strict") as host:
         card = adapter(host, *ids)

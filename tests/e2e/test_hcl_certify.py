@@ -20,7 +20,7 @@ import pytest
 from hcl import evidence, signing
 from hcl.console.certification import nic, storage, suite
 from hcl.evidence import Evidence, Run
-from hcl.reading import read
+from hcl.reading import DRIVERS, read
 from hcl.report import Profile
 from hcl.verdict import Status, Verdict
 from tests.vmkernel_core.console.vmk_command import environment
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
     from vmkernel_core.adapter import Adapter
     from vmkernel_core.console.demo.one_device import OneDevice
 
-HERE = Path(evidence.__file__).parent
 #: Seconds after which a command hangs.
 LIMIT = 300.0
 
@@ -86,7 +85,7 @@ def certified(
 
 def verdict(run: Run, directory: Path, public: Path) -> Verdict:
     """What the list, with the directory's evidence, says of the run's device, which its module claims."""
-    registry = read(HERE / "drivers.toml", HERE / "ids.tsv", Evidence([directory], [public]))
+    registry = read(DRIVERS, Evidence([directory], [public]))
     vendor, device, subvendor, subdevice, pci_class = (
         int(text, 16) for text in (run.vendor, run.device, run.subvendor, run.subdevice, run.pci_class)
     )

@@ -14,31 +14,28 @@ from random import Random
 
 import pytest
 
+from tests.e2e.engines import Engine, on_each
 from tests.e2e.storage import CONTROLLERS, NAA, SIZE, Controller, blank, leaks, only_disk, raw_drive
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.errors import NotSupported, UsageError
 from vmkernel_core.storage.command import Command, Direction, describe
 from vmkernel_core.storage.device import StorageDevice
 from vmkernel_core.storage.errors import IllegalRequest
-from vmklinux.kernels import Kernel
 
-
-@pytest.fixture(scope="module", params=CONTROLLERS)
-def controller(request: pytest.FixtureRequest) -> Controller:
-    """Each of QEMU's controllers for which there is a module."""
-    return CONTROLLERS[request.param]
+#: Each of QEMU's controllers for which there is a module.
+driven = on_each(*CONTROLLERS)
 
 
 @pytest.fixture(scope="module")
-def image(controller: Controller, kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image(controller: Controller, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file behind its disk."""
     return blank(tmp_path_factory.mktemp("disk") / "disk.raw")
 
 
 @pytest.fixture(scope="module")
-def host(controller: Controller, kernel: Kernel, image: Path) -> Iterator[VMkernel]:
+def host(controller: Controller, engine: Engine, image: Path) -> Iterator[VMkernel]:
     """A host with that controller and a disk; at its end nothing may have leaked."""
-    with VMkernel(controller.platform("hd", *raw_drive(image)), kernel=kernel.release) as host:
+    with VMkernel(controller.platform("hd", *raw_drive(image)), **engine.options) as host:
         assert [adapter.error for adapter in host.adapters if adapter.error] == []
         yield host
     assert leaks(host, controller) == []

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.e2e.engines import NATIVE, Engine, on_each, only
 from tests.e2e.storage import (
     BAD,
-    CONTROLLERS,
     EIO,
     ENODATA,
     ENOSPC,
@@ -33,7 +33,6 @@ from vmkernel_core.platform.qemu import QemuPlatform
 from vmkernel_core.storage.command import Command, Direction, HostStatus
 from vmkernel_core.storage.device import StorageDevice
 from vmkernel_core.storage.errors import MediumError, NoSpace, PathLost, ScsiError
-from vmklinux.kernels import Kernel
 
 READ_ONE = bytes([0x28, 0, 0, 0, 0, 0, 0, 0, 1, 0])
 
@@ -46,19 +45,17 @@ def image(tmp_path: Path) -> Path:
     return blank(tmp_path / "disk.raw")
 
 
-@pytest.fixture(params=["megasas", "mptsas1068"])
-def controller(request: pytest.FixtureRequest) -> Controller:
-    """A RAID controller, which hides much of its disks, and a plain one."""
-    return CONTROLLERS[request.param]
+#: A RAID controller, which hides much of its disks, and a plain one.
+driven = on_each("megasas", "mptsas1068")
 
 
 @pytest.fixture
-def boot(kernel: Kernel) -> Iterator[Boot]:
+def boot(engine: Engine) -> Iterator[Boot]:
     """Boots a host with one disk on a platform."""
     with ExitStack() as stack:
 
         def start(platform: QemuPlatform) -> tuple[VMkernel, StorageDevice]:
-            host = stack.enter_context(VMkernel(platform, kernel=kernel.release))
+            host = stack.enter_context(VMkernel(platform, **engine.options))
             return host, only_disk(host)
 
         yield start
@@ -132,12 +129,15 @@ def test_commands_in_flight_end_when_qemu_is_killed(boot: Boot, controller: Cont
     assert [leak for leak in host.leaks if not leak.where.startswith("mpt_remove_dead_ioc_func")] == []
 
 
-def test_a_command_that_takes_too_long_ends_after_resets(kernel61: Kernel, image: Path) -> None:
+@only("mptsas1068", engines=("kernel61", NATIVE))
+def test_a_command_that_takes_too_long_ends_after_resets(
+    engine: Engine, controller: Controller, image: Path
+) -> None:
     """The disk is throttled so that it seems dead. QEMU's controller then aborts nothing either: the driver is asked for
     the abort, the device's reset and the host's, and only after that the command ends, with an error.
     """
     drive = raw_drive(image, ",throttling.iops-total=1,throttling.iops-size=4096")
-    with VMkernel(CONTROLLERS["mptsas1068"].platform("hd", *drive), kernel=kernel61.release) as host:
+    with VMkernel(controller.platform("hd", *drive), **engine.options) as host:
         disk = only_disk(host)
         disk.read(0, 512)  # QEMU counts it as 64 requests: the next one has to wait for a minute
         slow = Command(READ_ONE, Direction.FROM_DEVICE, disk.buffer(512), 0, 512, timeout=1.0, retries=0)
@@ -150,9 +150,10 @@ def test_a_command_that_takes_too_long_ends_after_resets(kernel61: Kernel, image
         assert host.storage_adapters["vmhba0"].state == "online"
 
 
-def test_the_image_is_whole_after_a_kill(boot: Boot, image: Path) -> None:
+@only("megasas")
+def test_the_image_is_whole_after_a_kill(boot: Boot, controller: Controller, image: Path) -> None:
     """What flush() confirmed before QEMU was killed is in the file."""
-    host, disk = boot(CONTROLLERS["megasas"].platform("hd", *raw_drive(image)))
+    host, disk = boot(controller.platform("hd", *raw_drive(image)))
     disk.write(64, b"safe" * 128 * 8)
     disk.flush()
     os.kill(host.platform.pid, signal.SIGKILL)  # type: ignore[attr-defined]  # likewise

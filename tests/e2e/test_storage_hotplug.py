@@ -14,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.storage import CONTROLLERS, LIMIT, NAA, WWN, Controller, blank, ends, load, only_disk
+from tests.e2e.engines import LINUX, NATIVE, Engine, by_engine, on_each, only
+from tests.e2e.storage import LIMIT, NAA, WWN, Controller, blank, ends, load, only_disk
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.errors import DeviceGone
 from vmkernel_core.hotplug import DeviceEvent
@@ -24,7 +25,6 @@ from vmkernel_core.storage.command import HostStatus
 from vmkernel_core.storage.device import StorageDevice
 from vmkernel_core.storage.errors import PathLost
 from vmkernel_core.storage.events import StorageEvent
-from vmklinux.kernels import Kernel
 
 PORTS = ("pcie-root-port,id=port0,chassis=1,addr=3", "pcie-root-port,id=port1,chassis=2,addr=4")
 #: A drive that is slow enough for commands to be in flight; whoever opens the image again finds it locked otherwise.
@@ -41,10 +41,8 @@ def image(tmp_path: Path) -> Path:
     return blank(tmp_path / "disk.raw")
 
 
-@pytest.fixture(params=["megasas", "mptsas1068", "pvscsi"])
-def controller(request: pytest.FixtureRequest) -> Controller:
-    """Controllers that fit into slots, and whose disks QEMU takes out and puts in."""
-    return CONTROLLERS[request.param]
+#: Controllers that fit into slots, and whose disks QEMU takes out and puts in.
+driven = on_each("megasas", "mptsas1068", "pvscsi")
 
 
 def put_disk(platform: QemuPlatform, image: Path, hba: str, wwn: int = WWN) -> None:
@@ -62,9 +60,9 @@ def took_nobody(disk: StorageDevice) -> None:
         disk.read(0, 1)
 
 
-def test_a_disk_is_taken_out_under_load(kernel: Kernel, controller: Controller, image: Path) -> None:
+def test_a_disk_is_taken_out_under_load(engine: Engine, controller: Controller, image: Path) -> None:
     platform = controller.platform("hd", "-drive", SLOW.format(image))
-    with VMkernel(platform, kernel=kernel.release) as host:
+    with VMkernel(platform, **engine.options) as host:
         disk, adapter = only_disk(host), host.storage_adapters["vmhba0"]
         requests = load(disk)
         platform.monitor("device_del", id="disk")
@@ -91,11 +89,12 @@ def test_a_disk_is_taken_out_under_load(kernel: Kernel, controller: Controller, 
     assert host.leaks == []
 
 
+@only("megasas", "mptsas1068", "pvscsi", engines=("kernel612", NATIVE))
 def test_another_disk_at_the_same_place_is_another_device(
-    kernel612: Kernel, controller: Controller, image: Path, tmp_path: Path
+    engine: Engine, controller: Controller, image: Path, tmp_path: Path
 ) -> None:
     platform = controller.platform("hd", "-drive", SLOW.format(image))
-    with VMkernel(platform, kernel=kernel612.release) as host:
+    with VMkernel(platform, **engine.options) as host:
         disk = only_disk(host)
         platform.monitor("device_del", id="disk")
         other = tmp_path / "other.raw"
@@ -111,13 +110,15 @@ def test_another_disk_at_the_same_place_is_another_device(
     assert host.leaks == []
 
 
-def test_mptsas_finds_a_new_disk_when_it_is_reset(kernel: Kernel, image: Path, tmp_path: Path) -> None:
+@only("mptsas1068", engines=LINUX)
+def test_mptsas_finds_a_new_disk_when_it_is_reset(
+    engine: Engine, controller: Controller, image: Path, tmp_path: Path
+) -> None:
     """QEMU's controller tells nobody of a disk that is plugged in, and SAS's part of Linux looks again only at what it
     knows (sas_user_scan): the driver reads the topology anew after a reset.
     """
-    controller = CONTROLLERS["mptsas1068"]
     platform = controller.platform("hd", "-drive", SLOW.format(image))
-    with VMkernel(platform, kernel=kernel.release) as host:
+    with VMkernel(platform, **engine.options) as host:
         disk, adapter = only_disk(host), host.storage_adapters["vmhba0"]
         put_disk(platform, blank(tmp_path / "other.raw"), "hba", WWN + 1)
         adapter.rescan()
@@ -129,12 +130,13 @@ def test_mptsas_finds_a_new_disk_when_it_is_reset(kernel: Kernel, image: Path, t
     assert host.leaks == []
 
 
+@by_engine
 @pytest.mark.parametrize("seen", [True, False], ids=["seen", "unseen"])
-def test_qemu_is_killed_and_the_host_stopped_at_once(kernel: Kernel, tmp_path: Path, *, seen: bool) -> None:
+def test_qemu_is_killed_and_the_host_stopped_at_once(engine: Engine, tmp_path: Path, *, seen: bool) -> None:
     """Two drivers let go of what has gone, whether or not the vmkernel has noticed before it stops."""
     disks = [f"{blank(tmp_path / name)},bus={name}.0" for name in ("raid", "sas")]
     platform = QemuPlatform(["megasas,id=raid", "mptsas1068,id=sas"], disks=disks)
-    with VMkernel(platform, kernel=kernel.release) as host:
+    with VMkernel(platform, **engine.options) as host:
         host.wait_storage(2, timeout=LIMIT)
         told: queue.Queue[StorageEvent] = queue.Queue()
         host.watch_storage(told.put)
@@ -149,7 +151,7 @@ Events = queue.Queue[DeviceEvent]
 
 @contextmanager
 def machine(
-    kernel: Kernel, controller: Controller, image: Path
+    engine: Engine, controller: Controller, image: Path
 ) -> Iterator[tuple[VMkernel, QemuPlatform, Events, StorageDevice, StorageDevice]]:
     """A host with a controller in the first of two slots and another in the second; a disk of each.
 
@@ -165,7 +167,7 @@ def machine(
     ]
     drives = ["-drive", SLOW.format(image), "-drive", f"if=none,id=other,file={other},format=raw"]
     platform = QemuPlatform(devices, arguments=drives)
-    with VMkernel(platform, kernel=kernel.release) as host:
+    with VMkernel(platform, **engine.options) as host:
         events: Events = queue.Queue()
         host.watch_devices(events.put)
         host.wait_storage(2, timeout=LIMIT)
@@ -193,9 +195,9 @@ def comes_back(
 
 @pytest.mark.parametrize("by", ["the platform", "the host"])
 def test_a_controller_is_taken_out_in_order(
-    kernel: Kernel, controller: Controller, image: Path, by: str
+    engine: Engine, controller: Controller, image: Path, by: str
 ) -> None:
-    with machine(kernel, controller, image) as (host, platform, events, disk, other):
+    with machine(engine, controller, image) as (host, platform, events, disk, other):
         requests = load(disk)
         address = PciAddress(0, 1, 0, 0)
         (platform if by == "the platform" else host).unplug(address)
@@ -210,9 +212,9 @@ def test_a_controller_is_taken_out_in_order(
     assert host.leaks == []
 
 
-def test_a_controller_is_pulled(kernel: Kernel, controller: Controller, image: Path) -> None:
+def test_a_controller_is_pulled(engine: Engine, controller: Controller, image: Path) -> None:
     """Its commands end at once. The other one goes on, although the same driver has both."""
-    with machine(kernel, controller, image) as (host, platform, events, disk, other):
+    with machine(engine, controller, image) as (host, platform, events, disk, other):
         requests = load(disk)
         address = PciAddress(0, 1, 0, 0)
         platform.pull(address)

@@ -25,13 +25,13 @@ from random import Random
 
 import pytest
 
-from tests.e2e.storage import CONTROLLERS, LIMIT, Controller, leaks, only_disk, raw_drive
+from tests.e2e.engines import Engine, on_each
+from tests.e2e.storage import LIMIT, Controller, leaks, only_disk, raw_drive
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.storage.adapter import StorageAdapter
 from vmkernel_core.storage.buffer import Buffer
 from vmkernel_core.storage.command import Command
 from vmkernel_core.storage.device import StorageDevice
-from vmklinux.kernels import Kernel
 
 BLOCK, MIB = 512, 1 << 20
 #: MiB that are written, a quarter of which the disk has; and the smallest disk.
@@ -200,10 +200,8 @@ def compare(reference: Path, image: Path) -> None:
 SETTINGS = {"sym53c8xx": ["settle=0"]}
 
 
-@pytest.fixture(scope="module", params=["megasas", "mptsas1068", "lsi53c895a", "pvscsi"])
-def controller(request: pytest.FixtureRequest) -> Controller:
-    """A controller of each driver that has many commands under way."""
-    return CONTROLLERS[request.param]
+#: A controller of each driver that has many commands under way.
+driven = on_each("megasas", "mptsas1068", "lsi53c895a", "pvscsi")
 
 
 @pytest.fixture
@@ -215,14 +213,14 @@ def reference(tmp_path: Path) -> Iterator[Reference]:
 
 
 def test_every_block_is_where_it_belongs(
-    controller: Controller, kernel: Kernel, reference: Reference, tmp_path: Path
+    controller: Controller, engine: Engine, reference: Reference, tmp_path: Path
 ) -> None:
     image = tmp_path / "disk.raw"
     image.write_bytes(reference.path.read_bytes())
     seed = int(os.environ.get("VMK_INTEGRITY_SEED", "0")) or Random().getrandbits(32)
     try:
         platform = controller.platform("hd", *raw_drive(image))
-        with VMkernel(platform, kernel=kernel.release, settings=SETTINGS) as host:
+        with VMkernel(platform, **engine.options, settings=SETTINGS) as host:
             disk = only_disk(host)
             adapter = host.storage_adapters["vmhba0"]
             run = Run(adapter, disk, reference, image, seed)
@@ -240,7 +238,7 @@ def test_every_block_is_where_it_belongs(
         error.add_note(f"VMK_INTEGRITY_SEED={seed} repeats it")
         raise
     print(
-        f"\n{controller.device}, {kernel.release}: {run.written / 1e6:.0f} MB written, {run.read / 1e6:.0f} MB read, "
+        f"\n{controller.device}, {engine}: {run.written / 1e6:.0f} MB written, {run.read / 1e6:.0f} MB read, "
         f"{stats.commands} commands, up to {stats.in_flight_most} in flight, {run.resets} resets, {stats.retries} "
         f"retries, {took:.1f} s"
     )

@@ -18,14 +18,14 @@ from random import Random
 
 import pytest
 
-from tests.e2e.storage import CONTROLLERS, LIMIT, SIZE, Controller, blank, ends, load, only_disk, raw_drive
+from tests.e2e.engines import NATIVE, Engine, on_each, only
+from tests.e2e.storage import LIMIT, SIZE, Controller, blank, ends, load, only_disk, raw_drive
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.errors import DeviceGone
 from vmkernel_core.platform.qemu import QemuPlatform
 from vmkernel_core.storage.command import HostStatus
 from vmkernel_core.storage.device import Request, StorageDevice
 from vmkernel_core.storage.errors import PathLost
-from vmklinux.kernels import Kernel
 
 Boot = Callable[..., tuple[VMkernel, QemuPlatform, StorageDevice]]
 #: What block_set_io_throttle takes: none of it limits anything.
@@ -39,20 +39,18 @@ def image(tmp_path: Path) -> Path:
     return blank(tmp_path / "disk.raw")
 
 
-@pytest.fixture(params=["megasas", "mptsas1068", "pvscsi", "lsi53c895a"])
-def controller(request: pytest.FixtureRequest) -> Controller:
-    """A RAID controller and plain ones, which take from 16 to 256 commands at once."""
-    return CONTROLLERS[request.param]
+#: A RAID controller and plain ones, which take from 16 to 256 commands at once.
+driven = on_each("megasas", "mptsas1068", "pvscsi", "lsi53c895a")
 
 
 @pytest.fixture
-def boot(kernel: Kernel) -> Iterator[Boot]:
+def boot(engine: Engine) -> Iterator[Boot]:
     """Boots a host with one disk on a platform; at its end nothing may have leaked."""
     with ExitStack() as stack:
         hosts = []
 
         def start(platform: QemuPlatform) -> tuple[VMkernel, QemuPlatform, StorageDevice]:
-            host = stack.enter_context(VMkernel(platform, kernel=kernel.release))
+            host = stack.enter_context(VMkernel(platform, **engine.options))
             hosts.append(host)
             return host, platform, only_disk(host)
 
@@ -162,10 +160,11 @@ def test_a_process_that_stands_still_for_a_while(boot: Boot, controller: Control
     assert host.storage_adapters["vmhba0"].state == "online"
 
 
-def test_a_process_that_stands_still_for_good(kernel612: Kernel, image: Path) -> None:
+@only("mptsas1068", engines=("kernel612", NATIVE))
+def test_a_process_that_stands_still_for_good(engine: Engine, controller: Controller, image: Path) -> None:
     """After ten seconds without an answer the hardware counts as gone, and that is final: also when it moves again."""
-    platform = CONTROLLERS["mptsas1068"].platform("hd", *raw_drive(image))
-    with VMkernel(platform, kernel=kernel612.release) as host:
+    platform = controller.platform("hd", *raw_drive(image))
+    with VMkernel(platform, **engine.options) as host:
         disk = only_disk(host)
         os.kill(platform.pid, signal.SIGSTOP)
         requests = load(disk, 24)

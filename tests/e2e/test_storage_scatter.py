@@ -12,14 +12,15 @@ from random import Random
 
 import pytest
 
-from tests.e2e.storage import CONTROLLERS, Controller, blank, only_disk, raw_drive
+from tests.e2e.engines import LINUX, Engine, on_each, only
+from tests.e2e.storage import Controller, blank, only_disk, raw_drive
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.errors import UsageError
 from vmkernel_core.storage.buffer import Buffer
 from vmkernel_core.storage.command import Command, Direction
 from vmkernel_core.storage.device import StorageDevice
 from vmkernel_core.storage.sg_array import SgArray
-from vmklinux.kernels import Kernel
+from vmklinux.native.scsi import scsi_hosts
 from vmklinux.scsi import Device, Scsi
 
 PAGE = 4096
@@ -28,22 +29,20 @@ PAGES = 512
 RAM = PAGES * PAGE
 
 
-@pytest.fixture(scope="module", params=["megasas", "mptsas1068", "pvscsi", "lsi53c895a", "virtio-scsi"])
-def controller(request: pytest.FixtureRequest) -> Controller:
-    """Controllers whose drivers make scatter lists of quite different kinds."""
-    return CONTROLLERS[request.param]
+#: Controllers whose drivers make scatter lists of quite different kinds.
+driven = on_each("megasas", "mptsas1068", "pvscsi", "lsi53c895a", "virtio-scsi")
 
 
 @pytest.fixture(scope="module")
-def image(controller: Controller, kernel: Kernel, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def image(controller: Controller, engine: Engine, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The file behind its disk."""
     return blank(tmp_path_factory.mktemp("disk") / "disk.raw")
 
 
 @pytest.fixture(scope="module")
-def host(controller: Controller, kernel: Kernel, image: Path) -> Iterator[VMkernel]:
+def host(controller: Controller, engine: Engine, image: Path) -> Iterator[VMkernel]:
     """A host with that controller and a disk; at its end nothing may have leaked."""
-    with VMkernel(controller.platform("hd", *raw_drive(image)), kernel=kernel.release) as host:
+    with VMkernel(controller.platform("hd", *raw_drive(image)), **engine.options) as host:
         yield host
     assert host.leaks == []
 
@@ -119,6 +118,14 @@ def crosses(
     assert bytes(ram.view) == bytes(expected)
 
 
+def most_pieces(engine: Engine, host: VMkernel) -> int:
+    """How many pieces the adapter takes in one command."""
+    if engine.kernel is None:
+        [native] = scsi_hosts.hosts
+        return native.sg_tablesize
+    return int(linux_device(host).obj.host.sg_tablesize)
+
+
 def linux_device(host: VMkernel) -> Device:
     """The disk on the mid-layer's side."""
     [scsi_host] = host.linux.state(Scsi).hosts.values()
@@ -126,10 +133,10 @@ def linux_device(host: VMkernel) -> Device:
 
 
 def test_no_command_has_more_pieces_than_the_adapter_takes(
-    host: VMkernel, disk: StorageDevice, ram: Buffer
+    engine: Engine, host: VMkernel, disk: StorageDevice, ram: Buffer
 ) -> None:
     """Every other page, so that none joins its neighbour; each command carries as many as it can."""
-    most = min(linux_device(host).obj.host.sg_tablesize, disk.limits.transfer // PAGE)
+    most = min(most_pieces(engine, host), disk.limits.transfer // PAGE)
     pieces = [(page * PAGE, PAGE) for page in range(0, PAGES, 2)]
     requests = disk.start_write(0, scattered(host, ram, pieces))
     for request in requests:
@@ -185,6 +192,7 @@ CUTS = [
 ]
 
 
+@only("megasas", engines=LINUX)
 @pytest.mark.parametrize(("limits", "pieces", "fits"), CUTS)
 def test_segments_keep_to_the_limits_of_the_queue(
     host: VMkernel,

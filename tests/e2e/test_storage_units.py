@@ -13,13 +13,13 @@ from random import Random
 
 import pytest
 
+from tests.e2e.engines import Engine, on_each
 from tests.e2e.storage import CONTROLLERS, LIMIT, Controller, leaks
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.errors import UsageError
 from vmkernel_core.platform.qemu import QemuPlatform
 from vmkernel_core.storage.device import StorageDevice
 from vmkernel_core.storage.errors import WriteProtected
-from vmklinux.kernels import Kernel
 
 SIZE = 1 << 20
 
@@ -55,12 +55,8 @@ UNITS = {
 WITH_LUNS = ("am53c974", "virtio-scsi")
 
 
-@pytest.fixture(
-    scope="module", params=["megasas", "mptsas1068", "lsi53c895a", "lsi53c810", "am53c974", "virtio-scsi", "pvscsi"]
-)  # fmt: skip
-def controller(request: pytest.FixtureRequest) -> Controller:
-    """Each kind of controller that takes SCSI units; a RAID controller of QEMU's has no names for its disks."""
-    return CONTROLLERS[request.param]
+#: Each kind of controller that takes SCSI units; a RAID controller of QEMU's has no names for its disks.
+driven = on_each("megasas", "mptsas1068", "lsi53c895a", "lsi53c810", "am53c974", "virtio-scsi", "pvscsi")
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +68,7 @@ def units(controller: Controller) -> dict[str, Unit]:
 
 @pytest.fixture(scope="module")
 def images(
-    kernel: Kernel, units: dict[str, Unit], tmp_path_factory: pytest.TempPathFactory
+    engine: Engine, units: dict[str, Unit], tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, Path]:
     """The files of the units, each with noise of its own; that of the empty drive is not in it yet."""
     folder = tmp_path_factory.mktemp("units")
@@ -83,7 +79,7 @@ def images(
 
 @pytest.fixture(scope="module")
 def host(
-    controller: Controller, kernel: Kernel, units: dict[str, Unit], images: dict[str, Path]
+    controller: Controller, engine: Engine, units: dict[str, Unit], images: dict[str, Path]
 ) -> Iterator[VMkernel]:
     """A host with all of them; at its end nothing may have leaked."""
     devices, arguments = [f"{controller.device},id=hba"], []
@@ -94,7 +90,7 @@ def host(
         devices.append(f"{unit.device},bus=hba.0,{place},{wwn}{drive}{unit.options}")
         if unit.medium:
             arguments += ["-drive", f"if=none,id=hd{number},file={images[name]},format=raw{unit.drive}"]
-    with VMkernel(QemuPlatform(devices, arguments=arguments), kernel=kernel.release) as host:
+    with VMkernel(QemuPlatform(devices, arguments=arguments), **engine.options) as host:
         host.wait_storage(len(units), timeout=LIMIT)
         yield host
     assert leaks(host, controller) == []

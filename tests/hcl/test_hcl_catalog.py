@@ -1,6 +1,7 @@
 """``hcl search``, ``hcl show`` and ``hcl explain``.
 
-Independent side: ids.tsv, counted here by itself; jsonschema judges the JSON; the names are of a pci.ids made here.
+Independent side: the files ids.tsv, counted here by themselves; jsonschema judges the JSON; the names are of a
+pci.ids made here.
 """
 
 from __future__ import annotations
@@ -18,9 +19,13 @@ from click.testing import CliRunner
 from hcl import evidence, names, schemas, signing
 from hcl.console.main import hcl as program
 from hcl.evidence import Check, Run
-from hcl.reading import IDS
+from hcl.reading import DRIVERS
 
-ROWS = [line.split("\t") for line in IDS.read_text().splitlines() if not line.startswith(("#", "driver\t"))]
+ROWS = [
+    [f"{file.parent.parent.name}/{file.parent.name}", *line.split("\t")]
+    for file in DRIVERS.glob("*/*/ids.tsv")
+    for line in file.read_text().splitlines()[1:]
+]
 PCI_IDS = """8086  Intel Corporation
 \t100e  82540EM Gigabit Ethernet Controller
 \t100f  82545EM Gigabit Ethernet Controller (Copper)
@@ -59,8 +64,9 @@ def test_search_finds_a_device_by_any_of_its_words(words: list[str]) -> None:
         "8086:100f", "net/e1000", {"6.1": "e1000", "6.12": "e1000"},
     )  # fmt: skip
     assert item["status"] == {"6.1": "compatible", "6.12": "compatible"}
-    number = int(item["place"].rpartition(":")[2])
-    assert IDS.read_text().splitlines()[number - 1].startswith("net/e1000\t8086\t100f")
+    file, _, number = item["place"].rpartition(":")
+    assert Path(file) == DRIVERS / "net/e1000/ids.tsv"
+    assert Path(file).read_text().splitlines()[int(number) - 1].startswith("8086\t100f")
     code, output = command("search", *words)
     assert (code, output.split()[:4]) == (0, ["8086:100f", "net/e1000", "e1000", "compatible"])
 

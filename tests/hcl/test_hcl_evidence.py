@@ -19,7 +19,7 @@ import pytest
 from hcl import evidence, signing
 from hcl.errors import BadEvidence, BadKey, BadSignature, CannotWrite
 from hcl.evidence import Check, Evidence, Run
-from hcl.reading import read, shipped
+from hcl.reading import DRIVERS, read, shipped
 from hcl.registry import Registry
 from hcl.verdict import Status
 from tests.vmkernel_core.console.vmk_command import environment
@@ -55,7 +55,7 @@ def keys(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def registry(runs: Path, public: Path) -> Registry:
-    return read(HERE / "drivers.toml", HERE / "ids.tsv", Evidence([runs], [public]))
+    return read(DRIVERS, Evidence([runs], [public]))
 
 
 def test_a_run_is_signed_written_and_read_back(tmp_path: Path, keys: tuple[Path, Path]) -> None:

@@ -27,7 +27,7 @@ from hcl.formats import csv as csv_format
 from hcl.inventory import Inventory, PciDevice, Unidentified, UsbDevice
 from hcl.judging import Judge
 from hcl.readers import document
-from hcl.reading import read
+from hcl.reading import DRIVERS, read
 from hcl.report import MachineReport
 from hcl.signing import private_key
 from hcl.summary import Fleet
@@ -55,7 +55,7 @@ def reports(tmp_path_factory: pytest.TempPathFactory) -> list[MachineReport]:
     )  # fmt: skip
     write(run, private_key(directory / "key"), directory)
     evidence = Evidence([directory], [directory / "key.pem"])
-    judge = Judge(read(HERE / "drivers.toml", HERE / "ids.tsv", evidence), modules.release, modules)
+    judge = Judge(read(DRIVERS, evidence), modules.release, modules)
     one = Inventory(
         host="rack7-n1", model="Example Server 1", notes=("this machine has no USB bus",),
         devices=(

@@ -16,7 +16,7 @@ from hcl.console.kernel import Modules
 from hcl.errors import BadRule
 from hcl.inventory import Device, Inventory, PciDevice, Unidentified, UsbDevice, UsbInterface
 from hcl.judging import Judge
-from hcl.reading import DRIVERS, IDS, installed, read
+from hcl.reading import DRIVERS, installed, read
 from hcl.report import Profile
 from hcl.rules import Exclusion, parse_overrides
 from hcl.verdict import Rung, Status
@@ -53,7 +53,7 @@ def modules() -> Modules:
 
 @pytest.fixture
 def judge(modules: Modules) -> Judge:
-    return Judge(read(DRIVERS, IDS), modules.release, modules)
+    return Judge(read(DRIVERS), modules.release, modules)
 
 
 def test_a_device_that_fits(judge: Judge) -> None:
@@ -127,7 +127,7 @@ def test_a_virtio_device_of_a_type_that_nobody_knows(judge: Judge) -> None:
 
 
 def test_without_the_kernel_what_only_its_modules_know_is_unknown(judge: Judge) -> None:
-    blind = Judge(read(DRIVERS, IDS), "6.1")
+    blind = Judge(read(DRIVERS), "6.1")
     assert blind.device(NOBODYS).status is Status.UNKNOWN
     assert "vmk kernel fetch 6.1" in blind.device(NOBODYS).reason
     listed = blind.device(E1000)
@@ -239,7 +239,7 @@ def test_exit_codes(judge: Judge, devices: tuple[Device, ...], code: int) -> Non
 
 
 def test_the_strict_profile_asks_for_certification(modules: Modules) -> None:
-    strict = Judge(read(DRIVERS, IDS), modules.release, modules, profile=Profile.STRICT)
+    strict = Judge(read(DRIVERS), modules.release, modules, profile=Profile.STRICT)
     report = strict.device(
         PciDevice(address="0000:05:00.0", vendor="1af4", device="1000", pci_class="020000")
     )
@@ -251,7 +251,7 @@ def test_the_strict_profile_asks_for_certification(modules: Modules) -> None:
     "rule", ["8086:100e", "8086:*", "class=02", "class=020000", "place=0000:02:*", "bus=pci"]
 )
 def test_a_rule_leaves_a_device_out(modules: Modules, rule: str) -> None:
-    judge = Judge(read(DRIVERS, IDS), modules.release, modules, exclusions=[Exclusion.parse(rule)])
+    judge = Judge(read(DRIVERS), modules.release, modules, exclusions=[Exclusion.parse(rule)])
     report = judge.device(E1000)
     assert report.status is Status.SKIPPED
     assert rule in report.reason
@@ -268,7 +268,7 @@ def test_a_rule_that_says_nothing(rule: str) -> None:
 
 def test_an_override_taints_the_report(modules: Modules) -> None:
     overrides = parse_overrides(["0000:02:00.0=e1000e"])
-    report = Judge(read(DRIVERS, IDS), modules.release, modules, overrides=overrides).machine(
+    report = Judge(read(DRIVERS), modules.release, modules, overrides=overrides).machine(
         Inventory(host="n1", devices=(E1000, BRIDGE))
     )
     assert report.tainted == ("0000:02:00.0 is given e1000e by an operator",)

@@ -45,12 +45,13 @@ def claim(number: int, row: tuple[Ids, int, int], driver: str | None = None) -> 
 
 def driver(name: str, priority: int) -> Driver:
     modules = {"module": Support(hcl.Status.UNKNOWN)}
-    return Driver(name, modules, priority, f"reason {priority}" if priority else "")
+    reason = f"reason {priority}" if priority else ""
+    return Driver(name=name, modules=modules, priority=priority, priority_reason=reason)
 
 
 def registry(claims: list[Claim], priorities: dict[str, int]) -> Registry:
     drivers = {name: driver(name, priority) for name, priority in priorities.items()}
-    return Registry(drivers, claims, ["6.1"], dict.fromkeys(drivers, "drivers.toml:1"))
+    return Registry(drivers, claims, ["6.1"], dict.fromkeys(drivers, "driver.toml:1"))
 
 
 def expected(

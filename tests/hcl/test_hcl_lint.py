@@ -9,7 +9,7 @@ from __future__ import annotations
 import itertools
 import json
 import tomllib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import jsonschema
@@ -25,18 +25,13 @@ from hcl.console.main import hcl as program
 from hcl.ladder import Ids, Ladder
 from hcl.lint import RULES, Files, Finding, Severity, files_of, lint
 from hcl.overlay import Amendment, Entry, Placed
-from hcl.reading import DRIVERS, IDS
+from hcl.reading import DRIVERS
 from hcl.registry import Claim, Scope
 from hcl.site import Site
 
-HEADER = "driver\tvendor\tdevice\tsubvendor\tsubdevice\tclass\tclass_mask\tlinux-6.1\tsource\n"
-TWO = """[[driver]]
-name = "net/a"
-modules.one = { status = "unknown" }
-
-[[driver]]
-name = "net/b"
-priority = 3
+HEADER = "vendor\tdevice\tsubvendor\tsubdevice\tclass\tclass_mask\tlinux-6.1\tsource\n"
+A_TOML = 'modules.one = { status = "unknown" }\n'
+B_TOML = """priority = 3
 priority_reason = "it is newer"
 modules.two = { status = "unknown" }
 """
@@ -57,31 +52,35 @@ class Kernel:
         return False
 
 
-def row(driver: str, ids: str, module: str, pci_class: str = "-\t-") -> str:
-    return "\t".join([driver, *ids.split(), *pci_class.split(), module, "test"]) + "\n"
+Row = tuple[str, str]
+
+
+def row(driver: str, ids: str, module: str, pci_class: str = "-\t-") -> Row:
+    """A driver, and a line of its ids."""
+    return driver, "\t".join([*ids.split(), *pci_class.split(), module, "test"])
 
 
 def found(
     folder: Path,
-    drivers: str,
-    rows: str,
+    rows: Sequence[Row],
     kernels: Sequence[Kernel] = (),
     overlay: str = "",
     usb_text: str = "",
+    drivers: Mapping[str, str] | None = None,
 ) -> list[tuple[str, str]]:
-    """Rule and place of each finding, the directory left out."""
-    (folder / "drivers.toml").write_text(drivers)
-    (folder / "ids.tsv").write_text(HEADER + rows)
+    """Rule and place of each finding, the directory left out. The drivers are a and b, and what is given."""
+    for name, text in {"a": A_TOML, "b": B_TOML, **(drivers or {})}.items():
+        (folder / "net" / name).mkdir(parents=True)
+        (folder / "net" / name / "driver.toml").write_text(text)
+        lines = [line for driver, line in rows if driver == f"net/{name}"]
+        (folder / "net" / name / "ids.tsv").write_text(HEADER + "".join(f"{line}\n" for line in lines))
     (folder / "site.toml").write_text(overlay)
     (folder / "usb.toml").write_text(usb_text or usb.PATH.read_text())
-    files = Files(
-        folder / "drivers.toml",
-        folder / "ids.tsv",
-        folder / "usb.toml" if usb_text else usb.PATH,
-        (folder / "site.toml",),
-    )
+    files = Files(folder, folder / "usb.toml" if usb_text else usb.PATH, (folder / "site.toml",))
     return [
-        (each.rule, each.place.replace(f"{folder}/", "")) for each in lint(files, kernels) if _shown(each)
+        (each.rule, each.place.replace(f"{folder}/", "").replace("net/", ""))
+        for each in lint(files, kernels)
+        if _shown(each)
     ]
 
 
@@ -96,65 +95,63 @@ A, B = "8086 0001 * *", "8086 0002 * *"
 def test_the_shipped_list_is_clean() -> None:
     kernels = here()
     assert {kernel.release.rsplit(".", 1)[0] for kernel in kernels} >= {"6.1"}
-    findings = lint(Files(DRIVERS, IDS, usb.PATH), kernels)
+    findings = lint(Files(DRIVERS, usb.PATH), kernels)
     assert [each for each in findings if each.severity is not Severity.NOTE] == []
     # bcm5700 has of tg3's chips what tg3 has, and the later generations of lpfc and qla2200 all of the former.
     assert {each.rule for each in findings} <= {"outranked", "no-kernel"}
 
 
-def test_all_mistakes_of_a_file_are_told(tmp_path: Path) -> None:
-    drivers = '[[driver]]\nname = "a"\n\n[[driver]]\nname = "net/b"\nmodules = {}\n\n'
-    drivers += TWO.replace("priority = 3\n", "")
-    # The row of a driver whose table cannot be read is not blamed.
-    rows = row("net/b", "8086 0004 * *", "two") + "net/a\n" + row("net/a", "8086 00FF * *", "one")
-    rows += row("net/a", A, "one") + row("net/a", B, "Two.ko")
-    assert found(tmp_path, drivers, rows) == [
-        ("damaged", "drivers.toml:1"),
-        ("damaged", "drivers.toml:4"),
-        ("damaged", "drivers.toml:12"),
-        ("damaged", "ids.tsv:3"),
-        ("damaged", "ids.tsv:4"),
-        ("damaged", "ids.tsv:6"),
+def test_all_mistakes_of_a_list_are_told(tmp_path: Path) -> None:
+    # The rows of a driver whose declaration cannot be read are not blamed for that.
+    rows = [row("net/b", "8086 0004 * *", "two"), ("net/a", "8086"), row("net/a", "8086 00FF * *", "one")]
+    rows += [row("net/a", A, "one"), row("net/a", B, "Two.ko")]
+    damaged = {"b": B_TOML.replace("priority = 3\n", ""), "c": "modules = {}\n", "D": A_TOML}
+    assert found(tmp_path, rows, drivers=damaged) == [
+        ("damaged", "D/driver.toml:1"),
+        ("damaged", "a/ids.tsv:2"),
+        ("damaged", "a/ids.tsv:3"),
+        ("damaged", "a/ids.tsv:5"),
+        ("damaged", "b/driver.toml:1"),
+        ("damaged", "c/driver.toml:1"),
     ]
 
 
 def test_names_that_do_not_fit_together(tmp_path: Path) -> None:
-    rows = row("net/a", A, "one") + row("net/a", B, "other") + row("net/c", "8086 0003 * *", "one")
-    assert found(tmp_path, TWO, rows) == [
-        ("idle-priority", "drivers.toml:5"),
-        ("no-ids", "drivers.toml:5"),
-        ("undeclared", "ids.tsv:3"),
-        ("undeclared", "ids.tsv:4"),
+    rows = [row("net/a", A, "one"), row("net/a", B, "other")]
+    assert found(tmp_path, rows) == [
+        ("undeclared", "a/ids.tsv:3"),
+        ("idle-priority", "b/driver.toml:1"),
+        ("no-ids", "b/driver.toml:1"),
     ]
 
 
 def test_rows_among_themselves(tmp_path: Path) -> None:
-    rows = (
-        row("net/a", A, "one")
-        + row("net/a", A, "one")
-        + row("net/a", B, "one")
-        + row("net/b", B, "two")
-        + row("net/a", "8086 0003 * *", "one")
-        + row("net/b", "8086 0003 * *", "two", "000000 800000")
-        + row("net/b", "8086 0003 * *", "two", "800000 800000")
-    )
-    assert found(tmp_path, TWO, rows) == [
-        ("conflict", "ids.tsv:2 and ids.tsv:3"),
-        ("outranked", "ids.tsv:4"),
-        ("shadowed", "ids.tsv:6"),
+    rows = [
+        row("net/a", A, "one"),
+        row("net/a", A, "one"),
+        row("net/a", B, "one"),
+        row("net/b", B, "two"),
+        row("net/a", "8086 0003 * *", "one"),
+        row("net/b", "8086 0003 * *", "two", "000000 800000"),
+        row("net/b", "8086 0003 * *", "two", "800000 800000"),
+    ]
+    assert found(tmp_path, rows) == [
+        ("conflict", "a/ids.tsv:2 and a/ids.tsv:3"),
+        ("outranked", "a/ids.tsv:4"),
+        ("shadowed", "a/ids.tsv:5"),
     ]
 
 
 def test_what_modules_claim(tmp_path: Path) -> None:
-    rows = (
-        row("net/a", A, "one")
-        + row("net/a", B, "one")
-        + row("net/a", "8086 0003 * *", "one")
-        + row("net/a", "8086 0003 8086 0001", "subsystem:one")
-        + row("net/a", "8087 0004 * *", "class:one")
-        + row("net/a", "8087 0005 * *", "one")
-        + row("net/b", A, "two")
-    )
+    rows = [
+        row("net/a", A, "one"),
+        row("net/a", B, "one"),
+        row("net/a", "8086 0003 * *", "one"),
+        row("net/a", "8086 0003 8086 0001", "subsystem:one"),
+        row("net/a", "8087 0004 * *", "class:one"),
+        row("net/a", "8087 0005 * *", "one"),
+        row("net/b", A, "two"),
+    ]
     kernel = Kernel(
         one=[
             "pci:v00008086d00000001sv*sd*bc*sc*i*",
@@ -162,18 +159,18 @@ def test_what_modules_claim(tmp_path: Path) -> None:
             "pci:v00008087d*sv*sd*bc02sc00i*",
         ]
     )
-    assert found(tmp_path, TWO, rows, [kernel]) == [
-        ("unknown-module", "drivers.toml:5"),
-        ("outranked", "ids.tsv:2"),
-        ("not-claimed", "ids.tsv:3"),
-        ("other-scope", "ids.tsv:4"),
-        ("other-scope", "ids.tsv:5"),
-        ("other-scope", "ids.tsv:7"),
+    assert found(tmp_path, rows, [kernel]) == [
+        ("outranked", "a/ids.tsv:2"),
+        ("not-claimed", "a/ids.tsv:3"),
+        ("other-scope", "a/ids.tsv:4"),
+        ("other-scope", "a/ids.tsv:5"),
+        ("other-scope", "a/ids.tsv:7"),
+        ("unknown-module", "b/driver.toml:1"),
     ]
 
 
 def test_overlays(tmp_path: Path) -> None:
-    rows = row("net/a", A, "one") + row("net/b", A, "two")
+    rows = [row("net/a", A, "one"), row("net/b", A, "two")]
     kernel = Kernel(one=["pci:v00008086d00000001sv*sd*bc*sc*i*"], two=["pci:v00008086d*sv*sd*bc*sc*i*"])
     entries = [
         'ids = "8086:0001"\nmodule = "one"',
@@ -183,9 +180,9 @@ def test_overlays(tmp_path: Path) -> None:
         'ids = "8086:0005"\nstatus = "bad"',
     ]
     overlay = "".join(f"[[device]]\n{entry}\n" for entry in entries)
-    assert found(tmp_path, TWO, rows, [kernel], overlay) == [
-        ("outranked", "ids.tsv:2"),
-        ("other-scope", "ids.tsv:3"),
+    assert found(tmp_path, rows, [kernel], overlay) == [
+        ("outranked", "a/ids.tsv:2"),
+        ("other-scope", "b/ids.tsv:2"),
         ("nothing-new", "site.toml:1"),
         ("not-claimed", "site.toml:4"),
         ("unknown-module", "site.toml:7"),
@@ -215,8 +212,8 @@ module = "one"
 kind = "net"
 """
     kernel = Kernel(one=["usb:v0001p0001d*dc*dsc*dp*ic*isc*ip*in*"], two=[])
-    rows = row("net/a", A, "one") + row("net/b", B, "two")
-    usb_only = [each for each in found(tmp_path, TWO, rows, [kernel], "", text) if "usb" in each[1]]
+    rows = [row("net/a", A, "one"), row("net/b", B, "two")]
+    usb_only = [each for each in found(tmp_path, rows, [kernel], "", text) if "usb" in each[1]]
     assert usb_only == [
         ("conflict", "usb.toml:3 and usb.toml:7"),
         ("not-claimed", "usb.toml:3"),
@@ -339,22 +336,35 @@ def test_the_command_tells_file_and_line(tmp_path: Path) -> None:
 
 
 def test_files_are_told_apart_by_what_they_hold(tmp_path: Path) -> None:
-    for name, content in (("a.toml", TWO), ("b.tsv", HEADER), ("c.toml", ""), ("d.toml", "[[entry]]\n")):
+    for name, content in (("net/a/driver.toml", A_TOML), ("c.toml", ""), ("d.toml", "[[entry]]\n")):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(content)
-    files = files_of([tmp_path], Site())
-    drivers, ids, of_usb, overlay = (tmp_path / name for name in ("a.toml", "b.tsv", "d.toml", "c.toml"))
-    assert files == Files(drivers, ids, of_usb, (overlay,))
-    assert files_of([tmp_path / "b.tsv"], Site()) == Files(DRIVERS, tmp_path / "b.tsv", usb.PATH)
-    (tmp_path / "e.tsv").write_text(HEADER)
+    of_usb, overlay = tmp_path / "d.toml", tmp_path / "c.toml"
+    assert files_of([tmp_path], Site()) == Files(tmp_path, of_usb, (overlay,))
+    for part in ("net", "net/a", "net/a/driver.toml", "net/a/ids.tsv"):
+        assert files_of([tmp_path / part], Site()) == Files(tmp_path, usb.PATH), part
+    assert files_of([overlay], Site()) == Files(DRIVERS, usb.PATH, (overlay,))
+    (tmp_path / "e.toml").write_text("[[entry]]\n")
     code, _ = run(tmp_path)
     assert code != 0
+
+
+def test_the_command_tells_of_what_it_was_given_only(tmp_path: Path) -> None:
+    found(tmp_path, [row("net/a", A, "Two.ko"), row("net/b", B, "nothing")])
+    (tmp_path / "site.toml").unlink()
+    for part, told in (("net/a", "a/ids.tsv:2"), ("net/b/ids.tsv", "b/ids.tsv:2")):
+        code, output = run(tmp_path / part)
+        assert code == 1
+        places = [line.partition(": ")[0] for line in output.splitlines()[:-1]]
+        assert {place.replace(f"{tmp_path}/net/", "") for place in places} >= {told}
+        assert all(place.startswith(str(tmp_path / part)) for place in places)
 
 
 def test_every_rule_has_its_meaning() -> None:
     assert all(rule.meaning and "\n" not in rule.meaning for rule in RULES.values())
 
 
-@pytest.mark.parametrize("name", ["drivers", "usb", "overlay"])
+@pytest.mark.parametrize("name", ["driver", "usb", "overlay"])
 def test_the_registrys_files_fit_their_schemas(name: str) -> None:
     schema = json.loads((Path(schemas.__file__).parent / f"{name}.json").read_text())
     validator = jsonschema.Draft202012Validator(schema)
@@ -370,5 +380,5 @@ def test_the_registrys_files_fit_their_schemas(name: str) -> None:
         with pytest.raises(jsonschema.ValidationError):
             validator.validate({"device": [{**entry, "ids": "8086:100E"}]})
         return
-    path = {"drivers": DRIVERS, "usb": usb.PATH}[name]
-    validator.validate(tomllib.loads(path.read_text()))
+    for path in {"driver": sorted(DRIVERS.glob("*/*/driver.toml")), "usb": [usb.PATH]}[name]:
+        validator.validate(tomllib.loads(path.read_text()))

@@ -25,7 +25,7 @@ from hcl.fleet import Terms
 from hcl.inventory import PciDevice
 from hcl.judging import Judge
 from hcl.overlay import Entry, Overlay, Placed
-from hcl.reading import DRIVERS, IDS, installed, read, read_overlay
+from hcl.reading import DRIVERS, installed, read, read_overlay
 from hcl.registry import Registry
 from hcl.site import Site
 from hcl.verdict import Rung, Status, Verdict
@@ -42,7 +42,7 @@ def over(folder: Path, text: str) -> Registry:
     """The shipped list, without evidence, with this overlay; the first entry stands in line 1."""
     path = folder / "site.toml"
     path.write_text(text)
-    return read(DRIVERS, IDS, overlays=[read_overlay([path])])
+    return read(DRIVERS, overlays=[read_overlay([path])])
 
 
 def e1000(registry: Registry, kernel: str = "6.1") -> Verdict:
@@ -88,7 +88,7 @@ def test_another_module_is_as_good_as_it_is_known_to_be(tmp_path: Path) -> None:
     )  # fmt: skip
     # The module that the list names stands as the list has it.
     same = e1000(over(tmp_path, '[[device]]\nids = "8086:100e"\nmodule = "e1000"\n'))
-    assert (same.status, same.evidence) == (Status.COMPATIBLE, e1000(read(DRIVERS, IDS)).evidence)
+    assert (same.status, same.evidence) == (Status.COMPATIBLE, e1000(read(DRIVERS)).evidence)
     # Of what nobody listed, a module's own claim still counts for the one that is chosen among several.
     registry = over(tmp_path, '[[device]]\nids = "dead:beef"\nmodule = "two"\n')
     chosen = registry.lookup(0xDEAD, 0xBEEF, 0, 0, 0x020000, claimants=lambda _: ["one", "two"])
@@ -108,7 +108,7 @@ def test_another_module_has_no_driver_of_ours_beside_it(tmp_path: Path) -> None:
 def test_what_is_known_of_a_device_is_added_to_the_list(tmp_path: Path) -> None:
     text = '[[device]]\nids = "8086:100e"\nlimits = ["no jumbo frames in rack 7"]\nfirmware = { minimum = "3.10" }\n'
     registry = over(tmp_path, text)
-    verdict, listed = e1000(registry), e1000(read(DRIVERS, IDS))
+    verdict, listed = e1000(registry), e1000(read(DRIVERS))
     assert (verdict.status, verdict.rung, verdict.evidence) == (listed.status, listed.rung, listed.evidence)
     assert verdict.limits == ("no jumbo frames in rack 7",)
     assert verdict.reason.endswith(f"The overlay {tmp_path / 'site.toml'}:1 adds known limits and firmware.")

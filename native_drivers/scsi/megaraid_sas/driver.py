@@ -60,6 +60,8 @@ VENDOR = 0x1000
 CHIPS: dict[int, Chip] = {0x0060: SAS1078, 0x007C: SAS1078, 0x0078: GEN2, 0x0079: GEN2}
 #: Channels: physical drives are on the first two, logical ones on the others, CHANNEL_IDS targets on each.
 LD_CHANNEL, CHANNELS, CHANNEL_IDS = 2, 4, 128
+#: Commands that one drive gets at once, so that it leaves some to the others.
+PER_DRIVE = 256
 #: Seconds that the commands of the controller have to end when it goes to sleep, and its caches to be written.
 DRAIN, FLUSH_TIME = 60.0, 60.0
 #: Reading and writing without any flag in the CDB become LD_READ and LD_WRITE; the others go as they are.
@@ -123,7 +125,7 @@ class MegaraidSas(PciDriver, ScsiHostTemplate):
 
     def _set_limits(self) -> None:
         host, firmware, info = self.host, self.firmware, self.controller
-        host.can_queue = host.cmd_per_lun = firmware.commands
+        host.can_queue, host.cmd_per_lun = firmware.commands, PER_DRIVE
         host.sg_tablesize = min(firmware.segments, (FRAME_MOST - _SGL_OF_PASS) // _SEGMENT.size)
         host.max_channel, host.max_id, host.max_lun, host.this_id = CHANNELS - 1, CHANNEL_IDS, 1, -1
         # A command may touch so many strips; pages of 4 KiB, too, have to fit the scatter list.

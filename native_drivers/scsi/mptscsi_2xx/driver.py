@@ -1,0 +1,253 @@
+"""The driver: a SCSI host over one IOC with a SAS port."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from native_drivers.scsi.mptscsi_2xx.config_pages import MANUFACTURING_0
+from native_drivers.scsi.mptscsi_2xx.ioc import Ioc, IocError
+from native_drivers.scsi.mptscsi_2xx.messages import (
+    QUEUE_FULL,
+    SAS_DEVICE_STATUS_CHANGE,
+    SAS_DISCOVERY,
+    SCSI_TASK_MGMT,
+    Event,
+    PortType,
+    SasDeviceReason,
+    TaskResponse,
+    TaskType,
+)
+from native_drivers.scsi.mptscsi_2xx.registers import IocState
+from native_drivers.scsi.mptscsi_2xx.scsi_io import CDB_MOST, ScsiIo, address_of
+from native_drivers.scsi.mptscsi_2xx.topology import sas_targets
+from vmkernel_core.errors import NotSupported, TimedOut
+from vmkernel_core.pci_function import BarKind
+from vmkernel_core.storage.command import HostStatus
+from vmklinux.native.irq import request_irq
+from vmklinux.native.pci import PciDriver, pci_enable_device, pci_iomap, pci_set_master
+from vmklinux.native.scsi_host import (
+    ScsiHostTemplate,
+    scsi_add_host,
+    scsi_block_requests,
+    scsi_done,
+    scsi_host_alloc,
+    scsi_unblock_requests,
+)
+from vmklinux.native.scsi_scan import rescan_host, scsi_scan_host
+from vmklinux.native.timer import Timer, mod_timer, msleep, timer_delete
+from vmklinux.native.workqueue import Workqueue
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from native_drivers.scsi.mptscsi_2xx.messages import EVENT_NOTIFY_REPLY
+    from native_drivers.scsi.mptscsi_2xx.topology import Target
+    from vmkernel_core.pci_function import PciFunction
+    from vmklinux.native.pci import PciDev
+    from vmklinux.native.scsi_cmnd import ScsiCmnd
+    from vmklinux.native.scsi_device import ScsiDevice
+
+log = logging.getLogger(__name__)
+
+#: Vendor id, and the device ids of SAS1064, 1068, 1064E, 1068E, 1066E, 1064A, 1066 and 1078 (mpi_cnfg.h).
+LSI, SAS_CHIPS = 0x1000, frozenset((0x50, 0x54, 0x56, 0x58, 0x5A, 0x5C, 0x5E, 0x62))
+#: Seconds between looks for a fault; for task management, which waits for the commands that it ends; and for commands
+#: to end before the controller is put to sleep.
+FAULT_LOOK, TASK_LIMIT, DRAIN_LIMIT = 1.0, 30.0, 60.0
+#: Commands of one device at once, more than which do not make a disk faster.
+DEPTH = 64
+#: Bytes that one element of a list may have (24 bits in the message, less than that here).
+SEGMENT_MOST = 1 << 20
+_ANSWERED = (TaskResponse.COMPLETE, TaskResponse.SUCCEEDED)
+_CAME_OR_WENT: frozenset[int] = frozenset(SasDeviceReason)
+
+
+class MptSas(PciDriver, ScsiHostTemplate):
+    """A Fusion-MPT SAS controller."""
+
+    name = "mptscsi_2xx"
+
+    @classmethod
+    def claims(cls, function: PciFunction) -> bool:
+        """SAS chips; those with ports of other kinds have the same registers and messages."""
+        return function.vendor == LSI and function.device in SAS_CHIPS
+
+    def __init__(self, pdev: PciDev, parameters: Mapping[str, str]) -> None:
+        super().__init__(pdev, parameters)
+        self._targets: dict[tuple[int, int], Target] = {}
+        self._model = "LSI Fusion-MPT"
+
+    # ---- life ----
+
+    def probe(self) -> None:
+        """Bring the IOC up and show its devices. NotSupported when its port is not SAS."""
+        pdev = self.pdev
+        pci_enable_device(pdev)
+        pci_set_master(pdev)
+        registers = next(bar.index for bar in pdev.function.bars if bar.kind is not BarKind.IO)
+        self.ioc = Ioc(pdev, pci_iomap(pdev, registers), self._ended, self._happened)
+        self.ioc.begin()
+        if self.ioc.port.PortType != PortType.SAS:
+            raise NotSupported(f"a port of type {self.ioc.port.PortType:#x}, not SAS", where=pdev.name)
+        request_irq(pdev, self.ioc.interrupt)
+        page = self.ioc.page(MANUFACTURING_0)
+        facts = self.ioc.facts
+        version = f"{facts.FWVersionMajor}.{facts.FWVersionMinor}.{facts.FWVersionUnit}.{facts.FWVersionDev}"
+        self._model = f"{_text(page.BoardName) if page else 'LSI SAS'}, firmware {version}"
+
+        self.io = ScsiIo(self.ioc)
+        self._scans, self._resets = Workqueue(pdev), Workqueue(pdev)
+        host = self.host = scsi_host_alloc(pdev, self)
+        host.can_queue, host.cmd_per_lun = self.ioc.most, DEPTH
+        host.max_channel, host.max_id = max(facts.MaxBuses, 1) - 1, facts.MaxDevices or 256
+        host.max_lun, host.this_id = 1 << 14, self.ioc.port.PortSCSIID
+        host.sg_tablesize, host.max_segment_size = self.io.segments, SEGMENT_MOST
+        host.skip_settle_delay = True  # a reset ends when the port is enabled again
+        scsi_add_host(host)
+        scsi_scan_host(host)
+        self._watch = Timer(pdev, self._look_for_fault)
+        mod_timer(self._watch, FAULT_LOOK)
+
+    def shutdown(self) -> None:
+        """What was begun ends; the IOC stops."""
+        self._quiet()
+        self.ioc.end()
+
+    def suspend(self) -> None:
+        """What was begun ends; the IOC forgets the rest."""
+        self._quiet()
+        self.ioc.end()
+
+    def resume(self) -> None:
+        """Bring it up anew."""
+        self.ioc.begin()
+        scsi_unblock_requests(self.host)
+        mod_timer(self._watch, FAULT_LOOK)
+        self._scans.schedule_work(self._rescan)
+
+    def _quiet(self) -> None:
+        scsi_block_requests(self.host)
+        timer_delete(self._watch)
+        for _ in range(int(DRAIN_LIMIT * 100)):
+            if not any(self.io.commands):
+                return
+            msleep(10)
+        scsi_unblock_requests(self.host)
+        raise TimedOut(f"commands have not ended within {DRAIN_LIMIT:g} s", where=self.pdev.name)
+
+    # ---- commands ----
+
+    def queuecommand(self, commands: Sequence[ScsiCmnd]) -> int:
+        """Start commands; one with a CDB that no message carries is given back at once."""
+        fit = [cmnd for cmnd in commands if len(cmnd.cdb) <= CDB_MOST]
+        if fit:
+            self.io.start(fit)
+        if len(fit) < len(commands):
+            refused = [cmnd for cmnd in commands if len(cmnd.cdb) > CDB_MOST]
+            for cmnd in refused:
+                cmnd.host = HostStatus.ABORT
+            scsi_done(refused)
+        return len(commands)
+
+    def _ended(self, contexts: list[int], replies: list[tuple[int, bytes]]) -> None:
+        scsi_done(self.io.ended(contexts, replies))
+
+    # ---- devices ----
+
+    def info(self) -> str:
+        """Board and firmware."""
+        return self._model
+
+    def scan_start(self) -> None:
+        """Ask the IOC for its devices."""
+        self._targets = {(target.bus, target.id): target for target in sas_targets(self.ioc)}
+
+    def slave_alloc(self, device: ScsiDevice) -> bool:
+        """Only what the IOC told of is asked."""
+        device.hostdata = address_of(device)
+        return (device.channel, device.id) in self._targets
+
+    def _rescan(self) -> None:
+        try:
+            rescan_host(self.host)
+        except (TimedOut, IocError) as error:  # a reset, which looks for devices again, came between, or will
+            log.warning("%s", error)
+
+    def _happened(self, event: EVENT_NOTIFY_REPLY) -> None:
+        """An event: devices that came or went are looked for where there is time to."""
+        if event.Event == Event.SAS_DEVICE_STATUS_CHANGE:
+            change = event.data(SAS_DEVICE_STATUS_CHANGE)
+            if change.ReasonCode in _CAME_OR_WENT:
+                self._scans.schedule_work(self._rescan)
+        elif event.Event == Event.SAS_DISCOVERY:
+            if not event.data(SAS_DISCOVERY).DiscoveryStatus:
+                self._scans.schedule_work(self._rescan)
+        elif event.Event == Event.QUEUE_FULL:
+            full = event.data(QUEUE_FULL)
+            for device in self.host.devices:
+                if (device.channel, device.id) == (full.Bus, full.TargetID):
+                    device.set_queue_depth(max(full.CurrentDepth - 1, 1))
+        elif event.Event == Event.RESCAN:
+            self._scans.schedule_work(self._rescan)
+        log.debug("%s: %r", self.pdev.name, event)
+
+    # ---- faults and errors ----
+
+    def _look_for_fault(self) -> None:
+        """A fault is mended in a world of its own: a scan may wait for what the IOC never answers."""
+        doorbell = self.ioc.state()
+        if doorbell.STATE == IocState.FAULT:
+            log.error("%s: the IOC has stopped with fault %#06x; it is reset", self.pdev.name, doorbell.DATA)
+            self._resets.schedule_work(self._reset)
+        mod_timer(self._watch, FAULT_LOOK)
+
+    def _reset(self) -> None:
+        """Reset the IOC; commands that it had are sent again."""
+        scsi_block_requests(self.host)
+        try:
+            self.ioc.restart()
+        finally:
+            had = self.io.forget()
+            for cmnd in had:
+                cmnd.host = HostStatus.RESET
+            scsi_unblock_requests(self.host)
+        scsi_done(had)
+        self._scans.schedule_work(self._rescan)
+
+    def _manage(self, task: TaskType, device: ScsiDevice, context: int = 0) -> bool:
+        target, bus, lun = device.hostdata
+        request = SCSI_TASK_MGMT(TaskType=task, TargetID=target, Bus=bus, LUN=lun, TaskMsgContext=context)
+        reply = self.ioc.manage(request, TASK_LIMIT)
+        return reply.ResponseCode in _ANSWERED
+
+    def eh_abort(self, cmnd: ScsiCmnd) -> bool:
+        """Abort a command: it came back before the answer to that did, or the IOC has lost it."""
+        done = self._manage(TaskType.ABORT_TASK, cmnd.device, cmnd.tag)
+        return done and self.io.commands[cmnd.tag] is not cmnd
+
+    def eh_device_reset(self, device: ScsiDevice) -> bool:
+        """Reset a logical unit."""
+        done = self._manage(TaskType.LOGICAL_UNIT_RESET, device)
+        return done and not any(cmnd and cmnd.device is device for cmnd in self.io.commands)
+
+    def eh_target_reset(self, device: ScsiDevice) -> bool:
+        """Reset a target."""
+        return self._manage(TaskType.TARGET_RESET, device) and not any(
+            cmnd and cmnd.device.address()[:2] == device.address()[:2] for cmnd in self.io.commands
+        )
+
+    def eh_bus_reset(self, device: ScsiDevice) -> bool:
+        """Reset all targets of the bus."""
+        return self._manage(TaskType.RESET_BUS, device) and not any(
+            cmnd and cmnd.device.channel == device.channel for cmnd in self.io.commands
+        )
+
+    def eh_host_reset(self) -> bool:
+        """Reset the IOC."""
+        self._reset()
+        return True
+
+
+def _text(name: bytes) -> str:
+    return name.partition(b"\0")[0].decode("ascii", "replace").strip()
