@@ -41,6 +41,7 @@ from vmklinux.rcu import GracePeriods
 from vmklinux.resolve import resolve
 from vmklinux.resource import Resources
 from vmklinux.rtnl import Rtnl
+from vmklinux.sched import WaitList
 from vmklinux.scsi import Scsi
 from vmklinux.scsi_dh import Handlers
 from vmklinux.stand_in import STAND_INS, StandIns
@@ -58,6 +59,8 @@ log = logging.getLogger(__name__)
 
 _RWX = 7
 PAGE = 4096
+#: Seconds for what another world does to silence a module: commands that its driver had are waited for.
+SILENCE_LIMIT = 120.0
 
 
 class SensitiveCode(ModuleError):
@@ -151,6 +154,8 @@ class Module:
         self.strings: list[int] = []
         self.initialised = False
         self.dead = False  # stopped: its code does not run again
+        self._silencing = False
+        self._silent = WaitList()
         self.owed: list[str] = []  # modules that build on it and were stopped: what it took for them is left
 
     @property
@@ -185,7 +190,15 @@ class Module:
 
     def silence(self) -> None:
         """See to it that nothing calls the module's code any more, and that its devices reach no memory."""
-        silence(self.linux, self.base, self.end)
+        # One world at a time: one that sleeps in the midst of it still needs what the other would have freed meanwhile.
+        with self.linux.baton():
+            self._silent.wait_until(lambda: not self._silencing, f"the end of {self.name}", SILENCE_LIMIT)
+            self._silencing = True
+        try:
+            silence(self.linux, self.base, self.end)
+        finally:
+            self._silencing = False
+            self._silent.wake_all()
 
     def reclaim(self) -> None:
         """Take back all that the module's code took: after its exit, or when it was stopped. TimedOut."""
