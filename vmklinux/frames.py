@@ -54,7 +54,7 @@ def _descriptor(frame: bytes | Frame) -> bytes:
         raise UsageError("a number in a frame does not fit 16 bits", where=f"{frame!r:.200}") from error
 
 
-def _with_tag_inside(frame: bytes | Frame) -> bytes | Frame:
+def with_tag_inside(frame: bytes | Frame) -> bytes | Frame:
     """The frame with its VLAN tag put in by us."""
     if not isinstance(frame, Frame) or frame.vlan is None:
         return frame
@@ -79,7 +79,7 @@ def pack(frames: Sequence[bytes | Frame], *, device_tags: bool) -> tuple[Any, An
         data = b"".join(frames)  # type: ignore[arg-type]  # Frames take the other way
         described = _plain(len(frames)).pack(*map(len, frames))  # type: ignore[arg-type]  # likewise
     except TypeError:
-        ready = frames if device_tags else list(map(_with_tag_inside, frames))
+        ready = frames if device_tags else list(map(with_tag_inside, frames))
         data = b"".join(frame.data if isinstance(frame, Frame) else frame for frame in ready)
         described = b"".join(map(_descriptor, ready))
     return ffi.from_buffer(data), ffi.from_buffer("struct linux_frame[]", described)

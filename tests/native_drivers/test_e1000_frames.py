@@ -199,6 +199,27 @@ def test_tags_without_the_chip(card: OneNic, nic: Uplink) -> None:
         nic.set_vlans([])
 
 
+@pytest.mark.parametrize("strip", [True, False])
+def test_a_tag_that_the_chip_need_not_put_in(card: OneNic, nic: Uplink, strip: bool) -> None:
+    """No VLAN was set: it is in the frame already when the chip computes the checksum."""
+    nic.set_feature("vlan-strip", strip)
+    try:
+        frames: list[bytes | Frame] = [
+            replace(unsummed(pattern(100, 1), kind, TCP), vlan=0x6123) for kind in (IPV4, IPV6)
+        ]
+        arrived = card.peer.sent_by(nic, frames)
+        assert [frame[12:16] for frame in arrived] == 2 * [bytes.fromhex("81006123")]
+        assert all(Datagram(frame[:12] + frame[16:]).checksum_is_good for frame in arrived)
+        if card.driver.pdev.function.device != 0x10D3:
+            payload = pattern(5000, 3)
+            whole = Frame(unfinished(PEER, payload), (34, 16), 1400, 54, vlan=0x123)
+            cut = [Datagram(each[:12] + each[16:]) for each in card.peer.sent_by(nic, [whole], 4)]
+            assert b"".join(segment.payload for segment in cut) == payload
+            assert all(segment.checksum_is_good and segment.header_is_good for segment in cut)
+    finally:
+        nic.set_feature("vlan-strip", True)
+
+
 def test_verified_checksums(card: OneNic, nic: Uplink, platform_name: str) -> None:
     """Of QEMU's, only the 82574L verifies."""
     good = unsummed(pattern(100, 1), IPV4, TCP)

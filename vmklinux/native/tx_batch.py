@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmkernel_core._core import ffi
 from vmkernel_core.net.uplink import Frame
-from vmklinux.frames import pack
+from vmklinux.frames import pack, with_tag_inside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -21,7 +21,7 @@ class TxBatch:
 
     def __init__(self, frames: Sequence[bytes | Frame], *, device_tags: bool) -> None:
         """``device_tags``: the device puts VLAN tags in. UsageError for numbers that do not fit."""
-        self._frames = frames
+        self._frames, self._device_tags = frames, device_tags
         self._data, self._table = pack(frames, device_tags=device_tags)  # which C only points to
         self.handle: Any = ffi.new("struct native_batch *")
         self.handle.data, self.handle.frames, self.handle.count = self._data, self._table, len(frames)
@@ -42,6 +42,8 @@ class TxBatch:
         if self.taken == len(self._frames):
             return None
         frame = self._frames[self.taken]
+        if not self._device_tags:
+            frame = with_tag_inside(frame)
         return frame if isinstance(frame, Frame) else Frame(frame)
 
     def take(self) -> None:

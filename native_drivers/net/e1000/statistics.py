@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from native_drivers.net.e1000.registers import STATISTICS
+from native_drivers.net.e1000.registers import STATISTICS, STATUS
 
 if TYPE_CHECKING:
     from vmklinux.native.register import Registers
@@ -37,6 +37,7 @@ ETHTOOL_NAMES = {
     **{f"rx_{size}_bytes": f"PRC{size}" for size in (64, 127, 255, 511, 1023, 1522)},
     **{f"tx_{size}_bytes": f"PTC{size}" for size in (64, 127, 255, 511, 1023, 1522)},
 }  # fmt: skip
+_GONE = (1 << STATUS.width) - 1
 #: What is wrong with frames that did not become any (Linux's rx_errors and tx_errors).
 _RX_ERRORS = ("RXERRC", "CRCERRS", "ALGNERRC", "RUC", "ROC", "CEXTERR")
 _TX_ERRORS = ("ECOL", "LATECOL")
@@ -56,13 +57,14 @@ class Statistics:
         self.counters = dict.fromkeys(self.counters, 0)
 
     def update(self) -> None:
-        """Add what the chip counted since the last time; nothing once it has gone."""
+        """Add what the chip counted since the last time; nothing once it has gone, when everything reads as ones."""
+        if self._registers.read(STATUS).raw == _GONE:
+            return
         found = {name: self._load(offset) for offset, name in _COUNTERS.items()}
         for offset, name in _WIDE.items():
             found[name] = self._load(offset) | self._load(offset + 4) << 32
-        if not self._registers.window.gone:
-            for name, count in found.items():
-                self.counters[name] += count
+        for name, count in found.items():
+            self.counters[name] += count
 
     def _load(self, offset: int) -> int:
         return self._registers.load(STATISTICS[(offset - STATISTICS.offset) // STATISTICS.stride])
