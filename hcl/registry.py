@@ -225,8 +225,8 @@ class Registry:
         engines = self._engines(winner.driver, service.module if service else None, winner.native)
         unserved = _UNPROVEN if engines else _UNSERVED
         support = self.drivers[winner.driver].modules[service.module] if service else unserved
-        ours = ", a driver in Python does," if engines and not service else ""
-        served = f"{service} serves it" if service else f"no module serves it{ours}"
+        served = f"{service} serves it" if service else "no module serves it"
+        ours = ", a driver in Python does" if engines and not service else ""
         name = f"{vendor:04x}:{device:04x}"
         proven = self._proven(vendor, device, service.module if service else None, series)
         status = proven.status if proven else support.status
@@ -243,7 +243,7 @@ class Registry:
             evidence=proven.evidence if proven else support.evidence,
             proof=proven.proof if proven else None,
             losers=tuple(self.loser(claim, winner, series) for claim in matching[1:]),
-            reason=f"{name} is {winner.driver}'s by {RUNG_NAMES[winner.rung]}; {served} in Linux {series}"
+            reason=f"{name} is {winner.driver}'s by {RUNG_NAMES[winner.rung]}; {served} in Linux {series}{ours}"
             f"{f', but {hindered}' if hindered else ''}.",
             obstacle=hindered,
             limits=support.limits,

@@ -7,6 +7,11 @@ data behind the header).
 
 from __future__ import annotations
 
+import ctypes
+import mmap
+import os
+import resource
+import signal
 import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -327,6 +332,31 @@ def test_an_am79c970_sends_what_it_owns(device: Device) -> None:
     assert sent == frames
     assert ring.reclaim() == (3, 616)
     assert ring.room == 4
+
+
+def test_the_first_of_a_batch_is_handed_over_last(device: Device) -> None:
+    """A process is stopped in the midst of it: the first page of descriptors takes no writes."""
+    ring = TxRing(device, PCNET_TX, slots=1024, buffer_size=64)
+    for number in range(1000):
+        assert ring.put(frame(number % 256, 60), TMD(ones=15))
+
+    def owned() -> list[int]:
+        return [slot for slot in range(1024) if ring.table[slot].OWN]
+
+    assert owned() == []
+    libc, address = ctypes.CDLL(None, use_errno=True), device.memory.base + ring.table.dma(0)
+    child = os.fork()
+    if not child:
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        signal.signal(signal.SIGSEGV, signal.SIG_DFL)
+        if libc.mprotect(ctypes.c_void_p(address), mmap.PAGESIZE, mmap.PROT_READ) == 0:
+            ring.publish()
+        os._exit(0)
+    _, status = os.waitpid(child, 0)
+    assert os.WTERMSIG(status) == signal.SIGSEGV
+    assert owned() == list(range(mmap.PAGESIZE // 16, 1000))
+    ring.publish()
+    assert owned() == list(range(1000))
 
 
 def test_an_am79c970_receives_into_what_it_owns(device: Device) -> None:
