@@ -126,8 +126,10 @@ static bool fill(struct native_tx *ring, const char *data, uint32_t length, cons
         size = length - offset < layout->buffer_size ? length - offset : layout->buffer_size;
         bool last = offset + size == length;
         char *at = begin(layout, ring->tail, blank);
+        uint32_t sent = length < layout->least ? layout->least : size;
         memcpy(layout->buffers + buffer_at(layout, ring->tail), data + offset, size);
-        native_set(at, &layout->length, told(layout, size));
+        memset(layout->buffers + buffer_at(layout, ring->tail) + size, 0, sent - size);
+        native_set(at, &layout->length, told(layout, sent));
         if (vlan) {
             put(at, &layout->tagged, 1);
             put(at, &layout->tag, vlan & 0xffff);

@@ -26,6 +26,7 @@ struct native_ring_layout {
     struct native_field link;         /* where the next slot's descriptor is */
     struct native_field length;       /* bytes in the buffer */
     bool negated;                     /* lengths that the device is told are two's complements */
+    uint32_t least;                   /* shorter frames to send are filled up to it with zeros; at most buffer_size */
     struct native_field first, last;  /* set in the first and the last descriptor of a frame */
     struct native_test own;           /* makes the device the owner of a descriptor: its word is stored whole, last */
     struct native_field stop;         /* the device goes no further; set in the last descriptor that is for it */

@@ -85,7 +85,9 @@ class RingLayout(Generic[D]):
 
 @dataclass(frozen=True, kw_only=True)
 class TxLayout(RingLayout[D]):
-    """A ring of frames to send."""
+    """A ring of frames to send. ``least``: the bytes that shorter frames are filled up to, with zeros."""
+
+    least: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,6 +150,7 @@ class _Ring(Generic[D]):
             "size": layout.descriptor.size,
             "blank": bytes(layout.blank or layout.descriptor()),
             "negated": layout.negated,
+            "least": layout.least if isinstance(layout, TxLayout) else 0,
             "own": _test(layout.own),
             "done": _test(layout.done),
         } | {

@@ -12,13 +12,15 @@ class Chip:
     """A kind of controller; all have a copper PHY of Marvell's 88E1000 family, at address 1.
 
     ``receive_kib``: of its packet buffer (64 KiB; the 82574's 40 KiB) for reception, with frames of up to 1522 bytes and
-    with longer ones. ``most_mtu`` in bytes. ``early``: an 82544, which has no EERD, ITR, RADV, TADV and LEDCTL, and no
+    with longer ones. ``most_mtu`` in bytes. ``least_frame``: the bytes that a frame must have for the chip to pad it to
+    60 by itself (TCTL.PSP). ``early``: an 82544, which has no EERD, ITR, RADV, TADV and LEDCTL, and no
     offloads for IPv6. ``express``: an 82574, with PCI Express, and with firmware that shares EEPROM and PHY.
     """
 
     name: str
     receive_kib: tuple[int, int] = (48, 40)
     most_mtu: int = 16110
+    least_frame: int = 60
     early: bool = False
     express: bool = False
 
@@ -39,5 +41,5 @@ CHIPS = {
     0x1010: Chip("82546EB"),
     0x101D: Chip("82546EB"),
     0x1079: Chip("82546GB"),
-    0x10D3: Chip("82574L", receive_kib=(20, 20), most_mtu=9212, express=True),
+    0x10D3: Chip("82574L", receive_kib=(20, 20), most_mtu=9212, least_frame=17, express=True),
 }

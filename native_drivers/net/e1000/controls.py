@@ -200,7 +200,9 @@ class Controls(NetDeviceOps):
         if self.netdev.running:
             before = self.receiver, self.transmitter
             self.receiver = Receiver(self.netdev, self.registers, rx)
-            self.transmitter = Transmitter(self.netdev, self.registers, self.statistics, tx)
+            self.transmitter = Transmitter(
+                self.netdev, self.registers, self.statistics, tx, self.chip.least_frame
+            )
             self.restart()
             for ring in before:
                 ring.free()

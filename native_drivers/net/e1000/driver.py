@@ -133,7 +133,9 @@ class E1000(Controls, PciDriver):
 
     def ndo_open(self) -> None:
         """Make rings, start everything."""
-        self.transmitter = Transmitter(self.netdev, self.registers, self.statistics, self.tx_slots)
+        self.transmitter = Transmitter(
+            self.netdev, self.registers, self.statistics, self.tx_slots, self.chip.least_frame
+        )
         self.receiver = Receiver(self.netdev, self.registers, self.rx_slots)
         self._irq = request_irq(self.pdev, self.interrupt)
         self._up()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from native_drivers.net.e1000 import offload
@@ -29,11 +30,13 @@ class Transmitter:
     was full, so that there is none for most frames.
     """
 
-    def __init__(self, dev: NetDevice, registers: Registers, statistics: Statistics, slots: int) -> None:
+    def __init__(
+        self, dev: NetDevice, registers: Registers, statistics: Statistics, slots: int, least_frame: int
+    ) -> None:
         """An empty ring. OutOfMachineMemory."""
         self._dev = dev
         self._registers = registers
-        self._ring = TxRing(dev.pdev, TX_LAYOUT, slots)
+        self._ring = TxRing(dev.pdev, replace(TX_LAYOUT, least=least_frame), slots)
         self._context = b""
         self._statistics = statistics
 

@@ -14,7 +14,7 @@ import resource
 import signal
 import struct
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -198,6 +198,17 @@ def test_an_82540_sends_what_was_posted(device: Device) -> None:
         tagged = Batch(frame(9, 60), vlan=0x10123)
         assert chip.send(ring.tail) == [(frame(9, 60), 0x123)]
         assert ring.reclaim() == (1, 60)
+
+
+def test_short_frames_are_filled_up(device: Device) -> None:
+    ring = TxRing(device, replace(E1000_TX, least=60), slots=4, buffer_size=256)
+    chip = E1000(device, ring.table.dma(0), 4)
+    for turn, size in enumerate(
+        [255, 254, 253, 14, 59, 60, 17, 61, 20]
+    ):  # what was in the buffers does not go out
+        assert ring.post(Batch(frame(turn, size))) == 1
+        assert chip.send(ring.tail) == [(frame(turn, size).ljust(60, b"\0"), -1)]
+        assert ring.reclaim() == (1, size)
 
 
 def test_an_offload_is_the_drivers_to_put(device: Device) -> None:
