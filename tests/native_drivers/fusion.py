@@ -39,7 +39,7 @@ class Fusion:
     ) -> None:
         names = [*drives, *(f"hd{number}" for number in range(len(images)))]
         disks = [
-            f"scsi-hd,id=disk{number},drive={name},bus=hba.0,scsi-id={number},wwn={WWN + number:#x}"
+            f"scsi-hd,id=disk{number},drive={name},bus=hba.0,scsi-id={number},wwn={WWN + number:#x},serial=0815"
             for number, name in enumerate(names)
         ]
         files = [

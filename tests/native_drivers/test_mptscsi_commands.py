@@ -133,6 +133,29 @@ def test_nobody_is_asked_at_other_addresses(fusion: Fusion) -> None:
     assert len(fusion.storage.devices) == before == 1
 
 
+def test_a_unit_is_found_where_there_is_none_with_number_0(fusion: Fusion) -> None:
+    monitor = fusion.platform.monitor
+    monitor(
+        "blockdev-add", **{"driver": "null-co", "node-name": "second", "size": 1 << 20, "read-zeroes": True}
+    )
+    monitor(
+        "device_add",
+        driver="scsi-hd",
+        drive="second",
+        bus="hba.0",
+        **{"scsi-id": 3, "lun": 1, "id": "second"},
+    )
+    fusion.adapter.rescan()
+    assert [device.path for device in fusion.storage.devices.values()] == [
+        "vmhba0:C0:T0:L0",
+        "vmhba0:C0:T3:L1",
+    ]
+    assert fusion.adapter.devices[1].read(0, 8) == bytes(4096)
+    monitor("device_del", id="second")
+    fusion.adapter.rescan()
+    assert fusion.disk.path == "vmhba0:C0:T0:L0"
+
+
 def test_the_first_element_lies_behind_the_request() -> None:
     """MSG_SCSI_IO_REQUEST of mpi_init.h ends at 48; SGE_SIMPLE64 of mpi.h has its address at 4."""
     assert (SCSI_IO_AND_SGE.FlagsLength.offset, SCSI_IO_AND_SGE.Address.offset, SCSI_IO_AND_SGE.size) == (

@@ -188,6 +188,8 @@ def _report_luns(host: ScsiHost, channel: int, number: int) -> list[int] | None:
     known = _find(host, channel, number, 0)
     device = known or ScsiDevice(host, channel, number, 0)
     if known is None:
+        if not host.template.slave_alloc(device):
+            return []
         host.devices = [*host.devices, device]
         device.sdev_state = "RUNNING"
     try:

@@ -59,6 +59,8 @@ FAULT_LOOK, TASK_LIMIT, DRAIN_LIMIT = 1.0, 30.0, 60.0
 DEPTH = 64
 #: Bytes that one element of a list may have (24 bits in the message, less than that here).
 SEGMENT_MOST = 1 << 20
+#: Of 512 bytes in a command, as Linux's driver has it.
+SECTORS_MOST = 8192
 _ANSWERED = (TaskResponse.COMPLETE, TaskResponse.SUCCEEDED)
 _CAME_OR_WENT: frozenset[int] = frozenset(SasDeviceReason)
 
@@ -103,6 +105,7 @@ class MptSas(PciDriver, ScsiHostTemplate):
         host.max_channel, host.max_id = max(facts.MaxBuses, 1) - 1, facts.MaxDevices or 256
         host.max_lun, host.this_id = 1 << 14, self.ioc.port.PortSCSIID
         host.sg_tablesize, host.max_segment_size = self.io.segments, SEGMENT_MOST
+        host.max_sectors = SECTORS_MOST
         host.skip_settle_delay = True  # a reset ends when the port is enabled again
         scsi_add_host(host)
         scsi_scan_host(host)
