@@ -8,13 +8,15 @@ from typing import TYPE_CHECKING
 import hcl
 from hcl.report import Profile
 from hcl.rules import taint
+from vmkernel_core.engine_choice import Choice
 from vmkernel_core.errors import NoDriver
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from hcl.unlisted import Claimants, Obstacle
+    from hcl.judging import KernelModules
     from vmkernel_core.engine import EngineName
+    from vmkernel_core.engine_choice import EngineChoice
     from vmkernel_core.errors import VmkError
     from vmkernel_core.net.uplink import Uplink
     from vmkernel_core.pci import PciFunction
@@ -29,22 +31,29 @@ UNGUARDED = "devices are driven whatever the list says of them"
 class Adapter:
     """A device of the machine, the HCL's verdict on it, and what came of it.
 
-    ``engine`` is the one that is to drive it; ``bound``: a driver of it has the device; ``uplink`` is what that made of
-    it, None when that is no network device; ``error`` is why no driver has it. ``taint`` is what an operator overrode
-    for it, a sentence; "" for nothing.
+    ``choice`` tells the engine that is to drive it, and why; ``bound``: a driver of it has the device; ``uplink`` is
+    what that made of it, None when that is no network device; ``error`` is why no driver has it. ``taint`` is what an
+    operator overrode for it, a sentence; "" for nothing.
     """
 
     function: PciFunction
     verdict: hcl.Verdict
+    choice: Choice
     taint: str = ""
-    engine: EngineName = "linux"
     bound: bool = False
     uplink: Uplink | None = None
     error: VmkError | None = None
 
     @property
+    def engine(self) -> EngineName:
+        """The engine that is to drive it."""
+        return self.choice.engine
+
+    @property
     def module(self) -> str | None:
         """The module that is to serve it, as the list writes its name; None when there is none."""
+        if self.engine == "native":
+            return (self.verdict.driver or "").rpartition("/")[2]
         return self.verdict.module
 
     @property
@@ -60,9 +69,16 @@ class Gate:
     """
 
     def __init__(
-        self, policy: Profile, modules: Mapping[str, str], *, allow_unresolved: bool, on: bool
+        self,
+        policy: Profile,
+        modules: Mapping[str, str],
+        engines: EngineChoice,
+        *,
+        allow_unresolved: bool,
+        on: bool,
     ) -> None:
         """Nothing was judged yet."""
+        self._engines = engines
         self.policy = policy
         self.overrides = dict(modules)
         self._allow_unresolved = allow_unresolved
@@ -76,28 +92,38 @@ class Gate:
         """What an operator overrode since the start, a sentence each."""
         return tuple(self._taints)
 
-    def judge(
-        self, function: PciFunction, *, kernel: str, claimants: Claimants | None, obstacle: Obstacle | None
-    ) -> Adapter:
-        """The adapter of a device that came, with the list's verdict or the operator's."""
-        verdict = hcl.lookup(
-            function.vendor, function.device, function.subsystem_vendor, function.subsystem_device,
-            function.class_code, kernel=kernel, claimants=claimants,
-            obstacle=None if self._allow_unresolved else obstacle,
-        )  # fmt: skip
-        adapter = Adapter(function, verdict)
-        for way in (str(function.address), f"{function.vendor:04x}:{function.device:04x}"):
-            if override := self.overrides.get(way):
-                adapter.verdict = verdict.overridden(override)
-                adapter.taint = taint(way, override)
-                self._taints[adapter.taint] = None
-                break
+    def judge(self, function: PciFunction, kernel: KernelModules | None) -> Adapter:
+        """The adapter of a device that came, with the list's verdict or the operator's; without a kernel, the
+        list alone is asked."""
+        ways = (str(function.address), f"{function.vendor:04x}:{function.device:04x}")
+        way = next((way for way in ways if self.overrides.get(way)), "")
+        listed = self._lookup(function, None)
+        choice = Choice("linux") if way else self._engines.of(function, listed, linux=kernel is not None)
+        if choice.engine == "native" or kernel is None:
+            return Adapter(function, listed, choice)
+        adapter = Adapter(function, self._lookup(function, kernel), choice)
+        if way:
+            adapter.verdict = adapter.verdict.overridden(self.overrides[way])
+            adapter.taint = taint(way, self.overrides[way])
+            self._taints[adapter.taint] = None
         return adapter
+
+    def _lookup(self, function: PciFunction, kernel: KernelModules | None) -> hcl.Verdict:
+        ids = (function.vendor, function.device, function.subsystem_vendor, function.subsystem_device)
+        if kernel is None:
+            return hcl.lookup(*ids, function.class_code)
+        obstacle = None if self._allow_unresolved else kernel.obstacle
+        return hcl.lookup(
+            *ids, function.class_code, kernel=kernel.release, claimants=kernel.claimants, obstacle=obstacle
+        )
 
     def check(self, adapter: Adapter) -> None:
         """NoDriver for a device that is left alone. What an operator chose a module for is not."""
         verdict = adapter.verdict
         if adapter.taint or not self._on:
+            return
+        if adapter.engine == "native":
+            self._check_native(adapter)
             return
         if verdict.status is hcl.Status.UNSUPPORTED:
             raise NoDriver(
@@ -110,6 +136,19 @@ class Gate:
                 f"{adapter.function} is {verdict.status} and left alone: {wanted}",
                 where=_reason(verdict),
                 remedy=f"the profile {Profile.DEFAULT} lets {verdict.module} try",
+            )
+
+    def _check_native(self, adapter: Adapter) -> None:
+        """The status is that of Linux's module, but where a site says that the device is to be left alone."""
+        if adapter.verdict.overlay and adapter.verdict.status is hcl.Status.UNSUPPORTED:
+            raise NoDriver(
+                f"{adapter.function} is unsupported and left alone", where=_reason(adapter.verdict)
+            )
+        if self.policy is Profile.STRICT:
+            raise NoDriver(
+                f"{adapter.function} is left alone: certification runs are of Linux's modules, not of drivers in Python",
+                where=f"profile {self.policy}",
+                remedy="the engine linux drives what is certified",
             )
 
 

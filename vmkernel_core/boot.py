@@ -8,15 +8,18 @@ from __future__ import annotations
 import atexit
 import logging
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
 
+import native_drivers
 from hcl.report import Profile
+from hcl.unlisted import is_driven
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.adapter import Adapter, Gate
 from vmkernel_core.cores import one_core
 from vmkernel_core.devices import Devices
 from vmkernel_core.engine import Engine, EngineName, Leak, Seat
-from vmkernel_core.errors import TimedOut, UsageError, VmkError
+from vmkernel_core.engine_choice import EngineChoice
+from vmkernel_core.errors import NoDriver, TimedOut, UsageError, VmkError
 from vmkernel_core.hotplug import Hotplug
 from vmkernel_core.idle import IdleLoop
 from vmkernel_core.memory import MachineMemory
@@ -25,6 +28,8 @@ from vmkernel_core.storage.inventory import Inventory
 from vmkernel_core.time import timed
 from vmklinux import kernels
 from vmklinux.engine import LinuxEngine
+from vmklinux.native.engine import NativeEngine
+from vmklinux.native.pci import PciDriver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -39,7 +44,7 @@ if TYPE_CHECKING:
     from vmkernel_core.storage.adapter import StorageAdapter
     from vmkernel_core.storage.device import StorageDevice
     from vmkernel_core.storage.events import StorageEvent
-    from vmklinux.kernels import Kernel
+    from vmklinux.kernels import Kernel, NoKernel
     from vmklinux.linux import Linux
     from vmklinux.loader import Loader
 
@@ -60,6 +65,10 @@ class VMkernel:
     ``gate=False``, where nothing is left alone: a certification run is to find out, whatever the last one did.
     ``core`` puts the platform and the driver on that one core, where waking each other costs least (cores.one_core).
     ``cpus`` are presented to the drivers, which make a queue for each; the code of all runs on one.
+    ``engine`` says what drives the devices: "linux", modules of a kernel; "native", drivers in Python, for what these do
+    not know Linux's, which is booted when a device first needs it; None: what the list prefers, and drivers in Python
+    where no kernel is. ``engines`` says it of one device or some: PCI address, ``vendor:device`` or ESX driver name
+    (``net/e1000``) to engine. An Adapter's ``choice`` tells what came of it.
     ``seconds`` tells how long the image, loading and probing took; ``leaks`` what drivers and modules left behind.
     """
 
@@ -76,8 +85,10 @@ class VMkernel:
         gate: bool = True,
         core: int | None = None,
         cpus: int = 1,
+        engine: EngineName | None = None,
+        engines: Mapping[str, EngineName] | None = None,
     ) -> None:
-        """Note what is wanted; start() boots."""
+        """Note what is wanted; start() boots. UsageError for an engine that there is not."""
         self.platform = platform
         self.seconds: dict[str, float] = {}
         self.leaks: list[Leak] = []
@@ -86,10 +97,15 @@ class VMkernel:
         self._size = memory
         self._settings = {kernels.module_name(name): tuple(given) for name, given in (settings or {}).items()}
         self._allow_unresolved = allow_unresolved
-        self._gate = Gate(Profile(policy), modules or {}, allow_unresolved=allow_unresolved, on=gate)
+        self._choice = EngineChoice(engine, engines or {}, _knows)
+        self._gate = Gate(
+            Profile(policy), modules or {}, self._choice, allow_unresolved=allow_unresolved, on=gate
+        )
         self._core = core
         self._cpus = cpus
-        self._devices = Devices(self._engines, self._gate, self._judge, self.leaks)
+        self._kernel: Kernel | None = None
+        self._no_kernel: NoKernel | None = None
+        self._devices = Devices(self._engines, self._engine, self._gate, self._judge, self.leaks)
         self._inventory = Inventory()
         self._inventory.on_event = self._tell_storage
         self._storage_watchers: list[Callable[[StorageEvent], None]] = []
@@ -117,29 +133,29 @@ class VMkernel:
         try:
             if self._core is not None:
                 self._stack.enter_context(one_core(self._core))
-            self.kernel: Kernel = kernels.find(self._release)
+            self._find_kernel()
             self.memory = self._stack.enter_context(MachineMemory(self._size))
             self.idle = IdleLoop(self._on_event, self._on_gone)
-            seat = Seat(
+            self._seat = Seat(
                 self.platform, self.memory, self.idle, self._devices.uplinks, self._inventory,
                 self._settings_for, self._devices.refused, self.seconds, self.leaks,
             )  # fmt: skip
-            self._linux = LinuxEngine(
-                seat, self.kernel, cpus=self._cpus, allow_unresolved=self._allow_unresolved
-            )
-            self._engines["linux"] = self._linux
-            self._stack.callback(self._linux.close)
+            self._stack.callback(self._each_engine, "close")
+            self._engines["native"] = NativeEngine(self._seat, native_drivers.find)
+            self.seconds.update(image=0.0, load=0.0, probe=0.0)
+            if self._kernel is not None and self._choice.engine != "native":
+                self._make_linux(self._kernel)
             self._stack.callback(self.platform.stop)
             lib.vmk_irq_reset()
             with timed(self.seconds, "platform"):
                 self.platform.start(self.memory)
             for engine in self._engines.values():
                 engine.start()
-                self._stack.callback(engine.stop)
+            self._stack.callback(self._each_engine, "stop")
             self._watch_buses()
-            self.seconds.update(load=0.0, probe=0.0)
             self.hotplug = Hotplug(self.platform, self._devices)
             self._devices.take_in(scan(self.platform))
+            self._check_kernel()
             self._stack.callback(self.hotplug.stop)
             self.hotplug.start()
             self._booted = True
@@ -149,6 +165,48 @@ class VMkernel:
         except BaseException:
             self._stack.close()
             raise
+
+    def _find_kernel(self) -> None:
+        """NoKernel where one was asked for."""
+        try:
+            self._kernel = kernels.find(self._release)
+        except kernels.NoKernel as error:
+            if self._choice.needs_linux or (self._release is not None and self._choice.engine is None):
+                raise
+            self._no_kernel = error
+
+    def _make_linux(self, kernel: Kernel) -> LinuxEngine:
+        linux = LinuxEngine(self._seat, kernel, cpus=self._cpus, allow_unresolved=self._allow_unresolved)
+        self._engines["linux"] = self._linux = linux
+        return linux
+
+    def _engine(self, name: EngineName) -> Engine:
+        """An engine, which is started if it is not running. NoDriver, with the remedy, when no kernel is there."""
+        if name not in self._engines:
+            if self._kernel is None:
+                raise self._kernel_wanted()
+            linux = self._make_linux(self._kernel)
+            linux.start()
+            for adapter in self.adapters:
+                linux.add(adapter.function)
+        return self._engines[name]
+
+    def _kernel_wanted(self) -> NoDriver:
+        why = self._no_kernel
+        return NoDriver(
+            "no driver in Python knows the device, and no kernel is here whose module might",
+            where=why.where if why else "",
+            remedy=why.remedy if why else "",
+        )
+
+    def _check_kernel(self) -> None:
+        """NoKernel for a host that drives nothing since it has none, but where drivers in Python were asked for."""
+        if self._no_kernel and self._choice.engine is None and not any(one.bound for one in self.adapters):
+            raise self._no_kernel
+
+    def _each_engine(self, what: Literal["stop", "close"]) -> None:
+        for engine in reversed(list(self._engines.values())):
+            getattr(engine, what)()
 
     def _watch_buses(self) -> None:
         lib.vmk_port_bus(self.platform.bus.handle)
@@ -169,19 +227,18 @@ class VMkernel:
             if self._booted:
                 self._booted = False
                 atexit.unregister(self.stop)
-                lib.vmk_traps_install()  # whoever enabled or disabled faulthandler has taken the signals
+                if "linux" in self._engines:
+                    lib.vmk_traps_install()  # whoever enabled or disabled faulthandler has taken the signals
                 self.hotplug.stop()
                 self.unload_all()
         finally:
             self._stack.close()
 
     def _judge(self, function: PciFunction) -> Adapter:
-        return self._gate.judge(
-            function,
-            kernel=self.kernel.release,
-            claimants=self.kernel.claimants,
-            obstacle=self.kernel.obstacle,
-        )
+        adapter = self._gate.judge(function, self._kernel)
+        if self._kernel is None and adapter.module is None and is_driven(f"{function.class_code:06x}"):
+            adapter.error = self._kernel_wanted()  # which modules claim it, only a kernel knows
+        return adapter
 
     # ---- what there is ----
 
@@ -233,16 +290,30 @@ class VMkernel:
         return self._gate.overrides
 
     @property
+    def engines(self) -> tuple[EngineName, ...]:
+        """Those that run."""
+        return tuple(self._engines)
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel whose modules drive devices, or would. NoKernel where there is none."""
+        if self._kernel is None:
+            raise self._no_kernel or UsageError("the host was not started")
+        return self._kernel
+
+    @property
     def linux(self) -> Linux:
-        """The Linux kernel whose modules are loaded."""
+        """That kernel as it runs: with the engine "linux" only."""
         return self._linux.linux
 
     @property
     def loader(self) -> Loader:
-        """Its loader."""
+        """Its loader: with the engine "linux" only."""
         return self._linux.loader
 
     # ---- modules ----
+
+    # Two engines may have modules of one name: ``engine`` says which is meant, where that is not plain.
 
     def bind(self, adapter: Adapter) -> None:
         """Load the module that is to serve a device and let its driver probe it. NoDriver, DriverRefused ...
@@ -253,44 +324,71 @@ class VMkernel:
             self._devices.bind(adapter)
 
     def modules(self) -> list[LoadedModule]:
-        """Those that are loaded, in the order of loading."""
+        """Those that are loaded, each engine's in the order of loading."""
         return [module for engine in self._engines.values() for module in engine.modules()]
 
-    def load(self, name: str) -> None:
+    def load(self, name: str, settings: Sequence[str] = (), *, engine: EngineName | None = None) -> None:
         """Load a module with its settings, and let its driver probe the devices for which it is the module.
 
-        Raises ModuleNotFound, UsageError when it is loaded, and what loading raises; a probe that fails is reported in
-        the Adapter's error.
+        ``settings``, when there are any, replace those that it had. Raises ModuleNotFound, BadParameter, UsageError when
+        it is loaded, and what loading raises; a probe that fails is reported in the Adapter's error.
         """
-        engine = self._linux
-        if self._is_loaded(name):
+        engine = self._meant(name, engine)
+        if self._is_loaded(name, engine):
             raise UsageError(f"module {name} is loaded already", remedy="unload it first")
-        if not (mine := self.adapters_of(name)):
-            engine.load(name)
+        if settings:
+            self.set_parameters(name, settings, engine=engine)
+        if not (mine := self._devices.served_by(kernels.module_name(name), engine)):
+            self._engine(engine).load(name)
         for adapter in mine:
             try:
                 self.bind(adapter)
                 adapter.error = None
             except VmkError as error:
                 adapter.error = error
-                if not self._is_loaded(name):
+                if not self._is_loaded(name, engine):
                     raise
                 log.error("%s: %s", adapter.function, error)
 
-    def _is_loaded(self, name: str) -> bool:
-        return any(module.name == kernels.module_name(name) for module in self.modules())
+    def _is_loaded(self, name: str, engine: EngineName) -> bool:
+        wanted = engine, kernels.module_name(name)
+        return any((module.engine, module.name) == wanted for module in self.modules())
 
-    def adapters_of(self, name: str) -> list[Adapter]:
-        """The devices for which a module is the one, whether or not its driver has them."""
-        return self._devices.served_by(kernels.module_name(name), "linux")
+    def _meant(self, name: str, engine: EngineName | None) -> EngineName:
+        """The engine whose module is meant: which has it loaded, else that of its devices, else which has such a one."""
+        if engine is not None:
+            return engine
+        loaded = [one for one in self._engines if self._is_loaded(name, one)]
+        found = loaded or sorted({adapter.engine for adapter in self.adapters_of(name)})
+        if len(found) > 1:
+            raise UsageError(
+                f"{' and '.join(found)} have a module {name}", remedy="say which engine is meant"
+            )
+        if found:
+            return found[0]
+        if native_drivers.find(name) is None:
+            return "linux"
+        try:
+            self.kernel.find_module(name)
+        except VmkError:
+            return "native"
+        return "linux"
 
-    def module_info(self, name: str) -> ModuleInfo:
+    def adapters_of(self, name: str, engine: EngineName | None = None) -> list[Adapter]:
+        """The devices for which a module is the one, of either engine or of one, whether or not its driver has them."""
+        return [
+            one
+            for each in ((engine,) if engine else get_args(EngineName))
+            for one in self._devices.served_by(kernels.module_name(name), each)
+        ]
+
+    def module_info(self, name: str, *, engine: EngineName | None = None) -> ModuleInfo:
         """What a module says of itself, loaded or not. ModuleNotFound."""
-        return self._linux.info(name)
+        return self._engine(self._meant(name, engine)).info(name)
 
-    def parameters(self, name: str) -> list[ModuleParameter]:
+    def parameters(self, name: str, *, engine: EngineName | None = None) -> list[ModuleParameter]:
         """The parameters that a module takes. ModuleNotFound."""
-        return self._linux.parameters(name)
+        return self._engine(self._meant(name, engine)).parameters(name)
 
     def settings(self, name: str) -> tuple[str, ...]:
         """The settings (``name=value``) with which the module is loaded the next time."""
@@ -299,28 +397,30 @@ class VMkernel:
     def _settings_for(self, name: str, function: PciFunction | None) -> Sequence[str]:
         return self.settings(name) or (self._settings.get(str(function.address), ()) if function else ())
 
-    def set_parameters(self, name: str, settings: Sequence[str]) -> None:
+    def set_parameters(self, name: str, settings: Sequence[str], *, engine: EngineName | None = None) -> None:
         """Replace them; BadParameter when the module would not take one of them."""
-        self._linux.check(name, settings)
+        self._engine(self._meant(name, engine)).check(name, settings)
         self._settings[kernels.module_name(name)] = tuple(settings)
 
-    def unload(self, name: str, *, forced: bool = False) -> list[Leak]:
+    def unload(self, name: str, *, forced: bool = False, engine: EngineName | None = None) -> list[Leak]:
         """Unload one module; what it left behind. Its devices are unbound.
 
         ``forced`` disregards references to it, whose holder may have been stopped.
         """
-        for adapter in self.adapters_of(name):
+        engine = self._meant(name, engine)
+        for adapter in self.adapters_of(name, engine):
             self._devices.wake(adapter)
         with self.hotplug.changes:
             try:
-                return self._linux.unload(name, forced=forced)
+                return self._engine(engine).unload(kernels.module_name(name), forced=forced)
             finally:
                 self._devices.sweep()
 
     def unload_all(self) -> list[Leak]:
         """Unload every module, those that depend on others first."""
-        while (name := self._linux.next_to_unload()) is not None:
-            self.leaks += self.unload(name, forced=True)
+        for engine, running in self._engines.items():
+            while (name := running.next_to_unload()) is not None:
+                self.leaks += self.unload(name, forced=True, engine=engine)
         return self.leaks
 
     def unplug(self, address: PciAddress) -> None:
@@ -362,10 +462,17 @@ class VMkernel:
             watcher(event)
 
     def _on_event(self, event: Any) -> None:
-        self._linux.linux.event(event)
+        if "linux" in self._engines:  # no other engine has kernel code
+            self.linux.event(event)
 
     def _on_gone(self) -> None:
         self._devices.uplinks.all_gone()
         for engine in self._engines.values():
             engine.all_gone()
         self.hotplug.look()
+
+
+def _knows(driver: str, function: PciFunction) -> bool | None:
+    """Whether the driver in Python of an ESX driver knows a device; None when there is none."""
+    found = native_drivers.find(driver)
+    return None if found is None else issubclass(found, PciDriver) and found.claims(function)

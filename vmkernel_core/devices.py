@@ -11,7 +11,7 @@ from vmkernel_core.hotplug import DeviceEvent
 from vmkernel_core.net.uplinks import Uplinks
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from vmkernel_core.adapter import Adapter, Gate
     from vmkernel_core.engine import Engine, EngineName, Leak
@@ -24,13 +24,15 @@ log = logging.getLogger(__name__)
 class Devices:
     """The adapters of a host, and what drivers make of them; hot-plug's host (HotplugHost).
 
-    ``adapters`` is replaced when a device comes or goes, never changed. ``judge`` makes the adapter of a device, with
-    the engine that is to have it; ``leaks`` is where is told what drivers left of devices that they let go of.
+    ``adapters`` is replaced when a device comes or goes, never changed. ``engines`` are those that run; ``engine``
+    starts one that a device needs, or raises NoDriver. ``judge`` makes the adapter of a device. ``leaks`` is where is
+    told what drivers left of devices that they let go of.
     """
 
     def __init__(
         self,
-        engines: dict[EngineName, Engine],
+        engines: Mapping[EngineName, Engine],
+        engine: Callable[[EngineName], Engine],
         gate: Gate,
         judge: Callable[[PciFunction], Adapter],
         leaks: list[Leak],
@@ -38,7 +40,8 @@ class Devices:
         """None is there yet."""
         self.adapters: list[Adapter] = []
         self.uplinks = Uplinks(self._new_uplink)
-        self._engines, self._gate, self._judge, self._leaks = engines, gate, judge, leaks
+        self._engines, self._engine, self._gate, self._judge = engines, engine, gate, judge
+        self._leaks = leaks
         self._watchers: list[Callable[[DeviceEvent], None]] = []
 
     # ---- drivers ----
@@ -48,16 +51,16 @@ class Devices:
         for engine in self._engines.values():
             for function in functions:
                 engine.add(function)
-        for function in functions:
-            adapter = self._judge(function)
-            self.adapters = [*self.adapters, adapter]
+        new = [self._judge(function) for function in functions]
+        self.adapters = [*self.adapters, *new]
+        for adapter in new:
             if adapter.module is None:
                 continue
             try:
                 self.bind(adapter)
             except VmkError as error:
                 adapter.error = error
-                log.error("%s: %s", function, error)
+                log.error("%s: %s", adapter.function, error)
 
     def bind(self, adapter: Adapter) -> None:
         """Let the module that is to serve a device have it; of one that the list does not name, each that claims it.
@@ -68,7 +71,7 @@ class Devices:
         if adapter.module is None:
             raise NoDriver(f"no module may serve {adapter.function}", remedy=verdict.reason)
         self._gate.check(adapter)
-        engine, unlisted = self._engines[adapter.engine], bool(verdict.claimants)
+        engine, unlisted = self._engine(adapter.engine), bool(verdict.claimants)
         if unlisted and verdict.status is not hcl.Status.CERTIFIED:
             log.warning("%s: not certified: %s", adapter.function, verdict.reason)
         ways = list(dict.fromkeys((adapter.module, *verdict.claimants)))
@@ -145,7 +148,8 @@ class Devices:
     def leaving(self, functions: Sequence[PciFunction], *, surprise: bool) -> None:
         """Some are to go: drivers let go of them, and they are forgotten; what is behind a bridge before the bridge."""
         for adapter in reversed(self._of(functions)):
-            self._leaks += self._engines[adapter.engine].unbind(adapter.function, surprise=surprise)
+            if adapter.bound:
+                self._leaks += self._engines[adapter.engine].unbind(adapter.function, surprise=surprise)
             self.adapters = [other for other in self.adapters if other is not adapter]
             self.uplinks.forget(adapter.uplink)
             for engine in self._engines.values():

@@ -42,11 +42,12 @@ class Leak:
 
 @dataclass(frozen=True, slots=True)
 class LoadedModule:
-    """A module that is loaded; ``size`` in bytes of its code and data, 0 for one whose code is Python's.
+    """A module of an engine that is loaded; ``size`` in bytes of its code and data, 0 for one whose code is Python's.
 
     ``is_stopped``: its driver did what cannot be allowed. ``used_by``: loaded modules that depend on it.
     """
 
+    engine: EngineName
     name: str
     size: int = 0
     is_stopped: bool = False
@@ -57,6 +58,7 @@ class LoadedModule:
 class ModuleInfo:
     """What a module says of itself; ``kernel`` is the release that it is for, "" for any."""
 
+    engine: EngineName
     name: str
     file: str
     kernel: str

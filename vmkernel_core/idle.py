@@ -23,8 +23,8 @@ STOP_LIMIT = 15.0
 class IdleLoop:
     """Runs timers, interrupts and softirqs in a thread of its own, and tells about events.
 
-    ``on_event`` gets each vmk_event (a struct of the C core), ``on_gone`` is called once a bus has gone.
-    An exception in a callback is logged with its traceback and does not end the loop.
+    ``on_event`` gets each vmk_event (a struct of the C core) about kernel code, ``on_gone`` is called once a bus has
+    gone. An exception in a callback is logged with its traceback and does not end the loop.
     """
 
     def __init__(self, on_event: Callable[[Any], None], on_gone: Callable[[], None]) -> None:
@@ -54,6 +54,14 @@ class IdleLoop:
         except Exception:
             log.exception("a callback of the idle loop failed")
 
+    def _event(self, event: Any) -> None:
+        if event.kind == lib.VMK_EVENT_NOBODY_CARED:
+            log.error("irq %d: nobody cared; the line is disabled", event.detail)
+        elif event.kind == lib.VMK_EVENT_LOST:
+            log.warning("%d events were lost", event.detail)
+        else:
+            self._on_event(event)
+
     def _run(self) -> None:
         event = ffi.new("struct vmk_event *")
         while not self._stopping:
@@ -61,6 +69,6 @@ class IdleLoop:
             self._guarded(self.timers.fire)
             if reasons & _EVENTS:
                 while lib.vmk_event_next(event):
-                    self._guarded(self._on_event, event)
+                    self._guarded(self._event, event)
             if reasons & _GONE:
                 self._guarded(self._on_gone)

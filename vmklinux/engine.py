@@ -193,10 +193,13 @@ class LinuxEngine:
     def modules(self) -> list[LoadedModule]:
         """The built-in ones that were started, and those that were loaded."""
         started = [
-            LoadedModule(name, is_stopped=self.loader.builtins.dead) for name in self.loader.builtins.started
+            LoadedModule(self.name, name, is_stopped=self.loader.builtins.dead)
+            for name in self.loader.builtins.started
         ]
         return started + [
-            LoadedModule(one.name, one.end - one.base, one.dead, tuple(self.loader.users(one.name)))
+            LoadedModule(
+                self.name, one.name, one.end - one.base, one.dead, tuple(self.loader.users(one.name))
+            )
             for one in self.loader.modules.values()
         ]
 
@@ -233,7 +236,7 @@ class LinuxEngine:
         file = ModuleFile.read(path)
         info = file.info
         return ModuleInfo(
-            file.name, str(path), info.built_for, info.license, info.version, info.description,
+            self.name, file.name, str(path), info.built_for, info.license, info.version, info.description,
             tuple(info.depends), tuple(info.firmware),
         )  # fmt: skip
 

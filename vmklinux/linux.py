@@ -373,15 +373,11 @@ class Linux:
             lib.vmk_baton_drop()
 
     def event(self, event: Any) -> None:
-        """Take an event of the C core: a WARN is logged, a stop goes to on_stopped."""
+        """Take an event of the C core about kernel code: a WARN is logged, a stop goes to on_stopped."""
         if event.kind == lib.VMK_EVENT_WARN:
             log.warning("WARNING at %s", self.symbolize(event.site))
-        elif event.kind == lib.VMK_EVENT_STOPPED:
-            self.stopped(event)
-        elif event.kind == lib.VMK_EVENT_NOBODY_CARED:
-            log.error("irq %d: nobody cared; the line is disabled", event.detail)
         else:
-            log.warning("%d events were lost", event.detail)
+            self.stopped(event)
 
     def string(self, address: int) -> str:
         """The C string at an address."""

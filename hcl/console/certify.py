@@ -99,7 +99,7 @@ def _run(device: str, platform: str, kernel: str | None, seconds: float, ctrl_c:
     from vmkernel_core.console.demo.session import Wanted
 
     # A device that failed its last run, and is unsupported since, is to have its chance.
-    wanted = Wanted(device, platform, kernel, (), Profile.DEFAULT, None, False, gate=False)
+    wanted = Wanted(device, platform, kernel, (), Profile.DEFAULT, None, False, gate=False, engine="linux")
     if kind == NETWORK:
         return nic.run(wanted, seconds, ctrl_c)
     return storage.run(wanted, kind, seconds, ctrl_c)

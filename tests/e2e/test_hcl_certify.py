@@ -162,7 +162,9 @@ def test_a_card_that_damages_frames_fails(kernel61: Kernel, keys: tuple[Path, Pa
 
 
 def _wanted(device: str, kernel: Kernel) -> Wanted:
-    return Wanted(device, "qemu", kernel.release, (), Profile.DEFAULT, None, False, gate=False)
+    return Wanted(
+        device, "qemu", kernel.release, (), Profile.DEFAULT, None, False, gate=False, engine="linux"
+    )
 
 
 def test_a_disk_that_fails_otherwise_than_it_must(kernel61: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
+import msgspec
 
 from vmkernel_core.console.machine import read_machine
 from vmkernel_core.console.server import Server
@@ -20,6 +21,7 @@ from vmkernel_core.errors import TimedOut, VmkError
 if TYPE_CHECKING:
     from vmkernel_core.boot import VMkernel
     from vmkernel_core.console.machine import Machine
+    from vmkernel_core.engine import EngineName
     from vmkernel_core.net.uplink import UplinkEvent
     from vmkernel_core.storage.events import StorageEvent
 
@@ -29,7 +31,12 @@ if TYPE_CHECKING:
     "-c", "--config", required=True, type=click.Path(path_type=Path), metavar="FILE", help="The machine."
 )
 @click.option("--socket", type=click.Path(path_type=Path), metavar="PATH", help="Where to listen.")
-def boot(config: Path, socket: Path | None) -> None:
+@click.option(
+    "--engine",
+    type=click.Choice(["linux", "native"]),
+    help="What drives the devices, whatever the file says.",
+)
+def boot(config: Path, socket: Path | None, engine: EngineName | None) -> None:
     """Boot a vmkernel from a machine file and keep it running.
 
     It prints "ready" and the path of its socket when it can be talked to, and tells systemd. Events of uplinks,
@@ -37,6 +44,8 @@ def boot(config: Path, socket: Path | None) -> None:
     socket is removed.
     """
     machine = read_machine(config)
+    if engine is not None:
+        machine = msgspec.structs.replace(machine, engine=engine)
     path = socket or (Path(machine.socket) if machine.socket else default_path())
     with claim(path) as listener:
         asyncio.run(_run(machine, listener, path))

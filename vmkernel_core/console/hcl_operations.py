@@ -10,10 +10,14 @@ import msgspec
 from hcl.inventory import Inventory, PciDevice
 from hcl.report import MachineReport
 from vmkernel_core.console.protocol import Nothing, operation
+from vmkernel_core.errors import VmkError
 
 if TYPE_CHECKING:
     from vmkernel_core.adapter import Adapter
     from vmkernel_core.boot import VMkernel
+
+#: The series for which the list is asked where no kernel is.
+SERIES = "6.1"
 
 
 @operation("system.hcl.get", Nothing, MachineReport)
@@ -22,9 +26,12 @@ def hcl_get(host: VMkernel, _: Nothing) -> MachineReport:
     from hcl.judging import Judge
     from hcl.reading import installed
 
-    judge = Judge(
-        installed(), host.kernel.release, host.kernel, profile=host.policy, overrides=host.overrides
-    )
+    try:
+        kernel = host.kernel
+    except VmkError:  # a host without one
+        judge = Judge(installed(), SERIES, profile=host.policy, overrides=host.overrides)
+    else:
+        judge = Judge(installed(), kernel.release, kernel, profile=host.policy, overrides=host.overrides)
     adapters = sorted(host.adapters, key=lambda one: one.function.address)
     inventory = Inventory(
         host=platform.node(), source="the running vmkernel", devices=tuple(map(_device, adapters))

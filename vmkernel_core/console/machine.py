@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final, Literal
 import msgspec
 
 from hcl.report import Profile
+from vmkernel_core.engine import EngineName
 from vmkernel_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -44,13 +45,15 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     ``modules`` overrides the HCL, PCI address or ``vendor:device`` to module; ``parameters`` has the settings of
     modules, as one text (``"debug=16 Speed=100"``); ``hcl`` is the profile that devices must fit (VMkernel's policy);
-    ``open`` names uplinks to open at boot.
+    ``engine`` and ``engines`` are VMkernel's. ``open`` names uplinks to open at boot.
     """
 
     platform: PlatformTable
     kernel: str | None = None
     memory: int = 256
     core: int | None = None
+    engine: EngineName | None = None
+    engines: dict[str, EngineName] = {}
     hcl: Profile = Profile.DEFAULT
     allow_unresolved: bool = False
     modules: dict[str, str] = {}
@@ -71,6 +74,8 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             policy=self.hcl,
             allow_unresolved=self.allow_unresolved,
             core=self.core,
+            engine=self.engine,
+            engines=self.engines,
         )
 
     def wait_disks(self, host: VMkernel) -> None:

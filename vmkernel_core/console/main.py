@@ -29,7 +29,7 @@ COMMANDS = {
     ),
     "system": (
         "vmkernel_core.console.system:system",
-        "A running vmkernel: see, load and unload Linux modules, set their parameters; the HCL's verdicts.",
+        "A running vmkernel: see, load and unload modules, set their parameters; the HCL's verdicts.",
     ),
 }
 

@@ -1,8 +1,8 @@
-"""Operations on Linux modules: ``vmk system module``."""
+"""Operations on modules, Linux's and drivers in Python: ``vmk system module``."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import msgspec
 
@@ -10,18 +10,28 @@ from vmkernel_core.console.protocol import Nothing, operation
 
 if TYPE_CHECKING:
     from vmkernel_core.boot import VMkernel
+    from vmkernel_core.engine import EngineName
 
 
 class ModuleName(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Arguments: a module's name."""
+    """Arguments: a module's name, and its engine where both have one of that name."""
 
     name: str
+    engine: Literal["linux", "native"] | None = None
 
 
 class Module(msgspec.Struct, frozen=True):
-    """A module that is loaded, or that a device of the machine may be driven by; ``size`` is in bytes, 0: not loaded."""
+    """A module that is loaded, or that a device of the machine may be driven by; ``size`` is in bytes, 0: not loaded, or
+    Python.
+    """
 
     name: str
+    engine: Literal["linux", "native"]
+    """Whose it is: Linux's, or a driver in Python."""
+    policy: str
+    """The engine that the list prefers for its devices."""
+    override: str
+    """The one that an operator chose for them, "" for none."""
     is_loaded: bool
     is_stopped: bool
     """Its driver did what cannot be allowed; unload it and load it again."""
@@ -65,6 +75,7 @@ class ParameterSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True)
     name: str
     settings: list[str]
     append: bool = False
+    engine: Literal["linux", "native"] | None = None
 
 
 class Unloaded(msgspec.Struct, frozen=True):
@@ -77,17 +88,17 @@ class Unloaded(msgspec.Struct, frozen=True):
 @operation("system.module.list", Nothing, list[Module])
 def module_list(host: VMkernel, _: Nothing) -> list[Module]:
     """Modules that are loaded, then those that could be for the devices there are."""
-    loaded = [module.name for module in host.modules()]
-    wanted = {adapter.module_name for adapter in host.adapters if adapter.module}
-    return [_module(host, name) for name in [*loaded, *sorted(wanted.difference(loaded))]]
+    loaded = [(module.name, module.engine) for module in host.modules()]
+    wanted = {(adapter.module_name, adapter.engine) for adapter in host.adapters if adapter.module}
+    return [_module(host, *one) for one in [*loaded, *sorted(wanted.difference(loaded))]]
 
 
 @operation("system.module.get", ModuleName, ModuleDetails)
 def module_get(host: VMkernel, wanted: ModuleName) -> ModuleDetails:
     """One module of the kernel, loaded or not."""
-    info = host.module_info(wanted.name)
+    info = host.module_info(wanted.name, engine=wanted.engine)
     return ModuleDetails(
-        **msgspec.structs.asdict(_module(host, info.name)),
+        **msgspec.structs.asdict(_module(host, info.name, info.engine)),
         file=info.file,
         kernel=info.kernel,
         license=info.license,
@@ -98,7 +109,7 @@ def module_get(host: VMkernel, wanted: ModuleName) -> ModuleDetails:
         parameters=list(host.settings(info.name)),
         failed={
             str(adapter.function.address): str(adapter.error)
-            for adapter in host.adapters_of(info.name)
+            for adapter in host.adapters_of(info.name, info.engine)
             if adapter.error
         },
     )
@@ -107,7 +118,7 @@ def module_get(host: VMkernel, wanted: ModuleName) -> ModuleDetails:
 @operation("system.module.load", ModuleName, ModuleDetails)
 def module_load(host: VMkernel, wanted: ModuleName) -> ModuleDetails:
     """Load it with its settings, and let its driver probe the devices that it may serve."""
-    host.load(wanted.name)
+    host.load(wanted.name, engine=wanted.engine)
     return module_get(host, wanted)
 
 
@@ -115,7 +126,8 @@ def module_load(host: VMkernel, wanted: ModuleName) -> ModuleDetails:
 def module_unload(host: VMkernel, wanted: ModuleName) -> Unloaded:
     """Unload it; its uplinks are removed."""
     name = wanted.name.replace("-", "_")
-    return Unloaded(name, [f"{leak.kind}: {leak.what}, {leak.where}" for leak in host.unload(name)])
+    left = host.unload(name, engine=wanted.engine)
+    return Unloaded(name, [f"{leak.kind}: {leak.what}, {leak.where}" for leak in left])
 
 
 @operation("system.module.parameters.list", ModuleName, list[Parameter])
@@ -125,7 +137,7 @@ def parameters_list(host: VMkernel, wanted: ModuleName) -> list[Parameter]:
     values = {name.replace("-", "_"): value if equals else "1" for name, equals, value in parts}
     return [
         Parameter(one.name, one.type, values.get(one.name, ""), one.description)
-        for one in host.parameters(wanted.name)
+        for one in host.parameters(wanted.name, engine=wanted.engine)
     ]
 
 
@@ -133,18 +145,22 @@ def parameters_list(host: VMkernel, wanted: ModuleName) -> list[Parameter]:
 def parameters_set(host: VMkernel, wanted: ParameterSettings) -> list[Parameter]:
     """Note settings for the next load of the module, for as long as the vmkernel runs."""
     before = host.settings(wanted.name) if wanted.append else ()
-    host.set_parameters(wanted.name, [*before, *wanted.settings])
-    return parameters_list(host, ModuleName(wanted.name))
+    host.set_parameters(wanted.name, [*before, *wanted.settings], engine=wanted.engine)
+    return parameters_list(host, ModuleName(wanted.name, wanted.engine))
 
 
-def _module(host: VMkernel, name: str) -> Module:
-    loaded = next((module for module in host.modules() if module.name == name), None)
+def _module(host: VMkernel, name: str, engine: EngineName) -> Module:
+    loaded = next((one for one in host.modules() if (one.name, one.engine) == (name, engine)), None)
+    devices = host.adapters_of(name, engine)
     return Module(
         name=name,
+        engine=engine,
+        policy=", ".join(dict.fromkeys(one.choice.policy for one in devices if one.choice.policy)),
+        override=", ".join(dict.fromkeys(one.choice.override for one in devices if one.choice.override)),
         is_loaded=loaded is not None,
         is_stopped=loaded is not None and loaded.is_stopped,
         size=loaded.size if loaded else 0,
         used_by=list(loaded.used_by) if loaded else [],
-        devices=[str(one.function.address) for one in host.adapters_of(name) if one.bound],
-        taints=list(dict.fromkeys(one.taint for one in host.adapters_of(name) if one.taint)),
+        devices=[str(one.function.address) for one in devices if one.bound],
+        taints=list(dict.fromkeys(one.taint for one in devices if one.taint)),
     )

@@ -87,7 +87,7 @@ def _device(host: VMkernel, adapter: Adapter) -> PciDevice:
         interrupt_pin=function.interrupt_pin,
         bars=[PciBar(bar.index, str(bar.kind), bar.address, bar.size) for bar in function.bars],
         device_name=hcl.device_name(function.vendor, function.device),
-        module_name=verdict.module,
+        module_name=adapter.module,
         bound=adapter.bound,
         hcl_driver=verdict.driver,
         hcl_rung=str(verdict.rung),

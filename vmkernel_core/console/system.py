@@ -1,14 +1,15 @@
-"""``vmk system``, in esxcli's grammar: Linux modules of a vmkernel, and the HCL's verdicts on its devices."""
+"""``vmk system``, in esxcli's grammar: modules of a vmkernel, and the HCL's verdicts on its devices."""
 
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 import click
 
 from vmkernel_core.console.show import show
 from vmkernel_core.console.target import asks
+from vmkernel_core.engine import EngineName
 from vmkernel_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -16,16 +17,34 @@ if TYPE_CHECKING:
 
     from vmkernel_core.console.client import Caller
 
+NameAndEngine: TypeAlias = tuple[str, EngineName | None]
+
+
+class _Module(click.ParamType[NameAndEngine]):
+    """``e1000``, or ``native:e1000`` where both engines have one of that name: name and engine."""
+
+    name = "module"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> NameAndEngine:
+        engine, colon, name = value.rpartition(":")
+        for known in get_args(EngineName):
+            if engine == known:
+                return name, known
+        if colon:
+            self.fail(f"{engine!r} is no engine; write linux:{name} or native:{name}", param, ctx)
+        return value, None
+
 
 def _named(function: Callable[..., Any]) -> Callable[..., Any]:
     return click.option(
-        "-m", "--module", "name", required=True, metavar="MODULE", help="The module, like e1000."
-    )(function)
+        "-m", "--module", "module", required=True, type=_Module(), metavar="[ENGINE:]MODULE",
+        help="The module, like e1000; linux:e1000 or native:e1000 where there are two.",
+    )(function)  # fmt: skip
 
 
 @click.group()
 def system() -> None:
-    """A running vmkernel: see, load and unload Linux modules, set their parameters; the HCL's verdicts."""
+    """A running vmkernel: see, load and unload modules, set their parameters; the HCL's verdicts."""
 
 
 @system.group()
@@ -52,7 +71,7 @@ def hcl_get(vmkernel: Caller, as_json: bool) -> None:
 
 @system.group()
 def module() -> None:
-    """Linux modules."""
+    """Modules: Linux's, and drivers in Python."""
 
 
 @module.command("list")
@@ -67,31 +86,31 @@ def module_list(vmkernel: Caller, as_json: bool) -> None:
 @module.command("get")
 @_named
 @asks()
-def module_get(vmkernel: Caller, as_json: bool, name: str) -> None:
+def module_get(vmkernel: Caller, as_json: bool, module: NameAndEngine) -> None:
     """One module, loaded or not."""
     from vmkernel_core.console.module_operations import ModuleName, module_get
 
-    show(vmkernel.call(module_get, ModuleName(name)), as_json)
+    show(vmkernel.call(module_get, ModuleName(*module)), as_json)
 
 
 @module.command("load")
 @_named
 @asks()
-def module_load(vmkernel: Caller, as_json: bool, name: str) -> None:
+def module_load(vmkernel: Caller, as_json: bool, module: NameAndEngine) -> None:
     """Load a module with its parameters; its driver probes the devices that it may serve."""
     from vmkernel_core.console.module_operations import ModuleName, module_load
 
-    show(vmkernel.call(module_load, ModuleName(name)), as_json)
+    show(vmkernel.call(module_load, ModuleName(*module)), as_json)
 
 
 @module.command("unload")
 @_named
 @asks()
-def module_unload(vmkernel: Caller, as_json: bool, name: str) -> None:
+def module_unload(vmkernel: Caller, as_json: bool, module: NameAndEngine) -> None:
     """Unload a module, and tell what it left behind; its uplinks are removed."""
     from vmkernel_core.console.module_operations import ModuleName, module_unload
 
-    show(vmkernel.call(module_unload, ModuleName(name)), as_json)
+    show(vmkernel.call(module_unload, ModuleName(*module)), as_json)
 
 
 @module.group()
@@ -102,11 +121,11 @@ def parameters() -> None:
 @parameters.command("list")
 @_named
 @asks()
-def parameters_list(vmkernel: Caller, as_json: bool, name: str) -> None:
+def parameters_list(vmkernel: Caller, as_json: bool, module: NameAndEngine) -> None:
     """What a module takes, and what it is given at its next load."""
     from vmkernel_core.console.module_operations import ModuleName, parameters_list
 
-    show(vmkernel.call(parameters_list, ModuleName(name)), as_json)
+    show(vmkernel.call(parameters_list, ModuleName(*module)), as_json)
 
 
 @parameters.command("set")
@@ -117,17 +136,18 @@ def parameters_list(vmkernel: Caller, as_json: bool, name: str) -> None:
 )  # fmt: skip
 @click.option("-a", "--append", is_flag=True, help="Keep the settings made before; else these replace them.")
 @asks()
-def parameters_set(vmkernel: Caller, as_json: bool, name: str, text: str, append: bool) -> None:
+def parameters_set(vmkernel: Caller, as_json: bool, module: NameAndEngine, text: str, append: bool) -> None:
     """Set parameters of a module. They take effect when it is loaded the next time.
 
     The running vmkernel keeps them until it ends; for good they belong into the machine file.
     """
     from vmkernel_core.console.module_operations import ParameterSettings, parameters_set
 
+    name, engine = module
     try:
         settings = shlex.split(text)
     except ValueError as error:
         raise UsageError(f"cannot read {text!r}: {error}", remedy='write "name=value name=value"') from error
-    show(vmkernel.call(parameters_set, ParameterSettings(name, settings, append)), as_json)
+    show(vmkernel.call(parameters_set, ParameterSettings(name, settings, append, engine)), as_json)
     if not as_json:
         click.echo(f"{name} is loaded with these values the next time.")

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from vmkernel_core.console.client import Caller
     from vmkernel_core.console.machine import Machine
     from vmkernel_core.console.protocol import Arguments, Operation, Result
+    from vmkernel_core.engine import EngineName
 
 Options = ParamSpec("Options")
 
@@ -47,11 +48,12 @@ def asks(*, config_flags: Sequence[str] = ("-c", "--config")) -> Callable[..., C
             devices: tuple[str, ...],
             disks: tuple[str, ...],
             kernel: str | None,
+            engine: EngineName | None,
             as_json: bool,
             *arguments: Options.args,
             **options: Options.kwargs,
         ) -> None:
-            with _vmkernel(socket, config, platform, devices, disks, kernel) as caller:
+            with _vmkernel(socket, config, platform, devices, disks, kernel, engine) as caller:
                 function(caller, as_json, *arguments, **options)
 
         wrapped: Callable[..., None] = command
@@ -82,6 +84,7 @@ def _options(config_flags: Sequence[str]) -> list[Callable[..., Any]]:
             "--platform", type=click.Choice(["qemu", "model"]), default="qemu", help="The hardware of --device."
         ),
         click.option("--kernel", metavar="RELEASE", help="The kernel of --device: a release or its beginning."),
+        click.option("--engine", type=click.Choice(["linux", "native"]), help="What drives --device."),
         click.option("--json", "as_json", is_flag=True, help="Print JSON (docs/console.md has its shape)."),
     ]  # fmt: skip
 
@@ -94,6 +97,7 @@ def _vmkernel(
     devices: Sequence[str],
     disks: Sequence[str],
     kernel: str | None,
+    engine: EngineName | None,
 ) -> Iterator[Caller]:
     if sum(map(bool, (socket, config, devices))) > 1:
         raise UsageError("--socket, --config and --device exclude each other", remedy="give one of them")
@@ -107,7 +111,7 @@ def _vmkernel(
 
         kind: Literal["qemu", "model"] = "model" if platform == "model" else "qemu"
         table = PlatformTable(type=kind, devices=list(devices), disks=list(disks))
-        with _booted(Machine(platform=table, kernel=kernel)) as caller:
+        with _booted(Machine(platform=table, kernel=kernel, engine=engine)) as caller:
             yield caller
         return
     from vmkernel_core.console.client import connect

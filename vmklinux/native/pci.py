@@ -13,12 +13,13 @@ from vmkernel_core.pci_function import COMMAND, COMMAND_IO, COMMAND_MEMORY, BarK
 from vmklinux.native.device import Device
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from vmkernel_core.idle import IdleLoop
     from vmkernel_core.memory import MachineMemory
     from vmkernel_core.pci_function import Bar, PciFunction
     from vmkernel_core.platform.base import Platform
+    from vmklinux.module.param import Parameter
 
 COMMAND_MASTER = 0x4  # PCI Local Bus Specification 3.0, 6.2.2
 #: PCI Bus Power Management Interface Specification 1.2, 3.2: its capability, and PMCSR in it.
@@ -55,12 +56,13 @@ class PciDev(Device):
 class PciDriver(ABC):
     """A driver of PCI devices; each device that it takes gets an instance. ``pdev`` is the device.
 
-    ``name`` is that of its folder. ``parameters`` tells what may be set when it is loaded: name to a sentence for people
-    with the default; ``self.parameters`` has what was given. Every method runs with the baton.
+    ``name`` is that of its folder. ``known_parameters`` are those that may be set when it is loaded, the description of
+    each with its default; ``self.parameters`` has the values that were given, as text: numbers in decimal, truth as 1
+    and 0. Every method runs with the baton.
     """
 
     name: ClassVar[str]
-    known_parameters: ClassVar[Mapping[str, str]] = {}
+    known_parameters: ClassVar[Sequence[Parameter]] = ()
 
     def __init__(self, pdev: PciDev, parameters: Mapping[str, str]) -> None:
         self.pdev = pdev

@@ -48,9 +48,9 @@ def timer_delete(timer: Timer) -> bool:
 
 def msleep(milliseconds: float) -> None:
     """Sleep, without the baton meanwhile. Not in an interrupt handler, nor in a timer's function."""
-    deadline = lib.vmk_now() + int(milliseconds * 1e6)
-    while (left := deadline - lib.vmk_now()) > 0 and not lib.vmk_world_ending():
-        lib.vmk_world_sleep(left)
+    left = int(milliseconds * 1e6)
+    while left > 0 and not lib.vmk_world_ending():
+        left = lib.vmk_world_sleep(left)  # what is left of it is told, and is less for a world in a hurry
 
 
 def udelay(microseconds: float) -> None:

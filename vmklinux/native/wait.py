@@ -28,14 +28,13 @@ def wait_event_timeout(queue: WaitQueue, condition: Callable[[], bool], seconds:
 
     The condition is looked at when it begins and whenever somebody calls ``queue.wake_up``. Not in an interrupt handler.
     """
-    task, deadline = lib.vmk_world_task(), lib.vmk_now() + int(seconds * 1e9)
+    task, left = lib.vmk_world_task(), int(seconds * 1e9)
     queue._tasks.append(task)
     try:
         while not condition():
-            left = deadline - lib.vmk_now()
             if left <= 0 or lib.vmk_world_ending():
                 return False
-            lib.vmk_world_sleep(left)
+            left = lib.vmk_world_sleep(left)
         return True
     finally:
         queue._tasks.remove(task)

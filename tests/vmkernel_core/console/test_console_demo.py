@@ -22,7 +22,7 @@ from vmkernel_core.console.demo.traffic import Way
 from vmklinux.kernels import Kernel
 
 KEYS = {
-    "platform", "device", "hcl", "module_path", "kernel", "mac", "link_mbps", "tx", "rx",
+    "platform", "device", "engine", "hcl", "module_path", "kernel", "mac", "link_mbps", "tx", "rx",
     "mmio_per_frame", "seconds", "leaks",
 }  # fmt: skip
 PARTS = {
@@ -239,6 +239,7 @@ def test_without_qemu_and_without_a_kernel(
 GOOD = NicResult(
     platform="qemu",
     device="e1000",
+    engine="linux",
     hcl=HclSays("net/e1000", "vendor:device", "e1000"),
     module_path="e1000.ko",
     kernel="6.1.0-56-amd64",

@@ -33,7 +33,7 @@ from vmkernel_core.platform.qemu_device import kind_of
 from vmklinux.kernels import Kernel
 
 #: What every result has, and what else there is.
-KEYS = {"platform", "device", "hcl", "module_path", "kernel", "disks", "read", "write", "leaks"}
+KEYS = {"platform", "device", "engine", "hcl", "module_path", "kernel", "disks", "read", "write", "leaks"}
 ADDED = {"partitions", "file_system", "mmio_per_command", "seconds"}
 NAA = "naa.300000000000de30"
 MIB = 1 << 20
@@ -365,6 +365,7 @@ def test_qemu_says_what_kind_of_device_it_is() -> None:
 GOOD = DiskResult(
     platform="qemu",
     device="megasas",
+    engine="linux",
     hcl=HclSays("scsi/megaraid_sas", "vendor:device", "megaraid_sas"),
     module_path="megaraid_sas.ko",
     kernel="6.1.0-56-amd64",

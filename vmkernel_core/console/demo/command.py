@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from vmkernel_core.console.demo.result import Left, Result
     from vmkernel_core.console.demo.session import Wanted
+    from vmkernel_core.engine import EngineName
 
 #: How many frames go each way, and MiB that are written, unless the user says so; and the most MiB.
 FRAMES, MIB, MOST_MIB = 1000, 16, 256
@@ -44,6 +45,11 @@ FRAMES, MIB, MOST_MIB = 1000, 16, 256
     show_default=str(MIB),
     help="How much is written to the disk of a storage controller.",
 )
+@click.option(
+    "--engine",
+    type=click.Choice(["linux", "native"]),
+    help="What drives it: a Linux module, or a driver in Python, which needs no kernel; else what the list prefers.",
+)
 @click.option("--kernel", metavar="RELEASE", help="A kernel release or its beginning, like 6.12.")
 @click.option(
     "-p", "settings", metavar="NAME=VALUE", multiple=True, help="A parameter of the module; repeatable."
@@ -66,6 +72,7 @@ def demo(
     platform: str,
     frames: int | None,
     mib: int | None,
+    engine: EngineName | None,
     kernel: str | None,
     settings: Sequence[str],
     policy: str,
@@ -73,7 +80,7 @@ def demo(
     allow_unresolved: bool,
     as_json: bool,
 ) -> None:
-    """Let an unmodified Linux driver move frames or blocks, and check them.
+    """Let an unmodified Linux driver, or one in Python, move frames or blocks, and check them.
 
     The HCL names the module for the device, or else the kernel's modules say which of them claims it; that is loaded and
     probes the device. QEMU says whether that is a network device or a storage controller.
@@ -88,7 +95,9 @@ def demo(
         from hcl.report import Profile
         from vmkernel_core.console.demo.session import Wanted
 
-        wanted = Wanted(device, platform, kernel, settings, Profile(policy), module, allow_unresolved)
+        wanted = Wanted(
+            device, platform, kernel, settings, Profile(policy), module, allow_unresolved, engine=engine
+        )
         result, left = _run(wanted, kind, frames, mib, ctrl_c)
     from vmkernel_core.console.demo.result import judge, show
 

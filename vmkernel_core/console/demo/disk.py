@@ -120,7 +120,7 @@ def run(wanted: Wanted, kind: str, mib: int, ctrl_c: Interruption) -> tuple[Disk
         meter = Meter()
         with Session(wanted, one_device.with_disk(wanted.device, kind, str(image.path))) as session:
             adapter = session.adapter
-            disk = the_disk(session.host, str(adapter.verdict.module), ctrl_c)
+            disk = the_disk(session.host, str(adapter.module), ctrl_c)
             commands = disk.stats().commands
             with meter:
                 blocks = Blocks(disk, ctrl_c)

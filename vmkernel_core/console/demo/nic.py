@@ -109,9 +109,7 @@ def run(wanted: Wanted, frames: int, ctrl_c: Interruption) -> tuple[NicResult, S
 def uplink_of(adapter: Adapter, device: str) -> Uplink:
     """The uplink that a device's driver made; NoDriver when it made none."""
     if adapter.uplink is None:
-        raise NoDriver(
-            f"{adapter.verdict.module} made no network device of {device}", where=str(adapter.function)
-        )
+        raise NoDriver(f"{adapter.module} made no network device of {device}", where=str(adapter.function))
     return adapter.uplink
 
 

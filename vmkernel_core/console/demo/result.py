@@ -55,6 +55,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     platform: str
     device: str
+    engine: str
     hcl: HclSays
     module_path: str
     kernel: str
@@ -95,7 +96,7 @@ def show(result: Result, left: Sequence[Left]) -> None:
     rows: list[tuple[str, str]] = [
         ("HCL", _hcl(result.hcl)),
         ("module", result.module_path),
-        ("kernel", result.kernel),
+        *([("kernel", result.kernel)] if result.kernel else [("engine", "a driver in Python, no kernel")]),
         *result.rows(),
         ("seconds", ", ".join(f"{part} {spent:.3f}" for part, spent in seconds.items())),
         ("leaks", "\n".join(f"{one.text}{_KEPT * one.kept}" for one in left) or "none"),

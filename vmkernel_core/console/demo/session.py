@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from hcl.report import Profile
     from vmkernel_core.adapter import Adapter
     from vmkernel_core.console.demo.one_device import OneDevice
+    from vmkernel_core.engine import EngineName
 
 _QEMU_COMMAND = "apt-get install qemu-system-x86"
 _WITHOUT_QEMU = "to do without QEMU, use --platform model"
@@ -42,6 +43,7 @@ class Wanted:
     allow_unresolved: bool
     gate: bool = True
     """Whether what the list calls unsupported is left alone."""
+    engine: EngineName | None = None
 
 
 class Session:
@@ -61,6 +63,7 @@ class Session:
             policy=wanted.policy,
             allow_unresolved=wanted.allow_unresolved,
             gate=wanted.gate,
+            engine=wanted.engine,
         )
 
     def __enter__(self) -> Session:
@@ -83,7 +86,7 @@ class Session:
         found = next(one for one in self.host.adapters if one.function.address == self._machine.address)
         if found.error is not None:
             raise found.error
-        if found.verdict.module is None:
+        if found.module is None:
             raise NoDriver(
                 f"there is no module for {self._wanted.device}",
                 where=found.verdict.reason.rstrip("."),
@@ -100,13 +103,18 @@ class Session:
 
     def report(self, traffic: float) -> dict[str, Any]:
         """What every Result says; ``traffic`` is how many seconds that took. To be called when the host has stopped."""
-        verdict = self.adapter.verdict
+        adapter, host = self.adapter, self.host
+        verdict, module = adapter.verdict, str(adapter.module)
+        linux = adapter.engine == "linux"
         return {
             "platform": self._machine.platform.name,
             "device": self._wanted.device,
-            "hcl": HclSays(verdict.driver, str(verdict.rung), verdict.module),
-            "module_path": str(self.host.kernel.file_of(str(verdict.module))),
-            "kernel": self.host.kernel.release,
+            "engine": adapter.engine,
+            "hcl": HclSays(verdict.driver, str(verdict.rung), module),
+            "module_path": str(host.kernel.file_of(module))
+            if linux
+            else host.module_info(module, engine="native").file,
+            "kernel": host.kernel.release if linux else "",
             "seconds": Seconds(
                 **{part: round(self.host.seconds[part], 4) for part in ("image", "load", "probe")},
                 traffic=round(traffic, 4),
