@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 # To build the core, to run devices, to name them, to make disks, and what the tests compare with.
 PACKAGES := gcc libc6-dev python3-dev python3-venv qemu-system-x86 pci.ids qemu-utils fdisk e2fsprogs \
 	binutils xz-utils zstd kmod iproute2 iputils-ping busybox-static openssl \
-	pciutils usbutils udev umockdev gir1.2-umockdev-1.0 python3-gi libusb-1.0-0 chromium
+	libiscsi7 tgt pciutils usbutils udev umockdev gir1.2-umockdev-1.0 python3-gi libusb-1.0-0 chromium
 # The Debian kernels whose drivers the tests run.
 KERNELS := 6.1 6.12
 
