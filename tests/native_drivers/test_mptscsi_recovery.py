@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -91,6 +92,24 @@ def test_the_adapter_is_reset_by_its_user(image: Path) -> None:
         for request in requests:
             assert request.result(LIMIT).good
         assert image.read_bytes()[: len(LOADED)] == LOADED
+
+
+def test_two_resets_at_once_do_no_harm(image: Path) -> None:
+    """A fault may be found while error handling resets the IOC already."""
+    with slow(image) as fusion, ThreadPoolExecutor(1) as pool:
+
+        def reset() -> bool:
+            with baton():
+                return fusion.driver.eh_host_reset()
+
+        requests = load(fusion.disk, COUNT)
+        other = pool.submit(reset)
+        fusion.adapter.reset()
+        assert other.result(LIMIT)
+        for request in requests:
+            assert request.result(LIMIT).good
+        assert image.read_bytes()[: len(LOADED)] == LOADED
+        assert fusion.stopped == []
 
 
 def test_a_command_is_aborted(image: Path) -> None:
