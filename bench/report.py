@@ -62,8 +62,7 @@ def _traffic(results: Results) -> Table:
 def _native(results: Results) -> Table:
     table = _table(
         f"The same through the driver in Python (aim: {AIM_NATIVE} of Linux's)", "",
-        "uplink/s", "of Linux's", "of the floor",
-        "irq/batch", "sleeps/batch",
+        "uplink/s", "of Linux's", "of the floor", "MMIO/frame", "irq/batch", "sleeps/batch",
     )  # fmt: skip
     for case in results.traffic:
         native = case.native
@@ -72,6 +71,7 @@ def _native(results: Results) -> Table:
             f"{native.frames_per_second:,.0f}",
             _aim(f"{case.native_ratio:.2f}", case.native_ratio >= AIM_NATIVE),
             f"{native.frames_per_second / case.floor.frames_per_second:.2f}",
+            f"{native.reads_per_frame + native.writes_per_frame:.3f}",
             f"{native.interrupts_per_batch:.2f}",
             f"{native.switches_per_batch:.1f}",
         )
