@@ -13,9 +13,10 @@ import pytest
 from native_drivers.net.e1000.driver import E1000
 from native_drivers.net.e1000.eeprom import EepromError
 from tests.e2e.cards import CARDS, MAC
-from tests.e2e.conftest import LIMIT
+from tests.e2e.conftest import LIMIT, exchange
 from tests.e2e.packets import PEER, raw_address, sized
 from tests.native_drivers.one_nic import one_nic
+from vmkernel_core.boot import VMkernel
 from vmkernel_core.errors import DeviceGone
 from vmkernel_core.platform.e1000_model import E1000Model
 from vmkernel_core.platform.model import ModelPlatform
@@ -87,3 +88,19 @@ def test_a_chip_that_vanishes_ends_nothing_else() -> None:
             card.uplink.close()
         assert time.monotonic() - began < LIMIT
         assert not platform.bus.gone
+
+
+def test_parameters() -> None:
+    given = {"TxDescriptors": "100", "RxDescriptors": "0x200", "InterruptThrottleRate": "5000"}
+    settings = {"e1000": [f"{name}={value}" for name, value in given.items()]}
+    with VMkernel(CARDS["82545em"].make(), engine="native", settings=settings) as host:
+        nic = host.uplinks["vmnic0"]
+        assert (nic.rings.tx, nic.rings.rx, nic.coalescing.rx_usecs) == (104, 512, 200)
+        exchange(host)
+    for wrong, text in (
+        ("TxDescriptors=79", "use 80 to 4096"),
+        ("InterruptThrottleRate=59", "use 60 or more, or 0"),
+    ):
+        with VMkernel(CARDS["82545em"].make(), engine="native", settings={"e1000": [wrong]}) as host:
+            (error,) = (adapter.error for adapter in host.adapters if adapter.error)
+            assert text in str(error)
