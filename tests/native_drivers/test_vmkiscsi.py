@@ -12,7 +12,7 @@ from tests.native_drivers.iscsi import MIB, NAME, disk, host_with, image, naa, o
 from tests.native_drivers.relay import Relay
 from tests.native_drivers.tgt import Target, Tgt, free_port
 from vmkernel_core.boot import VMkernel
-from vmkernel_core.errors import NotSupported, UsageError
+from vmkernel_core.errors import NotSupported, UsageError, VmkError
 from vmkernel_core.platform.model import ModelPlatform
 from vmklinux.module.errors import BadParameter
 
@@ -98,6 +98,15 @@ def test_a_library_that_is_not_there_is_told_with_its_package(monkeypatch: pytes
         with pytest.raises(Exception, match="Debian 12's package is libiscsi7") as error:
             host.load("vmkiscsi", [f"portal=127.0.0.1:{free_port()}"])
         assert getattr(error.value, "exit_code", 0) == 4
+
+
+def test_a_portal_that_tells_of_no_target_is_told() -> None:
+    closed = Tgt(Target(NAME.format("closed"), {}, allowed="192.0.2.1"))
+    settings = "initiator=iqn.2026-01.test:me"
+    with closed, pytest.raises(VmkError) as error, host_with(f"portal={closed.portal}", settings):
+        pass
+    assert "tell of no target" in error.value.what
+    assert "iqn.2026-01.test:me" in error.value.remedy
 
 
 def test_nothing_is_logged_as_an_error_in_an_ordinary_life(

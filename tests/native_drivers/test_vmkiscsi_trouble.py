@@ -24,6 +24,7 @@ from vmkernel_core._core import ffi, lib
 from vmkernel_core.storage.device import Request, StorageDevice
 from vmkernel_core.storage.errors import CommandTimedOut, PathLost
 from vmkernel_core.storage.events import StorageEvent
+from vmklinux.errors import DriverStopped
 
 
 @pytest.fixture
@@ -234,3 +235,22 @@ def test_unloading_while_the_target_is_gone_does_not_wait_for_it(tgt: Tgt) -> No
         assert time.monotonic() - began < 20
         with pytest.raises(PathLost):
             request.result(LIMIT)
+
+
+def test_a_fault_of_the_driver_s_own_stops_it_alone(tgt: Tgt, monkeypatch: pytest.MonkeyPatch) -> None:
+    with host_with(f"portal={tgt.portal}") as host:
+        device = disk(host)
+        requests = device.start_read(0, 8)
+        requests[0].result(LIMIT)
+        with monkeypatch.context() as broken:
+            broken.setattr(Session, "progress", lambda _self, _connection: 1 / 0)
+            request = device.start_read(0, 8)[0]
+            with pytest.raises(PathLost):
+                request.result(LIMIT)
+        assert isinstance(device.error, DriverStopped)
+        began, used = time.monotonic(), time.process_time()
+        wait_for(lambda: time.monotonic() - began > 0.5)
+        assert time.process_time() - used < 0.3  # nobody looks at the sockets all the time
+        host.unload("vmkiscsi")
+        host.load("vmkiscsi")
+        assert len(disk(host).read(0, 8)) == 8 * BLOCK

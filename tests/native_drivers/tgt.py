@@ -32,6 +32,7 @@ class Target:
     outgoing: tuple[str, str] | None = None
     settings: dict[str, str] = field(default_factory=dict)
     read_only: tuple[int, ...] = ()
+    allowed: str = "ALL"  # addresses of initiators
 
 
 class Tgt:
@@ -94,7 +95,7 @@ class Tgt:
                 user, secret = account
                 self._admin("--mode", "account", "--op", "new", "--user", user, "--password", secret)
                 self._admin("--mode", "account", "--op", "bind", "--tid", tid, "--user", user, *options)
-        self._admin("--mode", "target", "--op", "bind", "--tid", tid, "--initiator-address", "ALL")
+        self._admin("--mode", "target", "--op", "bind", "--tid", tid, "--initiator-address", target.allowed)
 
     def _admin(self, *arguments: str, check: bool = True) -> subprocess.CompletedProcess[str]:
         done = subprocess.run(

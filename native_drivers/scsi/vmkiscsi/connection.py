@@ -71,9 +71,7 @@ class Connection:
 
     def _prepare(self, settings: Settings, isid: tuple[int, int]) -> None:
         lib, context = self._lib, self._context
-        lib.iscsi_set_noautoreconnect(
-            context, 1
-        )  # which commands are sent again, and when, is the session's to say
+        lib.iscsi_set_noautoreconnect(context, 1)  # the session sees to it
         lib.iscsi_set_isid_random(context, *isid)
         if self.target is None:
             lib.iscsi_set_session_type(context, SessionType.DISCOVERY)
@@ -103,9 +101,9 @@ class Connection:
         return int(self._lib.iscsi_get_fd(self._context))
 
     @property
-    def events(self) -> Event:
+    def events(self) -> int:
         """What its socket has to be waited for now."""
-        return Event(self._lib.iscsi_which_events(self._context)) | Event.READ_HANGUP
+        return int(self._lib.iscsi_which_events(self._context)) | Event.READ_HANGUP
 
     def connect(self, address: Portal) -> None:
         """Begin, at the portal's ``address``. PortalUnreachable."""

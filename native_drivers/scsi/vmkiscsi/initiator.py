@@ -12,6 +12,7 @@ from native_drivers.scsi.vmkiscsi.library import load
 from native_drivers.scsi.vmkiscsi.link import REDIRECTS
 from native_drivers.scsi.vmkiscsi.poller import Poller
 from native_drivers.scsi.vmkiscsi.session import Session
+from vmkernel_core._core import lib
 from vmkernel_core.errors import NotSupported
 from vmkernel_core.storage.command import Status
 from vmklinux.native.scsi_host import ScsiHostTemplate, scsi_add_host, scsi_done, scsi_host_alloc
@@ -38,6 +39,8 @@ LUNS = 1 << 16
 PIECES = 1024
 #: Blocks of 512 bytes in a command, and bytes of a CDB that a PDU has room for.
 SECTORS, CDB = 8192, 16
+#: Seconds that targets have to agree to a logout.
+LOGOUT_LIMIT = 5.0
 #: ILLEGAL REQUEST, invalid field in CDB (SPC-4, 4.5.3).
 _CDB_TOO_LONG = bytes([0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x24, 0, 0, 0, 0, 0])
 
@@ -76,17 +79,16 @@ class VmkIscsi(ScsiHostTemplate):
         self.host = self._make_host()
         errors = self._look_for_targets()
         if not any(session.logins for session in self.sessions):
-            raise (
-                errors[0]
-                if errors
-                else IscsiError(
-                    "the portals tell of no target",
-                    where=", ".join(map(str, settings.portals)),
-                    remedy=f"let targets accept this initiator, {settings.initiator}, or name one by target=…",
-                )
-            )
+            raise errors[0] if errors else self._no_target()
         scsi_add_host(self.host)
         scsi_scan_host(self.host)
+
+    def _no_target(self) -> IscsiError:
+        return IscsiError(
+            "the portals tell of no target",
+            where=", ".join(map(str, self.settings.portals)),
+            remedy=f"let targets accept this initiator, {self.settings.initiator}, or name one by target=…",
+        )
 
     def _make_host(self) -> ScsiHost:
         host = scsi_host_alloc(self.device, self)
@@ -99,9 +101,8 @@ class VmkIscsi(ScsiHostTemplate):
 
     def info(self) -> str:
         """Who it is to targets, and with how many sessions."""
-        return (
-            f"iSCSI initiator {self.settings.initiator}, {len(self.sessions)} sessions ({self.library.name})"
-        )
+        sessions = sum(session.online for session in self.sessions)
+        return f"iSCSI initiator {self.settings.initiator}, {sessions} sessions ({self.library.name})"
 
     # ---- targets ----
 
@@ -158,7 +159,11 @@ class VmkIscsi(ScsiHostTemplate):
 
     def _leave(self) -> None:
         for session in self.sessions:
-            session.leave()
+            session.begin_to_leave()
+        # The poller serves nobody once the driver was stopped.
+        deadline = lib.vmk_now() + (0 if self.device.stopped else int(LOGOUT_LIMIT * 1e9))
+        for session in self.sessions:
+            session.leave(deadline)
         self.sessions.clear()
 
     def scan_start(self) -> None:

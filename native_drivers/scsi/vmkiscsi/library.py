@@ -6,7 +6,7 @@ What is declared here is the part of its public interface (iscsi/iscsi.h, iscsi/
 from __future__ import annotations
 
 from dataclasses import dataclass
-from enum import IntEnum, IntFlag
+from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
 from cffi import FFI
@@ -90,8 +90,8 @@ _SONAMES = {
 }
 
 
-class Event(IntFlag):
-    """What a socket is ready for; the numbers of poll(2) and epoll(7)."""
+class Event:
+    """What a socket is ready for, in numbers of poll(2) and epoll(7). No IntFlag: they are looked at for each event."""
 
     IN = 0x1
     OUT = 0x4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from functools import partial
 from typing import TYPE_CHECKING
 
 from native_drivers.scsi.vmkiscsi.connection import Connection
@@ -75,12 +76,10 @@ class Link(ABC):
     def _go(self, portal: Portal) -> None:
         self.connection = Connection(self._library, self._settings, portal, self.target, self.isid)
         mod_timer(self._limit, self._settings.login_timeout)
-        self._poller.resolve(self, portal)
+        self._poller.resolve(portal, partial(self._resolved, self.connection))
 
-    def resolved(self, address: Portal | PortalUnreachable) -> None:
-        """For the poller: where the portal is."""
-        connection = self.connection
-        if connection is None or connection.state != "closed":
+    def _resolved(self, connection: Connection, address: Portal | PortalUnreachable) -> None:
+        if connection is not self.connection:
             return
         try:
             if isinstance(address, PortalUnreachable):

@@ -6,7 +6,7 @@ import os
 import select
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from native_drivers.scsi.vmkiscsi.errors import PortalUnreachable
 from vmklinux.native.device import baton
@@ -23,14 +23,15 @@ if TYPE_CHECKING:
 LIMIT = 60.0
 
 
-class Polled(Protocol):
-    """Somebody with a connection. All of it is called with the baton."""
+#: Who asked for an address, and what it is.
+_Answer: TypeAlias = "tuple[Callable[[Portal | PortalUnreachable], None], Portal | PortalUnreachable]"
 
-    def resolved(self, address: Portal | PortalUnreachable) -> None:
-        """The answer to ``Poller.resolve``."""
+
+class Polled(Protocol):
+    """Somebody with a connection."""
 
     def service(self, ready: int) -> None:
-        """The socket is ready for that."""
+        """The socket is ready for that. With the baton."""
 
 
 class Poller:
@@ -48,7 +49,7 @@ class Poller:
         self._epoll.register(self._kick, select.EPOLLIN)
         self._owners: dict[int, Polled] = {}
         self._waits_for: dict[int, int] = {}
-        self._names: list[tuple[Polled, Portal]] = []
+        self._names: list[tuple[Portal, Callable[[Portal | PortalUnreachable], None]]] = []
         self._troubled: list[Polled] = []
         self._ending = self._ended = False
         self._changed = WaitQueue()
@@ -58,13 +59,13 @@ class Poller:
 
     def add(self, owner: Polled, connection: Connection) -> None:
         """Serve the owner when its socket is ready."""
-        fd, events = connection.fd, int(connection.events)
+        fd, events = connection.fd, connection.events
         self._owners[fd], self._waits_for[fd] = owner, events
         self._epoll.register(fd, events)
 
     def update(self, connection: Connection) -> None:
         """What the socket is to be waited for may have changed."""
-        fd, events = connection.fd, int(connection.events)
+        fd, events = connection.fd, connection.events
         if self._waits_for[fd] != events:
             self._waits_for[fd] = events
             self._epoll.modify(fd, events)
@@ -76,9 +77,9 @@ class Poller:
             del self._waits_for[fd]
             self._epoll.unregister(fd)
 
-    def resolve(self, owner: Polled, portal: Portal) -> None:
-        """Ask for the address of a portal, and tell it to the owner."""
-        self._names.append((owner, portal))
+    def resolve(self, portal: Portal, tell: Callable[[Portal | PortalUnreachable], None]) -> None:
+        """Ask for the address of a portal, and tell it, with the baton."""
+        self._names.append((portal, tell))
         self.wake()
 
     def look(self, owner: Polled) -> None:
@@ -97,21 +98,35 @@ class Poller:
             if ready.pop(self._kick, 0):
                 os.eventfd_read(self._kick)
             names, self._names = self._names, []
-            answers = [(owner, _resolve(portal)) for owner, portal in names]
+            answers = [(tell, _resolve(portal)) for portal, tell in names]
             with baton():
-                troubled, self._troubled = self._troubled, []
-                # First, since the sockets of new connections may have the numbers of old ones.
-                for fd, events in ready.items():
-                    if (found := self._owners.get(fd)) is not None:
-                        self._device.deliver(partial(found.service, events))
-                for owner, answer in answers:
-                    self._device.deliver(partial(owner.resolved, answer))
-                for owner in troubled:
-                    self._device.deliver(partial(owner.service, 0))
-                self._device.deliver(self._after)
+                if self._device.stopped is None:
+                    self._serve(ready, answers)
+                else:
+                    self._silence()
         with baton():
             self._ended = True
             self._changed.wake_up()
+
+    def _serve(self, ready: dict[int, int], answers: list[_Answer]) -> None:
+        deliver = self._device.deliver
+        # First, since the sockets of new connections may have the numbers of old ones.
+        for fd, events in ready.items():
+            if (found := self._owners.get(fd)) is not None:
+                deliver(partial(found.service, events))
+        for tell, answer in answers:
+            deliver(partial(tell, answer))
+        troubled, self._troubled = self._troubled, []
+        for owner in troubled:
+            deliver(partial(owner.service, 0))
+        deliver(self._after)
+
+    def _silence(self) -> None:
+        """The driver was stopped: nobody looks at the sockets any more, whatever they are ready for."""
+        for fd in self._owners:
+            self._epoll.unregister(fd)
+        self._owners.clear()
+        self._waits_for.clear()
 
     def _end(self) -> None:
         with baton():

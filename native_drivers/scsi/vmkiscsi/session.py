@@ -13,6 +13,7 @@ import secrets
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from native_drivers.scsi.vmkiscsi.link import Link
+from vmkernel_core._core import lib
 from vmkernel_core.errors import UsageError
 from vmkernel_core.storage.command import Direction, HostStatus
 from vmklinux.native.scsi_device import scsi_device_set_state
@@ -39,8 +40,8 @@ log = logging.getLogger(__name__)
 SessionState: TypeAlias = Literal["new", "online", "blocked", "lost", "closed"]
 #: Seconds between attempts to log in again: the first, by how much it grows, the most.
 PAUSE, PAUSE_GROWS, PAUSE_MOST = 0.25, 2.0, 10.0
-#: Seconds that a target has for task management, and for a logout.
-MANAGEMENT_LIMIT, LOGOUT_LIMIT = 10.0, 5.0
+#: Seconds that a target has for task management.
+MANAGEMENT_LIMIT = 10.0
 #: Responses to task management (RFC 7143, 11.6.1) that mean that the target has the command no more.
 _DONE = (0, 1)
 _SAM_STATUSES = 0x100
@@ -187,15 +188,20 @@ class Session(Link):
             self._poller.update(connection)
             mod_timer(self._alive, self._settings.noop_timeout)
 
-    def leave(self) -> None:
-        """Log out, if there is a login, and end. May sleep; takes at most LOGOUT_LIMIT seconds."""
+    def begin_to_leave(self) -> None:
+        """Log out, if there is a login; nothing more is tried."""
         self.state = "closed"
         for timer in (self._again, self._alive, self._patience):
             timer_delete(timer)
+        if self.connection is not None and self.connection.logout():
+            self._poller.update(self.connection)
+
+    def leave(self, deadline: int) -> None:
+        """End, when the target has agreed, or at a time of CLOCK_MONOTONIC in nanoseconds. May sleep."""
         connection = self.connection
-        if connection is not None and connection.logout():
-            self._poller.update(connection)
-            wait_event_timeout(self.changed, lambda: connection.state == "closed", LOGOUT_LIMIT)
+        if connection is not None and connection.state == "logout":
+            seconds = (deadline - lib.vmk_now()) / 1e9
+            wait_event_timeout(self.changed, lambda: connection.state == "closed", seconds)
         self.close()
         self._abandon(HostStatus.NO_CONNECT)
 
