@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from native_drivers.scsi.vmkiscsi.library import load
 from tests.native_drivers.iscsi import MIB, NAME, disk, host_with, image, naa, on_disk
 from tests.native_drivers.relay import Relay
 from tests.native_drivers.tgt import Target, Tgt, free_port
@@ -26,7 +27,8 @@ def backing(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def tgt(backing: Path) -> Iterator[Tgt]:
     """Two targets."""
-    one = Target(NAME.format("one"), {1: backing}, settings={"HeaderDigest": "CRC32C,None"})
+    digests = {"HeaderDigest": "CRC32C,None", "DataDigest": "CRC32C,None"}
+    one = Target(NAME.format("one"), {1: backing}, settings=digests)
     two = Target(NAME.format("two"), {1: image(backing.with_name("b"))})
     with Tgt(one, two) as running:
         yield running
@@ -70,12 +72,19 @@ def test_header_digests_are_agreed_on(tgt: Tgt, backing: Path, digest: str, agre
         assert b"HeaderDigest=" + agreed + b"\0" in relay.heard["target"]
 
 
-def test_data_digests_need_a_library_that_has_them(tgt: Tgt) -> None:
-    with (
-        pytest.raises(NotSupported, match="no checksums on data"),
-        host_with(f"portal={tgt.portal}", "data_digest=crc32c"),
-    ):
-        pass
+def test_data_digests_are_agreed_on_where_the_library_has_them(tgt: Tgt, backing: Path) -> None:
+    settings = (f"target={NAME.format('one')}", "data_digest=crc32c")
+    if not load().data_digest:  # Debian 12's
+        with (
+            pytest.raises(NotSupported, match="no checksums on data"),
+            host_with(f"portal={tgt.portal}", *settings),
+        ):
+            pass
+        return
+    with Relay(tgt.port) as relay, host_with(f"portal={relay.portal}", *settings) as host:
+        disk(host).write(5, bytes(range(256)) * 512)
+        assert on_disk(backing, 5, 256) == bytes(range(256)) * 512
+        assert b"DataDigest=CRC32C\0" in relay.heard["target"]
 
 
 def test_parameters_are_a_table_with_descriptions() -> None:
