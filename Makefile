@@ -9,7 +9,7 @@ BUILD := gcc libc6-dev python3-dev python3-venv
 # To run devices, to name them, to make disks, and what the tests compare with.
 PACKAGES := qemu-system-x86 pci.ids qemu-utils fdisk e2fsprogs \
 	binutils xz-utils zstd kmod iproute2 iputils-ping busybox-static openssl \
-	libiscsi7 tgt pciutils usbutils udev umockdev gir1.2-umockdev-1.0 python3-gi libusb-1.0-0 chromium
+	libiscsi7 libiscsi-bin tgt pciutils usbutils udev umockdev gir1.2-umockdev-1.0 python3-gi libusb-1.0-0 chromium
 # The Debian kernels whose drivers the tests run.
 KERNELS := 6.1 6.12
 
@@ -38,6 +38,7 @@ bench: $(VENV)/installed $(VENV)/packages
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.nics
 	$(BIN)/python -m bench.storage
+	$(BIN)/python -m bench.iscsi
 	$(BIN)/python -m bench.hcl
 
 clean:
