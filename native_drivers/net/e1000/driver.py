@@ -157,6 +157,7 @@ class E1000(Controls, PciDriver):
         self.moderation.write()
         self.filters.restore()
         self._apply_features(dev.features)
+        self.link.start()  # which may fail: the chip knows of no ring yet
         self.transmitter.start()
         self.receiver.prepare()
         registers.write(transmit_control())
@@ -165,7 +166,6 @@ class E1000(Controls, PciDriver):
         self.receiver.give()
         napi_enable(dev)
         netif_wake_queue(dev)
-        self.link.start()
         registers.write(_WANTED)
         registers.write(ICS(LSC=1))  # to look at the link once
         mod_timer(self._timer, _WATCH)
