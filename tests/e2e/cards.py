@@ -19,8 +19,8 @@ class Card:
     """A card: the platform that has it, its PCI ids, the Linux module that drives it, and what that can do.
 
     ``speed`` in Mb/s as the driver tells it; ``most_mtu`` in bytes; ``burst``: frames that it receives while nobody
-    looks; ``live_mac``: its address may change while it is open; ``counters``: its driver's own counters of frames sent
-    and received. ``modules`` and ``settings`` are VMkernel's. ``native``: a driver in Python has it, too.
+    looks; ``live_mac``: Linux's driver lets its address change while it is open; ``counters``: its driver's own counters
+    of frames sent and received. ``modules`` and ``settings`` are VMkernel's. ``native``: a driver in Python has it, too.
     """
 
     make: Callable[[], AnyPlatform]
@@ -43,7 +43,7 @@ def qemu(device: str) -> Callable[[], QemuPlatform]:
 
 def e1000(make: Callable[[], AnyPlatform], device: int) -> Card:
     """One of the cards that e1000.ko drives."""
-    return Card(make, (0x8086, device), "e1000", 1000, most_mtu=16110)
+    return Card(make, (0x8086, device), "e1000", 1000, most_mtu=16110, native=True)
 
 
 #: QEMU's cards of the 8255x family, and their device ids.

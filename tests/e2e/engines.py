@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 #: By what a fixture is called: a kernel's, or none.
 LINUX, NATIVE = ("kernel61", "kernel612"), "native"
-ENGINES = LINUX
+ENGINES = (*LINUX, NATIVE)
 
 
 @dataclass(frozen=True)
@@ -32,7 +32,7 @@ class Engine:
     @property
     def options(self) -> dict[str, Any]:
         """VMkernel's options that choose it."""
-        return {"kernel": self.kernel.release if self.kernel else None}
+        return {"engine": self.name, "kernel": self.kernel.release if self.kernel else None}
 
 
 def _pairs(cards: tuple[str, ...], engines: tuple[str, ...]) -> list[Any]:

@@ -1,7 +1,7 @@
 """A device that vanishes and a driver that goes wrong, in the middle of traffic; the process goes on.
 
-Independent: Debian's e1000.ko; QEMU, whose process is killed. The driver goes wrong because the test writes into its
-memory what no driver would.
+Independent: Debian's e1000.ko; QEMU, whose process is killed. Debian's driver goes wrong because the test writes into
+its memory what no driver would, the one in Python because the test puts a function into it that raises.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
+from native_drivers.net.e1000.receive import Receiver
+from native_drivers.net.e1000.transmit import Transmitter
 from tests.e2e.cards import MAC
 from tests.e2e.conftest import LIMIT, PLATFORMS, Peer, exchange
 from tests.e2e.engines import Engine, by_engine
@@ -214,5 +216,35 @@ def test_the_driver_goes_wrong(kernel: Kernel, use: str) -> None:
         began = time.monotonic()
     assert time.monotonic() - began < LIMIT
     with VMkernel(PLATFORMS["model"](), kernel=kernel.release) as host:
+        exchange(host)
+    assert host.leaks == []
+
+
+#: What of the driver in Python the test replaces for each use: it is met in the caller's name, and at a delivery.
+BROKEN = {"transmitting": (Transmitter, "send"), "receiving": (Receiver, "harvest")}
+
+
+@pytest.mark.parametrize("use", USES)
+def test_the_driver_in_python_raises(monkeypatch: pytest.MonkeyPatch, use: str) -> None:
+    def broken(*_: object) -> None:
+        raise ZeroDivisionError("on purpose")
+
+    with VMkernel(PLATFORMS["model"](), engine="native") as host:
+        address = host.adapters[0].function.address
+        with busy(host) as (nic, events):
+            action = USES[use](nic)
+            for _ in range(20):
+                action()
+            monkeypatch.setattr(*BROKEN[use], broken)
+            error = use_until(DriverStopped, action)
+            assert isinstance(error, DriverStopped)
+            assert error.reason == "python"
+            assert "ZeroDivisionError: on purpose" in error.what
+            assert events.get(timeout=LIMIT).kind == "stopped"
+            is_over(nic, DriverStopped)
+            assert not host.platform.config_read(address, 4, 2) & 0x4, "it is no bus master any more"
+            monkeypatch.undo()
+    assert host.leaks == []
+    with VMkernel(PLATFORMS["model"](), engine="native") as host:
         exchange(host)
     assert host.leaks == []

@@ -77,6 +77,7 @@ class NativeEngine:
         self._find = find
         self._loaded: dict[str, Driver] = {}
         self._bound: list[_Bound] = []
+        self._bridges: list[PciFunction] = []
 
     # ---- life ----
 
@@ -95,10 +96,22 @@ class NativeEngine:
     # ---- devices ----
 
     def add(self, function: PciFunction) -> None:
-        """Devices are made for drivers."""
+        """Devices are made for drivers, but bridges are noted."""
+        if function.bridge:
+            self._bridges.append(function)
 
     def remove(self, function: PciFunction) -> None:
         """Nothing is kept of a device that no driver has."""
+        self._bridges = [bridge for bridge in self._bridges if bridge is not function]
+
+    def _above(self, function: PciFunction) -> list[PciFunction]:
+        """The bridges above it."""
+        bus = function.address.bus
+        return [
+            one
+            for one in self._bridges
+            if one.bridge and one.bridge.secondary <= bus <= one.bridge.subordinate
+        ]
 
     def bind(self, function: PciFunction, modules: Sequence[str], *, trial: bool = False) -> str:
         """Let a driver probe a function: one, since only the list names drivers in Python."""
@@ -108,7 +121,8 @@ class NativeEngine:
             raise NoDriver(f"the driver {name} in Python does not know the device", where=str(function))
         parameters = self._parse(driver, seat.settings(name, function))
         self._loaded.setdefault(driver.name, driver)
-        pdev = PciDev(function, seat.platform, driver.name, seat.memory, seat.idle)
+        bridges = self._above(function)
+        pdev = PciDev(function, seat.platform, driver.name, seat.memory, seat.idle, bridges)
         self._probe(_Bound(driver, pdev, function), lambda: driver(pdev, parameters))
         return name
 

@@ -173,7 +173,7 @@ def _set_carrier(dev: NetDevice, up: bool) -> None:
         return
     dev.carrier = up
     dev.state_changed()
-    if dev.uplink:
+    if dev.uplink and dev.uplink.error is None:
         dev.uplink.post("link-up" if up else "link-down")
 
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from vmklinux.module.param import Parameter
 
 COMMAND_MASTER = 0x4  # PCI Local Bus Specification 3.0, 6.2.2
+#: What a bridge is told to pass on both ways.
+_PASSES_ON = COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER
 #: PCI Bus Power Management Interface Specification 1.2, 3.2: its capability, and PMCSR in it.
 CAPABILITY_POWER, POWER_CONTROL, POWER_STATE = 0x01, 0x04, 0x3
 PowerState: TypeAlias = Literal["D0", "D3hot"]
@@ -32,7 +34,9 @@ _COMMAND_WORD = 0x04
 
 
 class PciDev(Device):
-    """A PCI function and what its driver took of it; Linux's pci_dev."""
+    """A PCI function and what its driver took of it; Linux's pci_dev. ``bridges`` are those above it, which pass on what
+    is for it once it is enabled.
+    """
 
     def __init__(
         self,
@@ -41,9 +45,11 @@ class PciDev(Device):
         driver_name: str,
         memory: MachineMemory,
         idle: IdleLoop,
+        bridges: Sequence[PciFunction] = (),
     ) -> None:
         super().__init__(str(function.address), driver_name, memory, idle)
         self.function = function
+        self.bridges = bridges
         self.platform = platform
         self.driver: PciDriver | None = None
         self.saved_state: dict[int, int] = {}
@@ -160,6 +166,9 @@ def _command(pdev: PciDev, *, on: int = 0, off: int = 0) -> None:
 
 def pci_enable_device(pdev: PciDev) -> None:
     """Have the device decode its BARs, until the driver lets go of it. DeviceGone when it does not answer."""
+    for bridge in pdev.bridges:
+        command = pdev.platform.config_read(bridge.address, COMMAND, 2)
+        pdev.platform.config_write(bridge.address, COMMAND, 2, command | _PASSES_ON)
     if pci_read_config(pdev, 0, 2) == 0xFFFF:
         raise DeviceGone("nothing answers there", where=pdev.name, remedy="plug the device in")
     kinds = {bar.kind is BarKind.IO for bar in pdev.function.bars}

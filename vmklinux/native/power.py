@@ -24,8 +24,13 @@ def suspend(pdev: PciDev) -> None:
     pci_set_power_state(pdev, "D3hot")
 
 
-def resume(pdev: PciDev) -> None:
-    """The device gets power and its configuration, then its driver goes on."""
+def power_up(pdev: PciDev) -> None:
+    """The device gets power and its configuration; its driver is not told."""
     pci_set_power_state(pdev, "D0")
     pci_restore_state(pdev)
+
+
+def resume(pdev: PciDev) -> None:
+    """The device gets power and its configuration, then its driver goes on."""
+    power_up(pdev)
     _driver(pdev).resume()

@@ -41,6 +41,7 @@ class NativeUplink:
         self._receiver = Receiver(partial(lib.native_port_receive, dev.handle))
         self._wanted = dev.features
         self._taken: Release | None = None
+        self._closing = False
         self._watchdog = Timer(dev.pdev, self._look)
         self._limits = ffi.new("struct port_limits *")
         self._set_limits()
@@ -92,18 +93,26 @@ class NativeUplink:
         """dev_close."""
         with self._configuring():
             if self._taken:
-                self._taken.now()
+                self._closing = True
+                try:
+                    self._taken.now()
+                finally:
+                    self._closing = False
 
     def _stop(self) -> None:
         """The group of what ndo_open took is released: stop the device first. With the baton."""
         if not self._dev.running:
             return
+        if not self._closing:
+            self.unregister()  # the driver lets go of everything
         self._taken = None
         self._dev.running = False
         self._dev.state_changed()
         timer_delete(self._watchdog)
         try:
             if self._pdev.stopped is None:
+                if not self._dev.present and not self._pdev.gone:
+                    power.power_up(self._pdev)  # its driver goes while it sleeps
                 self._ops.ndo_stop()
         finally:
             self._quiet()
@@ -115,7 +124,7 @@ class NativeUplink:
         self._dev.state_changed()
 
     def unregister(self) -> None:
-        """The driver lets go of the device, which was closed before: the uplink is dead."""
+        """The driver lets go of the device: the uplink is dead."""
         if self._dev.uplink:
             self._dev.uplink.removed()
         self.wake()
