@@ -23,6 +23,7 @@ from vmkernel_core.traps import trap_stats
 if TYPE_CHECKING:
     from types import TracebackType
 
+    from vmkernel_core.engine import EngineName
     from vmkernel_core.storage.device import Request
 
 #: QEMU's null-co, which reads as zeros and forgets what is written, or a raw file in memory.
@@ -152,15 +153,20 @@ class DiskFloorSide(_DiskSide):
 
 
 class DeviceSide(_DiskSide):
-    """The same controller through its Linux driver and a StorageDevice, as a program uses it."""
+    """The same controller through a driver and a StorageDevice, as a program uses it."""
 
-    def __init__(self, controller: str, drive: Drive, kernel: str, processor: bool) -> None:
+    def __init__(
+        self, controller: str, drive: Drive, kernel: str, processor: bool, engine: EngineName = "linux"
+    ) -> None:
         super().__init__(controller, drive, processor)
         self._release = kernel
+        self._engine: EngineName = engine
 
     def __enter__(self) -> DeviceSide:
         """Boot and wait for the disk."""
-        self.host = self._stack.enter_context(VMkernel(self.platform, kernel=self._release))
+        self.host = self._stack.enter_context(
+            VMkernel(self.platform, kernel=self._release, engine=self._engine)
+        )
         self.host.wait_storage(timeout=APPEARS)
         [self.disk] = self.host.storage.values()
         return self
@@ -169,7 +175,13 @@ class DeviceSide(_DiskSide):
         """The Linux modules that drive the controller, in the order of loading."""
         return list(self.host.loader.modules)
 
+    def engine(self) -> EngineName:
+        """What drives the controller: drivers in Python know only some."""
+        place = self.disk.adapter.pci_address
+        return next(adapter.engine for adapter in self.host.adapters if adapter.function.address == place)
+
     def _accesses(self) -> tuple[int, int]:
+        # A driver in Python calls the bus: no trap counts its accesses.
         traps = trap_stats()
         return traps.reads, traps.writes
 

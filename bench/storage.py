@@ -1,4 +1,4 @@
-"""``python -m bench.storage``: each storage controller of QEMU's through its driver here, beside the bare controller
+"""``python -m bench.storage``: each storage controller of QEMU's through its drivers here, beside the bare controller
 and an ordinary Linux guest.
 """
 
@@ -30,19 +30,21 @@ CONTROLLERS = ("megasas-gen2", "mptsas1068", "pvscsi")
 DRIVES: tuple[Drive, ...] = ("null", "ram")
 #: Bytes of a transfer and how many are under way, in the cases.
 SIZES, DEPTHS = (4096, 256 << 10), (1, 32)
-#: What is aimed at: so much of the floor with 32 under way, and so many times what the guest does.
-AIM_FLOOR, AIM_FLOOR_DEPTH, AIM_GUEST = 0.6, 32, 4.0
+#: What is aimed at: so much of the floor with 32 under way, and so many times what the guest does; of a driver in
+#: Python, so much of what Linux's does here with 32 under way.
+AIM_FLOOR, AIM_DEPTH, AIM_GUEST, AIM_NATIVE = 0.6, 32, 4.0, 0.8
 #: A transfer at depth 1 takes so many times as long as one of many: fewer are measured. So does the guest's.
 SLOWER, GUEST_SLOWER = 4, 4
 #: Columns that the tables need.
-WIDTH = 112
+WIDTH = 144
 
 
 @dataclass(frozen=True)
 class Case:
     """One kind of transfer on all sides: medians of the rounds. Ratios are the medians of each round's own.
 
-    ``guest`` is how many transfers a second the Linux guest did.
+    ``device`` is Linux's driver here, ``native`` the one in Python, None where there is none. ``guest`` is how many
+    transfers a second the Linux guest did.
     """
 
     controller: str
@@ -56,6 +58,8 @@ class Case:
     guest: float
     of_floor: float
     of_guest: float
+    native: DiskSample | None
+    of_linux: float | None
 
 
 @dataclass(frozen=True)
@@ -79,10 +83,13 @@ def compare(
 ) -> list[Case]:
     """Turn by turn, so that whatever else the machine does hits all. The first turn of each case warms up."""
     tell(f"{controller}, {drive}: booting")
+    side = (controller, drive, settings.kernel, settings.processor)
     with (
         Worker(DiskFloorSide, native, controller, drive) as floor,
-        Worker(DeviceSide, controller, drive, settings.kernel, settings.processor) as device,
+        Worker(DeviceSide, *side) as device,
+        Worker(DeviceSide, *side, "native") as python,
     ):
+        has_python = python.ask("engine") == "native"
         modules = device.ask("modules")
         with Worker(DiskGuestSide, program, controller, drive, settings.kernel, modules) as guest:
             cases = []
@@ -96,6 +103,9 @@ def compare(
                                 device.ask("run", size, depth, write, count, settings.pinned),
                                 floor.ask("run", size, depth, write, count, settings.pinned),
                                 guest.ask("run", size, depth, write, max(depth, count // GUEST_SLOWER)),
+                                python.ask("run", size, depth, write, count, settings.pinned)
+                                if has_python
+                                else None,
                             )
                             for _ in range(1 + settings.rounds)
                         ][1:]
@@ -110,19 +120,22 @@ def _case(
     size: int,
     depth: int,
     write: bool,
-    turns: Sequence[tuple[DiskSample, DiskSample, float]],
+    turns: Sequence[tuple[DiskSample, DiskSample, float, DiskSample | None]],
 ) -> Case:
-    device, floor = (
-        DiskSample(
-            *(median(getattr(turn[side], field.name) for turn in turns) for field in fields(DiskSample))
-        )
-        for side in (0, 1)
-    )
+    devices, floors, guests, pythons = zip(*turns, strict=True)
+    native = [python for python in pythons if python is not None]
     return Case(
-        controller, driver, drive, size, depth, write, device, floor, median(turn[2] for turn in turns),
-        median(turn[0].per_second / turn[1].per_second for turn in turns),
-        median(turn[0].per_second / turn[2] for turn in turns),
+        controller, driver, drive, size, depth, write, _medians(devices), _medians(floors), median(guests),
+        median(device.per_second / floor.per_second for device, floor in zip(devices, floors, strict=True)),
+        median(device.per_second / guest for device, guest in zip(devices, guests, strict=True)),
+        _medians(native) if native else None,
+        median(python.per_second / device.per_second for python, device in zip(native, devices, strict=True))
+        if native else None,
     )  # fmt: skip
+
+
+def _medians(samples: Sequence[DiskSample]) -> DiskSample:
+    return DiskSample(*(median(getattr(one, field.name) for one in samples) for field in fields(DiskSample)))
 
 
 def _name(size: int, depth: int, write: bool) -> str:
@@ -135,30 +148,39 @@ def _rate(per_second: float, size: int) -> str:
 
 
 def _aim(ratio: float, aim: float) -> str:
-    return f"[{'green' if ratio >= aim else 'red'}]{ratio:.2f}[/]"
+    """A ratio, in the colour that says whether it is as good as was aimed at; 0: at nothing."""
+    return f"[{'green' if ratio >= aim else 'red'}]{ratio:.2f}[/]" if aim else f"{ratio:.2f}"
 
 
 def show(cases: list[Case], console: Console) -> None:
     """Print a table for each controller and drive."""
     console.print(
-        f"Aims: {AIM_FLOOR} of the floor at depth {AIM_FLOOR_DEPTH}, {AIM_GUEST:g} times the guest. "
+        f"Aims: {AIM_FLOOR} of the floor at depth {AIM_DEPTH}, {AIM_GUEST:g} times the guest; a driver in Python: "
+        f"{AIM_NATIVE} of Linux's at depth {AIM_DEPTH}. "
         "A transfer's register reads and writes; the us that a processor worked for it, here and in QEMU."
     )
     for controller, drive in dict.fromkeys((case.controller, case.drive) for case in cases):
         mine = [case for case in cases if (case.controller, case.drive) == (controller, drive)]
         table = Table(title=f"{controller}, {mine[0].driver}, drive {drive}", title_justify="left")
         table.add_column("KiB x depth", no_wrap=True)
-        for column in ("device", "floor", "guest", "/floor", "/guest", "MMIO", "us", "floor's us"):
+        columns = ("Linux's", "Python's", "floor", "guest", "/floor", "/guest", "/Linux's", "MMIO", "us")
+        for column in (*columns, "Python's us", "floor's us"):
             table.add_column(column, justify="right", no_wrap=True)
         for case in mine:
-            rates = (case.device.per_second, case.floor.per_second, case.guest)
+            python = case.native.per_second if case.native else None
+            rates = (case.device.per_second, python, case.floor.per_second, case.guest)
+            at_depth = case.depth == AIM_DEPTH
             table.add_row(
                 _name(case.size, case.depth, case.write),
-                *(_rate(rate, case.size) for rate in rates),
-                _aim(case.of_floor, AIM_FLOOR) if case.depth == AIM_FLOOR_DEPTH else f"{case.of_floor:.2f}",
+                *("" if rate is None else _rate(rate, case.size) for rate in rates),
+                _aim(case.of_floor, AIM_FLOOR if at_depth else 0),
                 _aim(case.of_guest, AIM_GUEST),
+                "" if case.of_linux is None else _aim(case.of_linux, AIM_NATIVE if at_depth else 0),
                 f"{case.device.reads:.2f}+{case.device.writes:.2f}",
-                *(f"{side.own_us:.1f}+{side.qemu_us:.1f}" for side in (case.device, case.floor)),
+                *(
+                    f"{side.own_us:.1f}+{side.qemu_us:.1f}" if side else ""
+                    for side in (case.device, case.native, case.floor)
+                ),
             )
         console.print(table)
 
