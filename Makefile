@@ -4,10 +4,12 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-# To build the core, to run devices, to name them, to make disks, and what the tests compare with.
-PACKAGES := gcc libc6-dev python3-dev python3-venv qemu-system-x86 pci.ids qemu-utils fdisk e2fsprogs \
+# To build the core.
+BUILD := gcc libc6-dev python3-dev python3-venv
+# To run devices, to name them, to make disks, and what the tests compare with.
+PACKAGES := qemu-system-x86 pci.ids qemu-utils fdisk e2fsprogs \
 	binutils xz-utils zstd kmod iproute2 iputils-ping busybox-static openssl \
-	pciutils usbutils udev umockdev gir1.2-umockdev-1.0 python3-gi libusb-1.0-0 chromium
+	libiscsi7 libiscsi-bin tgt pciutils usbutils udev umockdev gir1.2-umockdev-1.0 python3-gi libusb-1.0-0 chromium
 # The Debian kernels whose drivers the tests run.
 KERNELS := 6.1 6.12
 
@@ -15,7 +17,7 @@ CORE := setup.py pyproject.toml vmkernel_core/core_build.py $(wildcard vmkernel_
 
 .PHONY: setup check test demo bench clean
 
-setup: $(VENV)/installed
+setup: $(VENV)/installed $(VENV)/packages
 	for release in $(KERNELS); do $(BIN)/vmk kernel fetch $$release || exit; done
 
 check: $(VENV)/installed
@@ -29,14 +31,14 @@ test: check setup
 	$(BIN)/pytest -n 4 --dist loadgroup
 
 demo: $(VENV)/installed
-	$(BIN)/vmk kernel fetch
-	$(BIN)/vmk demo
+	tools/demo $(BIN)/vmk
 
-bench: $(VENV)/installed
+bench: $(VENV)/installed $(VENV)/packages
 	$(BIN)/vmk kernel fetch
 	$(BIN)/python -m bench
 	$(BIN)/python -m bench.nics
 	$(BIN)/python -m bench.storage
+	$(BIN)/python -m bench.iscsi
 	$(BIN)/python -m bench.hcl
 
 clean:
@@ -49,7 +51,8 @@ $(VENV)/packages: Makefile tools/apt-install
 	mkdir -p $(VENV)
 	touch $@
 
-$(VENV)/installed: $(VENV)/packages $(CORE)
+$(VENV)/installed: $(CORE) tools/apt-install
+	tools/apt-install $(BUILD)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@

@@ -24,7 +24,7 @@ from vmklinux import kernels
 @click.option("--accesses", default=2_000, show_default=True, type=click.IntRange(min=1), help="In each run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
 def main(release: str | None, frames: int, rounds: int, accesses: int, as_json: bool) -> None:
-    """Measure frames, register accesses and starting, beside the bare rings of the same card."""
+    """Measure frames, register accesses and starting, with both engines, beside the bare rings of the same card."""
     try:
         kernel = kernels.find(release).release
         with Console(stderr=True).status("") as status:

@@ -9,7 +9,7 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.native import compile_native
-from bench.sides import BATCH, FloorSide, Sample, UplinkSide
+from bench.sides import BATCH, DEVICE, FloorSide, Sample, UplinkSide
 from bench.startup import first_frame_seconds, image_seconds
 from bench.worker import Worker
 
@@ -22,14 +22,19 @@ DIRECTIONS = ("tx", "rx")
 
 @dataclass(frozen=True)
 class Traffic:
-    """Both sides in one case, medians of the rounds; ``ratio`` is the median of each round's own."""
+    """All sides in one case, medians of the rounds: ``uplink`` is Linux's driver, ``native`` the one in Python.
+
+    ``ratio`` is Linux's driver to the floor, ``native_ratio`` the one in Python to Linux's: medians of each round's own.
+    """
 
     direction: str
     size: int
     pinned: bool
     uplink: Sample
+    native: Sample
     floor: Sample
     ratio: float
+    native_ratio: float
 
 
 @dataclass(frozen=True)
@@ -54,13 +59,18 @@ def measure(
     access: dict[str, list[dict[str, float]]] = {"pinned": [], "unpinned": []}
     with tempfile.TemporaryDirectory(prefix="bench-native-") as directory:
         native = compile_native(Path(directory))
-        tell("booting both sides")
-        with Worker(FloorSide, native) as floor, Worker(UplinkSide, native, kernel) as uplink:
+        tell("booting all sides")
+        with (
+            Worker(FloorSide, native) as floor,
+            Worker(UplinkSide, native, kernel) as uplink,
+            Worker(UplinkSide, native, kernel, DEVICE, "native") as python,
+        ):
             for pinned in (True, False):
                 for size in SIZES:
                     for direction in DIRECTIONS:
                         tell(f"{direction}, {size} bytes, {'pinned' if pinned else 'unpinned'}")
-                        traffic.append(_compare(uplink, floor, direction, size, pinned, frames, rounds))
+                        sides = (uplink, python, floor)
+                        traffic.append(_compare(sides, direction, size, pinned, frames, rounds))
                 tell("register accesses")
                 kind = "pinned" if pinned else "unpinned"
                 access[kind] = [uplink.ask("access", accesses, pinned) for _ in range(rounds)]
@@ -73,16 +83,18 @@ def measure(
 
 
 def _compare(
-    uplink: Worker, floor: Worker, direction: str, size: int, pinned: bool, frames: int, rounds: int
+    sides: tuple[Worker, Worker, Worker], direction: str, size: int, pinned: bool, frames: int, rounds: int
 ) -> Traffic:
-    """Turn by turn, so that whatever else the machine does hits both. The first turn of each warms up."""
-    pairs = [
-        tuple(side.ask(direction, frames, size, pinned) for side in (uplink, floor))
-        for _ in range(1 + rounds)
-    ][1:]
-    ours, theirs = (_median([pair[side] for pair in pairs]) for side in (0, 1))
-    ratio = median(pair[0].frames_per_second / pair[1].frames_per_second for pair in pairs)
-    return Traffic(direction, size, pinned, ours, theirs, ratio)
+    """Turn by turn, so that whatever else the machine does hits all. The first turn of each warms up."""
+    turns = [tuple(side.ask(direction, frames, size, pinned) for side in sides) for _ in range(1 + rounds)][
+        1:
+    ]
+    uplink, native, floor = (_median([turn[side] for turn in turns]) for side in range(len(sides)))
+    ratio, native_ratio = (
+        median(turn[one].frames_per_second / turn[other].frames_per_second for turn in turns)
+        for one, other in ((0, 2), (1, 0))
+    )
+    return Traffic(direction, size, pinned, uplink, native, floor, ratio, native_ratio)
 
 
 def _median(samples: list[Sample]) -> Sample:

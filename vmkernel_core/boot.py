@@ -8,7 +8,7 @@ from __future__ import annotations
 import atexit
 import logging
 from contextlib import ExitStack
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Literal
 
 import native_drivers
 from hcl.report import Profile
@@ -17,7 +17,7 @@ from vmkernel_core._core import ffi, lib
 from vmkernel_core.adapter import Adapter, Gate
 from vmkernel_core.cores import one_core
 from vmkernel_core.devices import Devices
-from vmkernel_core.engine import Engine, EngineName, Leak, Seat
+from vmkernel_core.engine import ENGINES, Engine, EngineName, Leak, Seat
 from vmkernel_core.engine_choice import EngineChoice
 from vmkernel_core.errors import NoDriver, TimedOut, UsageError, VmkError
 from vmkernel_core.hotplug import Hotplug
@@ -358,7 +358,7 @@ class VMkernel:
         """The engine whose module is meant: which has it loaded, else that of its devices, else which has such a one."""
         if engine is not None:
             return engine
-        loaded = [one for one in self._engines if self._is_loaded(name, one)]
+        loaded = [one for one in ENGINES if self._is_loaded(name, one)]
         found = loaded or sorted({adapter.engine for adapter in self.adapters_of(name)})
         if len(found) > 1:
             raise UsageError(
@@ -366,19 +366,26 @@ class VMkernel:
             )
         if found:
             return found[0]
-        if native_drivers.find(name) is None:
-            return "linux"
+        native = native_drivers.find(name) is not None
+        if self._kernel is None and not native:
+            raise UsageError(
+                f"there is no driver {name} in Python, and no kernel is here whose module it might be",
+                remedy=self._no_kernel.remedy if self._no_kernel else "",
+            )
+        return "native" if native and not self._has_module(name) else "linux"
+
+    def _has_module(self, name: str) -> bool:
         try:
             self.kernel.find_module(name)
         except VmkError:
-            return "native"
-        return "linux"
+            return False
+        return True
 
     def adapters_of(self, name: str, engine: EngineName | None = None) -> list[Adapter]:
         """The devices for which a module is the one, of either engine or of one, whether or not its driver has them."""
         return [
             one
-            for each in ((engine,) if engine else get_args(EngineName))
+            for each in ((engine,) if engine else ENGINES)
             for one in self._devices.served_by(kernels.module_name(name), each)
         ]
 

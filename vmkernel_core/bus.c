@@ -7,6 +7,13 @@
 extern uint64_t vmk_python_bus_read(void *handle, int space, uint64_t address, unsigned size);
 extern void vmk_python_bus_write(void *handle, int space, uint64_t address, unsigned size, uint64_t value);
 
+/* Any thread counts. */
+static uint64_t accesses;
+
+static void count(unsigned more) { __atomic_fetch_add(&accesses, more, __ATOMIC_RELAXED); }
+
+uint64_t vmk_bus_accesses(void) { return __atomic_load_n(&accesses, __ATOMIC_RELAXED); }
+
 /* `gone` is set once, by whichever thread notices, and read by all: no order beyond itself is needed. */
 int vmk_bus_gone(struct vmk_bus *bus) { return __atomic_load_n(&bus->gone, __ATOMIC_RELAXED); }
 
@@ -14,22 +21,28 @@ int vmk_bus_fd(struct vmk_bus *bus) { return vmk_bus_gone(bus) ? -1 : bus->fd; }
 
 uint64_t vmk_bus_read(struct vmk_bus *bus, int space, uint64_t address, unsigned size)
 {
-    return vmk_bus_gone(bus) ? vmk_all_ones(size) : bus->ops->read(bus, space, address, size);
+    if (vmk_bus_gone(bus))
+        return vmk_all_ones(size);
+    count(1);
+    return bus->ops->read(bus, space, address, size);
 }
 
-void vmk_bus_read_rep(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t *values, unsigned count)
+void vmk_bus_read_rep(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t *values, unsigned often)
 {
-    if (bus->ops->read_rep && !vmk_bus_gone(bus))
-        bus->ops->read_rep(bus, space, address, size, values, count);
-    else
-        for (unsigned i = 0; i < count; i++)
+    if (bus->ops->read_rep && !vmk_bus_gone(bus)) {
+        count(often);
+        bus->ops->read_rep(bus, space, address, size, values, often);
+    } else
+        for (unsigned i = 0; i < often; i++)
             values[i] = vmk_bus_read(bus, space, address, size);
 }
 
 void vmk_bus_write(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t value)
 {
-    if (!vmk_bus_gone(bus))
+    if (!vmk_bus_gone(bus)) {
+        count(1);
         bus->ops->write(bus, space, address, size, value);
+    }
 }
 
 void vmk_bus_flush(struct vmk_bus *bus)

@@ -38,7 +38,7 @@
 #define SPIN_AGAIN 64
 #define LONGEST 64 /* of a register command: "writeq 0x<16> 0x<16>\n" */
 #define COLLECTED_MOST 2048
-#define TOGETHER_MOST 32 /* reads; their replies have to fit into the socket beside UNREAD_MOST others */
+#define TOGETHER_MOST 64 /* reads; their replies have to fit into the socket beside UNREAD_MOST others */
 /* A burst: so many accesses in a millisecond; fewer keep it up. */
 #define BURST_NS 1000000ull
 #define BURST_BEGINS 16

@@ -66,6 +66,8 @@ uint64_t vmk_bus_read(struct vmk_bus *bus, int space, uint64_t address, unsigned
 /* The same register so often, one value after the other as a FIFO gives them, in one exchange where the bus can. */
 void vmk_bus_read_rep(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t *values, unsigned count);
 void vmk_bus_write(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t value);
+/* Reads and writes of all buses since the process started, each of a run counted. */
+uint64_t vmk_bus_accesses(void);
 /* Waits until the device has all writes that were posted. */
 void vmk_bus_flush(struct vmk_bus *bus);
 /* While a bus is corked, posted writes may be collected; they go out together when it is uncorked, and before any read. */

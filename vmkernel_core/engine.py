@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 #: Modules of Linux's, or drivers in Python.
 EngineName: TypeAlias = Literal["linux", "native"]
+ENGINES: tuple[EngineName, ...] = ("linux", "native")
 
 
 @dataclass(frozen=True, slots=True)

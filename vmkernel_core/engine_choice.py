@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
-from vmkernel_core.engine import EngineName
+from vmkernel_core.engine import ENGINES, EngineName
 from vmkernel_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -43,10 +43,9 @@ class EngineChoice:
         native: Callable[[str, PciFunction], bool | None],
     ) -> None:
         """UsageError for an engine that there is not."""
-        known = get_args(EngineName)
         for one in (*engines.values(), *([engine] if engine else [])):
-            if one not in known:
-                raise UsageError(f"there is no engine {one}", remedy=f"use {' or '.join(known)}")
+            if one not in ENGINES:
+                raise UsageError(f"there is no engine {one}", remedy=f"use {' or '.join(ENGINES)}")
         self.engine = engine
         self._engines = dict(engines)
         self._native = native

@@ -50,7 +50,7 @@ def test_what_a_run_certified_needs_no_notice(kernel: Kernel, caplog: pytest.Log
     platform = QemuPlatform(["megasas-gen2,addr=5"])
     with caplog.at_level(logging.WARNING), VMkernel(platform, kernel=kernel.release) as host:
         (card,) = (adapter for adapter in host.adapters if adapter.verdict.module)
-        assert (card.verdict.status, card.verdict.driver) == ("certified", None)
+        assert (card.verdict.status, card.verdict.driver) == ("certified", "scsi/megaraid_sas")
         assert card.error is None
         assert not [record for record in caplog.records if record.name == "vmkernel_core.devices"]
     assert host.leaks == []

@@ -12,10 +12,13 @@ import pytest
 
 from native_drivers.net.e1000.driver import E1000
 from native_drivers.net.e1000.eeprom import EepromError
+from native_drivers.net.e1000.phy import Phy, PhyError
 from tests.e2e.cards import CARDS, MAC
-from tests.e2e.conftest import LIMIT
+from tests.e2e.conftest import LIMIT, exchange
 from tests.e2e.packets import PEER, raw_address, sized
 from tests.native_drivers.one_nic import one_nic
+from vmkernel_core.boot import VMkernel
+from vmkernel_core.bus import Space
 from vmkernel_core.errors import DeviceGone
 from vmkernel_core.platform.e1000_model import E1000Model
 from vmkernel_core.platform.model import ModelPlatform
@@ -87,3 +90,41 @@ def test_a_chip_that_vanishes_ends_nothing_else() -> None:
             card.uplink.close()
         assert time.monotonic() - began < LIMIT
         assert not platform.bus.gone
+
+
+def test_parameters() -> None:
+    given = {"TxDescriptors": "100", "RxDescriptors": "0x200", "InterruptThrottleRate": "5000"}
+    settings = {"e1000": [f"{name}={value}" for name, value in given.items()]}
+    with VMkernel(CARDS["82545em"].make(), engine="native", settings=settings) as host:
+        nic = host.uplinks["vmnic0"]
+        assert (nic.rings.tx, nic.rings.rx, nic.coalescing.rx_usecs) == (104, 512, 200)
+        exchange(host)
+    for wrong, text in (
+        ("TxDescriptors=79", "use 80 to 4096"),
+        ("InterruptThrottleRate=59", "use 60 or more, or 0"),
+    ):
+        with VMkernel(CARDS["82545em"].make(), engine="native", settings={"e1000": [wrong]}) as host:
+            (error,) = (adapter.error for adapter in host.adapters if adapter.error)
+            assert text in str(error)
+
+
+@pytest.mark.parametrize("name", ["qemu", "model"])
+def test_a_phy_that_does_not_answer_keeps_it_closed(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No ring, which is given back, is left with a chip that could not be opened."""
+
+    def broken(_phy: Phy, on: bool) -> None:
+        raise PhyError(f"the PHY cannot be turned {'on' if on else 'off'}")
+
+    with one_nic(E1000, CARDS[name].make()) as card:
+        nic, bar = card.uplink, card.driver.pdev.function.bars[0].address
+        monkeypatch.setattr(Phy, "power", broken)
+        with pytest.raises(PhyError, match="cannot be turned on"):
+            nic.open()
+        assert not nic.is_open
+        for control in (0x100, 0x400):  # RCTL and TCTL
+            assert not card.platform.bus.read(Space.MEMORY, bar + control, 4) & 2
+        monkeypatch.undo()
+        nic.open()
+        nic.wait_link(timeout=LIMIT)
+        frame = sized(PEER, 60, 1, source=ME)
+        assert card.peer.sent_by(nic, [frame]) == [frame]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -93,6 +94,24 @@ def test_the_adapter_is_reset_by_its_user(image: Path) -> None:
         assert image.read_bytes()[: len(LOADED)] == LOADED
 
 
+def test_two_resets_at_once_do_no_harm(image: Path) -> None:
+    """A fault may be found while error handling resets the IOC already."""
+    with slow(image) as fusion, ThreadPoolExecutor(1) as pool:
+
+        def reset() -> bool:
+            with baton():
+                return fusion.driver.eh_host_reset()
+
+        requests = load(fusion.disk, COUNT)
+        other = pool.submit(reset)
+        fusion.adapter.reset()
+        assert other.result(LIMIT)
+        for request in requests:
+            assert request.result(LIMIT).good
+        assert image.read_bytes()[: len(LOADED)] == LOADED
+        assert fusion.stopped == []
+
+
 def test_a_command_is_aborted(image: Path) -> None:
     """Its answer, and that of the abort, come when the throttle lets QEMU have them."""
     with slow(image, ",throttling.iops-total=1,throttling.iops-size=4096") as fusion:
@@ -116,7 +135,8 @@ def test_a_disk_that_seems_dead_is_reset(image: Path, monkeypatch: pytest.Monkey
         [request] = disk.start([slow_read])
         with pytest.raises(ScsiError):
             request.result(3 * LIMIT)
-        assert (disk.stats().timeouts, disk.in_flight, fusion.adapter.state) == (1, 0, "online")
+        until("error handling ends", lambda: fusion.adapter.state == "online", LIMIT)
+        assert (disk.stats().timeouts, disk.in_flight) == (1, 0)
         assert fusion.driver.host.errors.resets >= 1
 
 

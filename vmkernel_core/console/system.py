@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import shlex
-from typing import TYPE_CHECKING, Any, TypeAlias, get_args
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
 from vmkernel_core.console.show import show
 from vmkernel_core.console.target import asks
-from vmkernel_core.engine import EngineName
+from vmkernel_core.engine import ENGINES, EngineName
 from vmkernel_core.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ class _Module(click.ParamType[NameAndEngine]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> NameAndEngine:
         engine, colon, name = value.rpartition(":")
-        for known in get_args(EngineName):
+        for known in ENGINES:
             if engine == known:
                 return name, known
         if colon:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from native_drivers.net.e1000 import flow_control, wake_on_lan
+from native_drivers.net.e1000 import flow_control, parameters, wake_on_lan
 from native_drivers.net.e1000.chips import CHIPS, VENDOR
 from native_drivers.net.e1000.controller import OVERHEAD, STANDARD_FRAME, Controller, transmit_control
 from native_drivers.net.e1000.controls import Controls
@@ -16,7 +16,6 @@ from native_drivers.net.e1000.moderation import Moderation
 from native_drivers.net.e1000.phy import Phy
 from native_drivers.net.e1000.receive import Receiver
 from native_drivers.net.e1000.registers import CTRL, ICR, ICS, IMC, IMS, RCTL, STATUS
-from native_drivers.net.e1000.rings import USUAL
 from native_drivers.net.e1000.statistics import Statistics
 from native_drivers.net.e1000.transmit import Transmitter
 from vmkernel_core.errors import DeviceGone
@@ -63,6 +62,7 @@ class E1000(Controls, PciDriver):
     """A chip of the 8254x family, or an 82574L, with a copper PHY."""
 
     name = "e1000"
+    known_parameters = parameters.TABLE
 
     @classmethod
     def claims(cls, function: PciFunction) -> bool:
@@ -88,7 +88,10 @@ class E1000(Controls, PciDriver):
         self.filters = Filters(self.registers)
         self.moderation = Moderation(self.registers, self.chip)
         self.statistics = Statistics(self.registers)
-        self.tx_slots = self.rx_slots = USUAL
+        self.tx_slots = parameters.slots(self.parameters, "TxDescriptors")
+        self.rx_slots = parameters.slots(self.parameters, "RxDescriptors")
+        if (interval := parameters.interval(self.parameters)) is not None:
+            self.moderation.set(interval)
         self.wakes: frozenset[Wake] = frozenset()
         self.restarts = self.timeouts = 0
         self._receive_control = 0
@@ -154,6 +157,7 @@ class E1000(Controls, PciDriver):
         self.moderation.write()
         self.filters.restore()
         self._apply_features(dev.features)
+        self.link.start()  # which may fail: the chip knows of no ring yet
         self.transmitter.start()
         self.receiver.prepare()
         registers.write(transmit_control())
@@ -162,7 +166,6 @@ class E1000(Controls, PciDriver):
         self.receiver.give()
         napi_enable(dev)
         netif_wake_queue(dev)
-        self.link.start()
         registers.write(_WANTED)
         registers.write(ICS(LSC=1))  # to look at the link once
         mod_timer(self._timer, _WATCH)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from native_drivers.net.e1000.registers import EECD, EERD, EERD_82574
 from vmkernel_core.errors import VmkError
-from vmklinux.native.timer import udelay
+from vmklinux.native.timer import msleep, udelay
 
 if TYPE_CHECKING:
     from native_drivers.net.e1000.chips import Chip
@@ -20,6 +20,8 @@ SUM = 0xBABA
 _READ_LIMIT, _GRANT_LIMIT = 0.1, 1.0
 #: Microseconds between two edges of the Microwire clock: a 93C46 takes 1 MHz (its data sheet).
 _HALF_CLOCK = 1
+#: Milliseconds between words, for others who have something to do: a word takes some too.
+_REST = 0.05
 _READ_COMMAND, _COMMAND_BITS = 0b110, 3
 
 
@@ -80,6 +82,7 @@ class Eeprom:
             return value
         finally:
             self._registers.modify(EECD, REQ=0)
+            msleep(_REST)
 
     def _send(self, value: int, count: int) -> None:
         for number in reversed(range(count)):

@@ -36,6 +36,7 @@ from vmklinux.native.scsi_host import (
 )
 from vmklinux.native.scsi_scan import rescan_host, scsi_scan_host
 from vmklinux.native.timer import Timer, mod_timer, msleep, timer_delete
+from vmklinux.native.wait import WaitQueue, wait_event_timeout
 from vmklinux.native.workqueue import Workqueue
 
 if TYPE_CHECKING:
@@ -55,6 +56,8 @@ LSI, SAS_CHIPS = 0x1000, frozenset((0x50, 0x54, 0x56, 0x58, 0x5A, 0x5C, 0x5E, 0x
 #: Seconds between looks for a fault; for task management, which waits for the commands that it ends; and for commands
 #: to end before the controller is put to sleep.
 FAULT_LOOK, TASK_LIMIT, DRAIN_LIMIT = 1.0, 30.0, 60.0
+#: Seconds that a reset may take, with the look for devices that follows it.
+RESET_LIMIT = 420.0
 #: Commands of one device at once, more than which do not make a disk faster.
 DEPTH = 64
 #: Bytes that one element of a list may have (24 bits in the message, less than that here).
@@ -79,6 +82,8 @@ class MptSas(PciDriver, ScsiHostTemplate):
         super().__init__(pdev, parameters)
         self._targets: dict[tuple[int, int], Target] = {}
         self._model = "LSI Fusion-MPT"
+        self._resetting = False
+        self._reset_ended = WaitQueue()
 
     # ---- life ----
 
@@ -136,13 +141,16 @@ class MptSas(PciDriver, ScsiHostTemplate):
             if not any(self.io.commands):
                 return
             msleep(10)
+        mod_timer(self._watch, FAULT_LOOK)
         scsi_unblock_requests(self.host)
         raise TimedOut(f"commands have not ended within {DRAIN_LIMIT:g} s", where=self.pdev.name)
 
     # ---- commands ----
 
     def queuecommand(self, commands: Sequence[ScsiCmnd]) -> int:
-        """Start commands; one with a CDB that no message carries is given back at once."""
+        """Start commands; one with a CDB that no message carries is given back at once. Busy while the IOC is reset."""
+        if self._resetting:
+            return 0
         fit = [cmnd for cmnd in commands if len(cmnd.cdb) <= CDB_MOST]
         if fit:
             self.io.start(fit)
@@ -198,19 +206,31 @@ class MptSas(PciDriver, ScsiHostTemplate):
     # ---- faults and errors ----
 
     def _look_for_fault(self) -> None:
-        """A fault is mended in a world of its own: a scan may wait for what the IOC never answers."""
+        """A fault is mended in a world of its own: a scan may wait for what the IOC never answers.
+
+        While it is being reset, the doorbell is not to be read by anybody else.
+        """
+        mod_timer(self._watch, FAULT_LOOK)
+        if self._resetting:
+            return
         doorbell = self.ioc.state()
         if doorbell.STATE == IocState.FAULT:
             log.error("%s: the IOC has stopped with fault %#06x; it is reset", self.pdev.name, doorbell.DATA)
             self._resets.schedule_work(self._reset)
-        mod_timer(self._watch, FAULT_LOOK)
 
     def _reset(self) -> None:
-        """Reset the IOC; commands that it had are sent again."""
+        """Reset the IOC; commands that it had are sent again. Who comes while another does it waits for that one."""
+        if self._resetting:
+            if not wait_event_timeout(self._reset_ended, lambda: not self._resetting, RESET_LIMIT):
+                raise TimedOut(f"a reset has not ended within {RESET_LIMIT:g} s", where=self.pdev.name)
+            return
+        self._resetting = True
         scsi_block_requests(self.host)
         try:
             self.ioc.restart()
         finally:
+            self._resetting = False
+            self._reset_ended.wake_up()
             had = self.io.forget()
             for cmnd in had:
                 cmnd.host = HostStatus.RESET

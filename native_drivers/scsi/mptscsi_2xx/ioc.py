@@ -82,7 +82,7 @@ DOORBELL_LIMIT, UNIT_RESET_LIMIT, CHIP_RESET_LIMIT, REPLY_LIMIT, PORT_ENABLE_LIM
     300.0,
 )
 #: Replies that one read of the FIFO asks for at most.
-HARVEST_MOST = 32
+HARVEST_MOST = 64
 #: Bytes of a configuration page that are read at most.
 PAGE_MOST = 512
 #: All interrupts masked; all but that of replies.

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,15 +37,24 @@ devices = ["e1000,mac=52:54:00:12:34:57"]
 class Running:
     """``vmk boot`` as a process; a context manager that ends it."""
 
-    def __init__(self, machine: str, directory: Path, name: str = "vmk", *flags: str, **changes: str) -> None:
-        """Write the machine file, and start; ``name`` is the socket's; ``flags`` stand before ``boot``."""
+    def __init__(
+        self,
+        machine: str,
+        directory: Path,
+        name: str = "vmk",
+        *flags: str,
+        options: Sequence[str] = (),
+        **changes: str,
+    ) -> None:
+        """Write the machine file, and start; ``name`` is the socket's; ``flags`` stand before ``boot``, ``options``
+        behind it."""
         self.file = directory / f"{name}.toml"
         self.file.write_text(machine)
         self.socket = directory / f"{name}.sock"
         self.log: list[str] = []
         self._lines: queue.SimpleQueue[str | None] = queue.SimpleQueue()
         self.process = subprocess.Popen(
-            [*COMMAND, *flags, "boot", "-c", str(self.file), "--socket", str(self.socket)],
+            [*COMMAND, *flags, "boot", "-c", str(self.file), "--socket", str(self.socket), *options],
             env=environment(**changes),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

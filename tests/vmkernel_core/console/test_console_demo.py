@@ -38,7 +38,7 @@ E100 = ("net/e100", "vendor:device", "e100")
 VIRTIO = (None, "compatible", "virtio_pci")
 CARDS = {
     "e1000-82545em": E1000,
-    "e1000e": (None, "compatible", "e1000e"),
+    "e1000e": ("net/e1000", "vendor:device", "e1000e"),
     "i82557b": E100,
     "ne2k_pci": (None, "compatible", "ne2k_pci"),
     "pcnet": ("net/pcnet32", "vendor:device", "pcnet32"),

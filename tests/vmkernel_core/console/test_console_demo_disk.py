@@ -42,7 +42,7 @@ MIB = 1 << 20
 MEGARAID = ("scsi/megaraid_sas", "vendor:device", "megaraid_sas")
 CONTROLLERS = {
     "megasas": (*MEGARAID, "vmhba0:C2:T0:L0"),
-    "megasas-gen2": (None, "compatible", "megaraid_sas", "vmhba0:C2:T0:L0"),
+    "megasas-gen2": (*MEGARAID, "vmhba0:C2:T0:L0"),
     "mptsas1068": ("scsi/mptscsi_2xx", "vendor:device", "mptsas", "vmhba0:C0:T0:L0"),
     "lsi53c810": (None, "compatible", "sym53c8xx", "vmhba0:C0:T0:L0"),
     "lsi53c895a": (None, "compatible", "sym53c8xx", "vmhba0:C0:T0:L0"),

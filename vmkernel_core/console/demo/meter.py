@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from time import perf_counter
 
-from vmkernel_core.traps import trap_stats
+from vmkernel_core._core import lib
 
 
 class Meter:
-    """Adds up the seconds and the trapped register accesses of the blocks that it is the context of."""
+    """Adds up the seconds and the register accesses of the blocks that it is the context of."""
 
     def __init__(self) -> None:
         """Nothing yet."""
@@ -17,10 +17,10 @@ class Meter:
 
     def __enter__(self) -> None:
         """Begin."""
-        self._began = perf_counter(), trap_stats().total
+        self._began = perf_counter(), lib.vmk_bus_accesses()
 
     def __exit__(self, *exception: object) -> None:
         """Add."""
         began, before = self._began
         self.seconds += perf_counter() - began
-        self.accesses += trap_stats().total - before
+        self.accesses += lib.vmk_bus_accesses() - before

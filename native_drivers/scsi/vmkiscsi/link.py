@@ -1,0 +1,149 @@
+"""A login that somebody wants: the way from a portal's name to a connection that is online."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from functools import partial
+from typing import TYPE_CHECKING
+
+from native_drivers.scsi.vmkiscsi.connection import Connection
+from native_drivers.scsi.vmkiscsi.errors import IscsiError, PortalUnreachable
+from native_drivers.scsi.vmkiscsi.portal import Portal
+from vmklinux.native.timer import Timer, mod_timer, timer_delete
+from vmklinux.native.wait import WaitQueue
+
+if TYPE_CHECKING:
+    from native_drivers.scsi.vmkiscsi.library import Library
+    from native_drivers.scsi.vmkiscsi.parameters import Settings
+    from native_drivers.scsi.vmkiscsi.poller import Poller
+    from vmklinux.native.device import Device
+
+#: How often a target may send us elsewhere before it lets us in.
+REDIRECTS = 4
+
+
+class Link(ABC):
+    """Connects and logs in when ``open`` is called; ``up`` and ``down`` tell what became of it. All with the baton.
+
+    ``changed`` wakes those who wait for it.
+    """
+
+    def __init__(
+        self,
+        device: Device,
+        library: Library,
+        settings: Settings,
+        poller: Poller,
+        portal: Portal,
+        target: str | None,
+    ) -> None:
+        """``target`` None: to discover."""
+        self.portal, self.target = portal, target
+        self.isid = (0, 0)
+        self.changed = WaitQueue()
+        self.connection: Connection | None = None
+        self._library, self._settings, self._poller = library, settings, poller
+        self._redirects = 0
+        self._limit = Timer(device, self._too_late)
+
+    @abstractmethod
+    def up(self) -> None:
+        """It is logged in."""
+
+    @abstractmethod
+    def down(self, error: IscsiError) -> None:
+        """It is not logged in, or not any more; the connection is closed."""
+
+    @abstractmethod
+    def progress(self, connection: Connection) -> None:
+        """The connection is online and was served."""
+
+    @abstractmethod
+    def is_done(self) -> bool:
+        """Whether what ``open`` began came to something, or to nothing."""
+
+    @property
+    def online(self) -> bool:
+        """Whether it is logged in."""
+        return self.connection is not None and self.connection.state == "online"
+
+    def open(self) -> None:
+        """Begin; what there was is closed."""
+        self.close()
+        self._redirects = 0
+        self._go(self.portal)
+
+    def _go(self, portal: Portal) -> None:
+        self.connection = Connection(self._library, self._settings, portal, self.target, self.isid)
+        mod_timer(self._limit, self._settings.login_timeout)
+        self._poller.resolve(portal, partial(self._resolved, self.connection))
+
+    def _resolved(self, connection: Connection, address: Portal | PortalUnreachable) -> None:
+        if connection is not self.connection:
+            return
+        try:
+            if isinstance(address, PortalUnreachable):
+                raise address
+            connection.connect(address)
+        except PortalUnreachable as error:
+            self.fail(error)
+        else:
+            self._poller.add(self, connection)
+
+    def service(self, ready: int) -> None:
+        """For the poller: the socket is ready."""
+        connection = self.connection
+        if connection is None or connection.state == "closed":
+            return
+        was_online = self.online
+        connection.service(ready)
+        if connection.redirect:
+            self._follow(connection.redirect)
+            return
+        if self.online:
+            if not was_online:
+                timer_delete(self._limit)
+                self.up()
+            self.progress(connection)
+        if connection.error is not None:
+            self.fail(connection.error)
+        elif connection is self.connection:
+            self._poller.update(connection)
+            self.changed.wake_up()
+
+    def _follow(self, redirect: str) -> None:
+        """The target is elsewhere, for now (RFC 7143, 7.3.3)."""
+        self._redirects += 1
+        portal = Portal.told(redirect)
+        if portal is None or self._redirects > REDIRECTS:
+            self.fail(
+                IscsiError(
+                    f"the target sends us to {redirect} in vain", where=f"{self.target} at {self.portal}"
+                )
+            )
+        else:
+            self.close()
+            self._go(portal)
+
+    def _too_late(self) -> None:
+        limit = self._settings.login_timeout
+        self.fail(
+            PortalUnreachable(
+                f"no login within {limit} s",
+                where=f"{self.target or 'discovery'} at {self.portal}",
+                remedy="see that a target listens there, or give it more time by login_timeout",
+            )
+        )
+
+    def fail(self, error: IscsiError) -> None:
+        """It is of no use any more."""
+        self.close()
+        self.down(error)
+
+    def close(self) -> None:
+        """End the connection at once, if there is one."""
+        timer_delete(self._limit)
+        if self.connection is not None:
+            connection, self.connection = self.connection, None
+            self._poller.remove(connection)
+            connection.close()

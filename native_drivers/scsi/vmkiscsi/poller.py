@@ -1,0 +1,146 @@
+"""The world that waits for the sockets of one initiator."""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Protocol, TypeAlias
+
+from native_drivers.scsi.vmkiscsi.errors import PortalUnreachable
+from vmklinux.native.device import baton
+from vmklinux.native.wait import WaitQueue, wait_event_timeout
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from native_drivers.scsi.vmkiscsi.connection import Connection
+    from native_drivers.scsi.vmkiscsi.portal import Portal
+    from vmklinux.native.device import Device
+
+#: Seconds that the end waits for what the world is doing; a name service may take that long.
+LIMIT = 60.0
+
+
+#: Who asked for an address, and what it is.
+_Answer: TypeAlias = "tuple[Callable[[Portal | PortalUnreachable], None], Portal | PortalUnreachable]"
+
+
+class Polled(Protocol):
+    """Somebody with a connection."""
+
+    def service(self, ready: int) -> None:
+        """The socket is ready for that. With the baton."""
+
+
+class Poller:
+    """Waits for sockets in a thread of its own, without the baton, and has their owners called with it.
+
+    ``after`` is called once when all that were ready have been served. Its end is the driver's letting go of the device.
+    """
+
+    def __init__(self, device: Device, after: Callable[[], object]) -> None:
+        """Begin to wait."""
+        self._device = device
+        self._after = after
+        self._epoll = select.epoll()
+        self._kick = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._epoll.register(self._kick, select.EPOLLIN)
+        self._owners: dict[int, Polled] = {}
+        self._waits_for: dict[int, int] = {}
+        self._names: list[tuple[Portal, Callable[[Portal | PortalUnreachable], None]]] = []
+        self._troubled: list[Polled] = []
+        self._ending = self._ended = False
+        self._changed = WaitQueue()
+        self._thread = threading.Thread(target=self._run, name=f"vmk-iscsi {device.name}", daemon=True)
+        device.devres.add(self._end)
+        self._thread.start()
+
+    def add(self, owner: Polled, connection: Connection) -> None:
+        """Serve the owner when its socket is ready."""
+        fd, events = connection.fd, connection.events
+        self._owners[fd], self._waits_for[fd] = owner, events
+        self._epoll.register(fd, events)
+
+    def update(self, connection: Connection) -> None:
+        """What the socket is to be waited for may have changed."""
+        fd, events = connection.fd, connection.events
+        if self._waits_for[fd] != events:
+            self._waits_for[fd] = events
+            self._epoll.modify(fd, events)
+
+    def remove(self, connection: Connection) -> None:
+        """Its socket is about to be closed. One that was never added may be given."""
+        fd = connection.fd
+        if self._owners.pop(fd, None) is not None:
+            del self._waits_for[fd]
+            self._epoll.unregister(fd)
+
+    def resolve(self, portal: Portal, tell: Callable[[Portal | PortalUnreachable], None]) -> None:
+        """Ask for the address of a portal, and tell it, with the baton."""
+        self._names.append((portal, tell))
+        self.wake()
+
+    def look(self, owner: Polled) -> None:
+        """Serve the owner soon, whatever its socket is ready for."""
+        self._troubled.append(owner)
+        self.wake()
+
+    def wake(self) -> None:
+        """Have ``after`` called soon, which is done anyway after what the poller calls."""
+        if threading.current_thread() is not self._thread or self._names or self._troubled:
+            os.eventfd_write(self._kick, 1)
+
+    def _run(self) -> None:
+        while not self._ending:
+            ready = dict(self._epoll.poll())
+            if ready.pop(self._kick, 0):
+                os.eventfd_read(self._kick)
+            names, self._names = self._names, []
+            answers = [(tell, _resolve(portal)) for portal, tell in names]
+            with baton():
+                if self._device.stopped is None:
+                    self._serve(ready, answers)
+                else:
+                    self._silence()
+        with baton():
+            self._ended = True
+            self._changed.wake_up()
+
+    def _serve(self, ready: dict[int, int], answers: list[_Answer]) -> None:
+        deliver = self._device.deliver
+        # First, since the sockets of new connections may have the numbers of old ones.
+        for fd, events in ready.items():
+            if (found := self._owners.get(fd)) is not None:
+                deliver(partial(found.service, events))
+        for tell, answer in answers:
+            deliver(partial(tell, answer))
+        troubled, self._troubled = self._troubled, []
+        for owner in troubled:
+            deliver(partial(owner.service, 0))
+        deliver(self._after)
+
+    def _silence(self) -> None:
+        """The driver was stopped: nobody looks at the sockets any more, whatever they are ready for."""
+        for fd in self._owners:
+            self._epoll.unregister(fd)
+        self._owners.clear()
+        self._waits_for.clear()
+
+    def _end(self) -> None:
+        with baton():
+            self._ending = True
+            os.eventfd_write(self._kick, 1)
+            ended = wait_event_timeout(self._changed, lambda: self._ended, LIMIT)
+        if ended:
+            self._thread.join()
+            self._epoll.close()
+            os.close(self._kick)
+
+
+def _resolve(portal: Portal) -> Portal | PortalUnreachable:
+    try:
+        return portal.resolve()
+    except PortalUnreachable as error:
+        return error

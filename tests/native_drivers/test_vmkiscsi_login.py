@@ -1,0 +1,236 @@
+"""Who may log in, and what is told when somebody may not. Independent of us: tgt's CHAP, and its list of sessions."""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from native_drivers.scsi.vmkiscsi.errors import IscsiError, LoginRefused, PortalUnreachable
+from native_drivers.scsi.vmkiscsi.parameters import Settings
+from tests.native_drivers.iscsi import MIB, NAME, disk, host_with, image, naa, on_disk
+from tests.native_drivers.tgt import Target, Tgt, free_port
+from vmkernel_core.errors import UsageError, VmkError
+from vmkernel_core.storage.events import StorageEvent
+
+#: Accounts of the targets; tgt wants 12 characters at least of nobody.
+INITIATOR, OUTGOING = ("initiator-name", "initiator-secret"), ("target-name", "target-secret-1")
+GUARDED, MUTUAL, OPEN = NAME.format("guarded"), NAME.format("mutual"), NAME.format("open")
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where images and secrets are."""
+    return tmp_path_factory.mktemp("login")
+
+
+@pytest.fixture(scope="module")
+def tgt(directory: Path) -> Iterator[Tgt]:
+    """A target with CHAP, one with mutual CHAP, one for everybody."""
+    with Tgt(
+        Target(GUARDED, {1: image(directory / "guarded", MIB)}, account=INITIATOR),
+        Target(
+            MUTUAL,
+            {1: image(directory / "mutual", MIB)},
+            account=("mutual-name", "mutual-secret-1"),
+            outgoing=OUTGOING,
+        ),
+        Target(OPEN, {1: image(directory / "open", MIB)}),
+    ) as running:
+        yield running
+
+
+def secret(directory: Path, text: str) -> Path:
+    """A file with a secret."""
+    path = directory / f"secret-{len(list(directory.iterdir()))}"
+    path.write_text(f"{text}\n")
+    path.chmod(0o600)
+    return path
+
+
+def chap(directory: Path, name: str, text: str, prefix: str = "chap") -> list[str]:
+    """The parameters that give name and secret."""
+    return [f"{prefix}_name={name}", f"{prefix}_secret_file={secret(directory, text)}"]
+
+
+def refused(*settings: str) -> VmkError:
+    """What loading raises."""
+    with pytest.raises(VmkError) as raised, host_with(*settings):
+        pass
+    return raised.value
+
+
+def test_chap_lets_in(tgt: Tgt, directory: Path) -> None:
+    with host_with(f"portal={tgt.portal}", f"target={GUARDED}", *chap(directory, *INITIATOR)) as host:
+        assert disk(host, 1).read(0, 64) == on_disk(directory / "guarded", 0, 64)
+
+
+def test_mutual_chap_lets_in(tgt: Tgt, directory: Path) -> None:
+    both = chap(directory, "mutual-name", "mutual-secret-1") + chap(directory, *OUTGOING, "mutual_chap")
+    with host_with(f"portal={tgt.portal}", f"target={MUTUAL}", *both) as host:
+        assert disk(host, 2).read(0, 64) == on_disk(directory / "mutual", 0, 64)
+
+
+@pytest.mark.parametrize("account", [None, (INITIATOR[0], "wrong-secret-7"), ("wrong-name", INITIATOR[1])])
+def test_a_wrong_account_is_refused(tgt: Tgt, directory: Path, account: tuple[str, str] | None) -> None:
+    given = chap(directory, *account) if account else []
+    error = refused(f"portal={tgt.portal}", f"target={GUARDED}", *given)
+    assert isinstance(error, LoginRefused)
+    assert error.status == 0x0201
+    assert GUARDED in str(error)
+    assert tgt.portal in str(error)
+    assert "chap_secret_file" in error.remedy
+
+
+@pytest.mark.parametrize("outgoing", [(OUTGOING[0], "wrong-secret-7"), ("wrong-name", OUTGOING[1])])
+def test_a_target_that_cannot_prove_itself_is_not_used(
+    tgt: Tgt, directory: Path, outgoing: tuple[str, str]
+) -> None:
+    both = chap(directory, "mutual-name", "mutual-secret-1") + chap(directory, *outgoing, "mutual_chap")
+    error = refused(f"portal={tgt.portal}", f"target={MUTUAL}", *both)
+    assert isinstance(error, LoginRefused)
+    assert "mutual CHAP" in error.what
+    assert "mutual_chap_secret_file" in error.remedy
+
+
+def test_an_unknown_target_is_told(tgt: Tgt) -> None:
+    error = refused(f"portal={tgt.portal}", f"target={NAME.format('nobody')}")
+    assert isinstance(error, LoginRefused)
+    assert error.status == 0x0203
+    assert NAME.format("nobody") in str(error)
+    assert tgt.portal in str(error)
+
+
+@pytest.mark.parametrize("target", ["", f"target={OPEN}"])
+def test_a_portal_where_nobody_listens_is_told(target: str) -> None:
+    portal = f"127.0.0.1:{free_port()}"
+    error = refused(f"portal={portal}", *([target] if target else []))
+    assert isinstance(error, PortalUnreachable)
+    assert "Connection refused" in error.what
+    assert portal in str(error)
+    assert error.exit_code == 5
+
+
+def test_a_portal_without_an_address_is_told() -> None:
+    error = refused("portal=nobody.invalid:3260", f"target={OPEN}")
+    assert isinstance(error, PortalUnreachable)
+    assert "no address for portal nobody.invalid:3260" in str(error)
+
+
+def test_a_portal_that_says_nothing_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        error = refused(f"portal=127.0.0.1:{mute.getsockname()[1]}", f"target={OPEN}", "login_timeout=1")
+    assert isinstance(error, PortalUnreachable)
+    assert "no login within 1 s" in error.what
+    assert "login_timeout" in error.remedy
+
+
+def test_a_portal_that_hangs_up_is_told() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as rude:
+        rude.settimeout(10)
+
+        def hang_up() -> None:
+            connection, _ = rude.accept()
+            connection.recv(1)
+            connection.close()
+
+        thread = threading.Thread(target=hang_up)
+        thread.start()
+        error = refused(f"portal=127.0.0.1:{rude.getsockname()[1]}", f"target={OPEN}")
+        thread.join()
+    assert isinstance(error, IscsiError)
+    assert OPEN in str(error)
+
+
+def test_targets_that_let_nobody_in_keep_no_other_from_being_used(
+    tgt: Tgt, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level(logging.ERROR), host_with(f"portal={tgt.portal}") as host:
+        assert list(host.storage) == [naa(3, 1)]
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 2
+    assert all(any(name in text for text in told) for name in (GUARDED, MUTUAL))
+
+
+def test_a_redirected_login_goes_where_it_is_sent(directory: Path) -> None:
+    # tgt sends nobody to the address that they come from.
+    with Tgt(Target(OPEN, {1: directory / "open"}), host="127.0.0.2") as there:
+        address, port = there.portal.split(":")
+        elsewhere = {"RedirectAddress": address, "RedirectPort": port, "RedirectReason": "Temporary"}
+        signpost = Tgt(Target(OPEN, {}, settings=elsewhere))
+        with signpost, host_with(f"portal={signpost.portal}", f"target={OPEN}") as host:
+            assert disk(host).read(0, 8) == on_disk(directory / "open", 0, 8)
+
+
+def test_a_secret_is_shown_nowhere(tgt: Tgt, directory: Path, caplog: pytest.LogCaptureFixture) -> None:
+    right = [f"portal={tgt.portal}", f"target={GUARDED}", *chap(directory, *INITIATOR)]
+    wrong = [f"portal={tgt.portal}", f"target={GUARDED}", *chap(directory, INITIATOR[0], "wrong-secret-7")]
+    seen: list[str] = []
+    with caplog.at_level(logging.DEBUG):
+        with host_with(*right) as host:
+            told: list[StorageEvent] = []
+            host.watch_storage(told.append)
+            host.storage_adapters["vmhba0"].rescan()
+            seen += map(str, told)
+            adapter = host.storage_adapters["vmhba0"]
+            seen += [repr(adapter), adapter.model, repr(host.module_info("vmkiscsi"))]
+            seen += host.settings("vmkiscsi")
+            seen += [Path(f"/proc/{os.getpid()}/{name}").read_text() for name in ("cmdline", "environ")]
+        error = refused(*wrong)
+        seen += [str(error), repr(error), repr(error.__cause__), repr(error.__context__)]
+    seen += [record.getMessage() for record in caplog.records]
+    settings = Settings.read(dict(text.split("=", 1) for text in right))
+    seen += [repr(settings), str(settings.chap)]
+    assert not [text for text in seen if INITIATOR[1] in text or "wrong-secret-7" in text]
+    assert settings.chap is not None
+    assert settings.chap.secret == INITIATOR[1]
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ({"portal": ""}, "no portal is given"),
+        ({"portal": "127.0.0.1:0"}, "is no portal"),
+        ({"portal": "a:b:c"}, "is no portal"),
+        ({"target": "disk"}, "is no iSCSI name"),
+        ({"initiator": "me"}, "is no iSCSI name"),
+        ({"sessions": "0"}, "sessions does not take '0'"),
+        ({"header_digest": "md5"}, "header_digest does not take 'md5'"),
+        ({"chap_name": "x"}, "chap needs a name and a secret"),
+        ({"chap_name": "x", "chap_secret_file": "/nonexistent"}, "cannot be read"),
+        ({"chap_name": "x", "chap_secret_file": "{empty}"}, "1 to 255 bytes"),
+        ({"mutual_chap_name": "x", "mutual_chap_secret_file": "{one}"}, "mutual CHAP without CHAP"),
+        (
+            {
+                "chap_name": "x",
+                "chap_secret_file": "{one}",
+                "mutual_chap_name": "y",
+                "mutual_chap_secret_file": "{one}",
+            },
+            "or with its secret",
+        ),
+    ],
+)
+def test_what_cannot_be_is_told_before_anybody_is_asked(
+    settings: dict[str, str], told: str, tmp_path: Path
+) -> None:
+    files = {"one": secret(tmp_path, "one-secret-file"), "empty": secret(tmp_path, "")}
+    given = {"portal": "127.0.0.1"} | {name: text.format(**files) for name, text in settings.items()}
+    with pytest.raises(UsageError, match=told):
+        Settings.read(given)
+
+
+def test_defaults() -> None:
+    settings = Settings.read({"portal": "192.0.2.1, [2001:db8::1]:3261,storage.example"})
+    assert [str(portal) for portal in settings.portals] == [
+        "192.0.2.1:3260",
+        "[2001:db8::1]:3261",
+        "storage.example:3260",
+    ]
+    assert (settings.sessions, settings.queue_depth, settings.replacement_timeout) == (1, 32, 120)
+    assert settings.initiator == Settings.read({"portal": "192.0.2.1"}).initiator
