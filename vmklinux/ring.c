@@ -243,11 +243,13 @@ void native_rx_state(const struct native_rx *ring, struct native_rx_state *out)
     *out = (struct native_rx_state){ring->head, ring->tail, ring->frames, ring->errors, ring->dropped};
 }
 
-/* Where the frame that begins at head ends: one behind its last slot; 0 when the device has not done with it. */
-static uint64_t frame_end(const struct native_rx *ring)
+/* Where the frame that begins at the slot ends: one behind its last; 0 when the device has not done with it. */
+static uint64_t frame_end(const struct native_rx *ring, uint64_t slot)
 {
     const layout_t *layout = &ring->layout.ring;
-    for (uint64_t slot = ring->head; slot != ring->tail; slot++) {
+    if (slot == ring->tail)
+        return 0;
+    for (; slot != ring->tail; slot++) {
         const char *at = descriptor(layout, slot);
         if (!holds(at, &layout->done))
             return 0;
@@ -315,12 +317,20 @@ static bool take(struct native_rx *ring, struct native_port *port, uint64_t end)
     return true;
 }
 
+uint32_t native_rx_ready(const struct native_rx *ring, uint32_t most)
+{
+    uint32_t ready = 0;
+    for (uint64_t end = ring->head; ready < most && (end = frame_end(ring, end)); ready++)
+        ;
+    return ready;
+}
+
 uint32_t native_rx_harvest(struct native_rx *ring, struct native_port *port, uint32_t budget)
 {
     const layout_t *layout = &ring->layout.ring;
     uint64_t tail = ring->tail, end;
     uint32_t done = 0;
-    for (; done < budget && (end = frame_end(ring)); done++) {
+    for (; done < budget && (end = frame_end(ring, ring->head)); done++) {
         if (!take(ring, port, end))
             ring->errors++;
         for (; ring->head != end; ring->head++)

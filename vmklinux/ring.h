@@ -76,6 +76,8 @@ void native_rx_reset(struct native_rx *ring);
  * missing; dropped: that the port had no room for. */
 struct native_rx_state { uint64_t head, tail, frames, errors, dropped; };
 void native_rx_state(const struct native_rx *ring, struct native_rx_state *out);
+/* How many frames, `most` at most, the device has done with. */
+uint32_t native_rx_ready(const struct native_rx *ring, uint32_t most);
 /* Hands at most `budget` frames to the port, and their slots back to the device. How many there were, the bad ones counted. */
 uint32_t native_rx_harvest(struct native_rx *ring, struct native_port *port, uint32_t budget);
 

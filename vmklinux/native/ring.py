@@ -298,6 +298,11 @@ class RxRing(_Ring[D]):
         state = self._now()
         return state.frames, state.errors, state.dropped
 
+    def ready(self, most: int) -> int:
+        """How many frames, ``most`` at most, the device says it has done with: for one that says so too soon."""
+        ready: int = lib.native_rx_ready(self._ring, most)
+        return ready
+
     def harvest(self, port: Handle, budget: int) -> int:
         """Hand at most ``budget`` frames to the port, their slots back to the device; how many, bad ones counted."""
         done: int = lib.native_rx_harvest(self._ring, port.handle, budget)

@@ -239,11 +239,14 @@ def test_an_82540_receives(device: Device) -> None:
     chip, port = E1000(device, ring.table.dma(0), 8), Port()
     assert (ring.head, ring.tail) == (0, 7)
     assert ring.harvest(port, 64) == 0
+    assert ring.ready(64) == 0
     chip.receive(ring.tail, frame(1, 60), 256)
     chip.receive(ring.tail, frame(2, 600), 256, status=0x20)
     chip.receive(ring.tail, frame(3, 60), 256, errors=0x80)
     chip.receive(ring.tail, frame(4, 60), 256, status=0x24)
+    assert (ring.ready(64), ring.ready(3)) == (4, 3)
     assert ring.harvest(port, 2) == 2
+    assert ring.ready(64) == 2
     assert (ring.head, ring.tail) == (4, 3)
     chip.receive(ring.tail, frame(5, 60), 256, status=8, tag=0x123)
     assert ring.harvest(port, 64) == 3
