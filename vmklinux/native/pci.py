@@ -26,6 +26,8 @@ COMMAND_MASTER = 0x4  # PCI Local Bus Specification 3.0, 6.2.2
 _PASSES_ON = COMMAND_IO | COMMAND_MEMORY | COMMAND_MASTER
 #: PCI Bus Power Management Interface Specification 1.2, 3.2: its capability, and PMCSR in it.
 CAPABILITY_POWER, POWER_CONTROL, POWER_STATE = 0x01, 0x04, 0x3
+#: Likewise: PMC, with a bit from _PME_SUPPORT on for each state; PME_En and PME_Status, cleared by writing it, of PMCSR.
+_POWER_CAPABILITIES, _PME_SUPPORT, _PME_ENABLE, _PME_STATUS = 0x02, 11, 0x0100, 0x8000
 PowerState: TypeAlias = Literal["D0", "D3hot"]
 _STATES: dict[PowerState, int] = {"D0": 0, "D3hot": 3}
 #: The bytes of configuration space that sleep may lose: header type 0 up to the interrupt line.
@@ -218,5 +220,19 @@ def pci_restore_state(pdev: PciDev) -> None:
 def pci_set_power_state(pdev: PciDev, state: PowerState) -> None:
     """Put the device to sleep or wake it, if it has the power management capability; else nothing happens."""
     if at := pci_find_capability(pdev, CAPABILITY_POWER):
-        control = pci_read_config(pdev, at + POWER_CONTROL, 2)
-        pci_write_config(pdev, at + POWER_CONTROL, 2, control & ~POWER_STATE | _STATES[state])
+        control = pci_read_config(pdev, at + POWER_CONTROL, 2) & ~(POWER_STATE | _PME_STATUS)
+        pci_write_config(pdev, at + POWER_CONTROL, 2, control | _STATES[state])
+
+
+def pci_pme_capable(pdev: PciDev, state: PowerState) -> bool:
+    """Whether the device can ask to be woken when it is in that state."""
+    at = pci_find_capability(pdev, CAPABILITY_POWER)
+    able = pci_read_config(pdev, at + _POWER_CAPABILITIES, 2) >> _PME_SUPPORT if at else 0
+    return bool(able >> _STATES[state] & 1)
+
+
+def pci_enable_wake(pdev: PciDev, enable: bool) -> None:
+    """Let the device ask to be woken, or not; that it has asked is forgotten. Nothing without the capability."""
+    if at := pci_find_capability(pdev, CAPABILITY_POWER):
+        control = pci_read_config(pdev, at + POWER_CONTROL, 2) & ~_PME_ENABLE
+        pci_write_config(pdev, at + POWER_CONTROL, 2, control | _PME_STATUS | (_PME_ENABLE if enable else 0))
