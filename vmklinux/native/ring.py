@@ -163,6 +163,12 @@ class _Ring(Generic[D]):
             raise OutOfMachineMemory("no memory for a ring", where=self.device.name)
         return ffi.gc(ring, free)
 
+    def buffer(self, slot: int) -> memoryview:
+        """The bytes of a slot's buffer."""
+        _, dma, stride = self._buffers
+        begin = dma - self._memory[-1].dma + slot % self.slots * stride
+        return self._memory[-1].view[begin : begin + self.buffer_size]
+
     def free(self) -> None:
         """Give its memory back; else that is done when the driver lets go of the device. The ring is no more."""
         for memory in self._memory:

@@ -278,8 +278,7 @@ class Controls(NetDeviceOps):
         for _ in range(0, _LOOP_LIMIT, _PAUSE):
             msleep(_PAUSE)
             if self.receiver.ring.ready(1):
-                data = self.receiver.ring.table.memory.view[blocks.RFD.size :]
-                return bytes(data[: len(frame)]) == frame
+                return bytes(self.receiver.ring.buffer(0)[: len(frame)]) == frame
         return False
 
     def set_phys_id(self, state: PhysId) -> int:

@@ -245,6 +245,7 @@ def test_an_82540_receives(device: Device) -> None:
     chip.receive(ring.tail, frame(3, 60), 256, errors=0x80)
     chip.receive(ring.tail, frame(4, 60), 256, status=0x24)
     assert (ring.ready(64), ring.ready(3)) == (4, 3)
+    assert ring.buffer(1 + 8)[:256] == frame(2, 600)[:256]
     assert ring.harvest(port, 2) == 2
     assert ring.ready(64) == 2
     assert (ring.head, ring.tail) == (4, 3)

@@ -1,0 +1,315 @@
+"""The driver: a PCnet from probe to remove, as a network device."""
+
+from __future__ import annotations
+
+import logging
+import zlib
+from typing import TYPE_CHECKING
+
+from native_drivers.net.pcnet32.chips import IDS, VENDOR, chip_of
+from native_drivers.net.pcnet32.controls import Controls
+from native_drivers.net.pcnet32.descriptors import STYLE, InitializationBlock
+from native_drivers.net.pcnet32.media import Media
+from native_drivers.net.pcnet32.ports import Bcrs, Csrs, Ports
+from native_drivers.net.pcnet32.registers import (
+    BCR18,
+    BCR20,
+    BCR25,
+    BCR26,
+    CSR0,
+    CSR1,
+    CSR2,
+    CSR3,
+    CSR4,
+    CSR5,
+    CSR15,
+    CSR80,
+    CSR112,
+    LADRF,
+    PADR,
+)
+from native_drivers.net.pcnet32.rings import Receiver, Transmitter
+from vmkernel_core.errors import DeviceGone
+from vmklinux.native.dma import dma_alloc_coherent
+from vmklinux.native.irq import request_irq
+from vmklinux.native.netdevice import (
+    alloc_etherdev,
+    napi_complete,
+    napi_disable,
+    napi_enable,
+    napi_schedule,
+    netif_carrier_off,
+    netif_carrier_on,
+    netif_device_attach,
+    netif_device_detach,
+    netif_queue_stopped,
+    netif_stop_queue,
+    netif_wake_queue,
+    register_netdev,
+)
+from vmklinux.native.pci import PciDriver, pci_enable_device, pci_iomap, pci_set_master
+from vmklinux.native.timer import Timer, mod_timer, timer_delete
+from vmklinux.native.workqueue import Workqueue
+
+if TYPE_CHECKING:
+    from vmkernel_core.pci_function import PciFunction
+    from vmklinux.native.tx_batch import TxBatch
+
+log = logging.getLogger(__name__)
+
+_PORT_BAR = 0
+#: Seconds until the chip has read its initialization block or come to rest: with a frame under way at 10 Mb/s.
+_LIMIT = 0.2
+#: Seconds between two looks at the link; the queue may be stopped for so long.
+_WATCH, _TX_LIMIT = 2.0, 5.0
+#: Descriptors per ring, as they are at first.
+_SLOTS = 128
+#: Of the SRAM's 24 pages of 512 bytes the highest (numbers count from 0), and that at which reception begins.
+_SRAM_SIZE, _SRAM_BOUNDARY = 0x17, 0x0C
+_WHOLE_FRAME = 3
+
+
+class Pcnet32(Controls, PciDriver):
+    """A chip of the PCnet-PCI family."""
+
+    name = "pcnet32"
+
+    @classmethod
+    def claims(cls, function: PciFunction) -> bool:
+        """Whether it is one of the family."""
+        return function.vendor == VENDOR and function.device in IDS
+
+    # ---- life ----
+
+    def probe(self) -> None:
+        """Reset the chip, read its PROM, and make it known."""
+        pdev = self.pdev
+        pci_enable_device(pdev)
+        self.ports = Ports(pci_iomap(pdev, _PORT_BAR), pdev.name)
+        self.csr, self.bcr = Csrs(self.ports), Bcrs(self.ports)
+        self.chip = chip_of(self.csr)
+        self.csr.name = self.bcr.name = f"{self.chip.name} at {pdev.name}"
+        pci_set_master(pdev)
+        self.aprom = self.ports.read_aprom()
+        self.media = Media(self.chip, self.csr, self.bcr)
+        memory = dma_alloc_coherent(pdev, InitializationBlock.size)
+        self.block, self._block_dma = InitializationBlock.at(memory.view), memory.dma
+        self.rx_slots = self.tx_slots = _SLOTS
+        self.missed = self.babbles = 0
+        self._work = Workqueue(pdev)
+        self._timer = Timer(pdev, self._watch)
+        dev = alloc_etherdev(pdev, self)
+        dev.dev_addr = self._mac()
+        dev.watchdog_timeo = _TX_LIMIT
+        register_netdev(dev)
+
+    def _mac(self) -> bytes:
+        """After a reset the chip has it from the PROM, unless something is wrong there."""
+        csr = b"".join(self.csr.read(PADR[i]).raw.to_bytes(2, "little") for i in range(PADR.count))
+        return self.aprom[:6] if csr[0] & 1 or not any(csr) else csr
+
+    def suspend(self) -> None:
+        """Stop."""
+        netif_device_detach(self.netdev)
+        if self.netdev.running:
+            self.down()
+
+    def resume(self) -> None:
+        """Begin anew."""
+        if self.netdev.running:
+            self.up()
+        netif_device_attach(self.netdev)
+
+    def shutdown(self) -> None:
+        """As for sleep."""
+        self.suspend()
+
+    # ---- open and closed ----
+
+    def ndo_open(self) -> None:
+        """Make rings, start everything."""
+        self.make_rings()
+        request_irq(self.pdev, self.interrupt)
+        self.up()
+
+    def make_rings(self) -> None:
+        """Of the sizes that are set."""
+        self.transmitter = Transmitter(self.pdev, self.csr, self.tx_slots)
+        self.receiver = Receiver(self.pdev, self.csr, self.rx_slots)
+
+    def ndo_stop(self) -> None:
+        """Stop everything."""
+        self.down()
+
+    def initialize(self) -> None:
+        """With rings there: the chip is reset, has its settings, and can be started."""
+        csr, bcr = self.csr, self.bcr
+        self.ports.reset()
+        bcr.write(BCR20(SWSTYLE=STYLE))
+        if self.chip.sram:
+            bcr.write(BCR25(_SRAM_SIZE))
+            bcr.write(BCR26(_SRAM_BOUNDARY))
+        if self.chip.whole_frames:
+            bcr.modify(BCR18, NOUFLO=1, BREADE=1, BWRITE=1)
+            csr.modify(CSR80, XMTSP=_WHOLE_FRAME)
+        self.media.program()
+        self.transmitter.ring.reset()
+        self.receiver.ring.reset()
+        self.block.set(
+            MODE=self._mode().raw,
+            RLEN=self.rx_slots.bit_length() - 1,
+            TLEN=self.tx_slots.bit_length() - 1,
+            PADR=self.netdev.dev_addr,
+            LADRF=self._filter(),
+            RDRA=self.receiver.ring.table.dma(0),
+            TDRA=self.transmitter.ring.table.dma(0),
+        )
+        csr.write(CSR1(self._block_dma & 0xFFFF))
+        csr.write(CSR2(self._block_dma >> 16))
+        csr.write(CSR4(JABM=1, TXSTRTM=1, RCVCCOM=1, MFCOM=1, APAD_XMT=1, DPOLL=1))
+        csr.write(CSR0(INIT=1))
+        csr.wait(CSR0, _LIMIT, IDON=1)
+
+    def up(self) -> None:
+        """With rings there: the chip runs."""
+        dev = self.netdev
+        self.initialize()
+        napi_enable(dev)
+        netif_wake_queue(dev)
+        self._interrupts()
+        self.csr.write(CSR0(STRT=1, IENA=1))
+        self._look_at_link()
+        mod_timer(self._timer, _WATCH)
+
+    def down(self) -> None:
+        """The chip is stopped; rings stay. Nothing is left to do when it has gone."""
+        timer_delete(self._timer)
+        napi_disable(self.netdev)
+        netif_carrier_off(self.netdev)
+        try:
+            self.collect()
+            self.csr.write(CSR0(STOP=1))
+            self.csr.wait(CSR0, _LIMIT, STOP=1)
+        except DeviceGone:
+            log.debug("%s has gone before it was stopped", self.netdev.name)
+
+    def restart(self) -> None:
+        """Stop a chip that runs, and start it again; under the RTNL."""
+        if self.netdev.running and self.netdev.present:
+            self.down()
+            self.up()
+
+    def _recover(self) -> None:
+        """The work item of a reset that nobody waits for."""
+        with self.netdev.rtnl.lock():
+            self.restart()
+
+    def ndo_tx_timeout(self) -> None:
+        """The chip sends nothing more: reset it."""
+        self._work.schedule_work(self._recover)
+
+    # ---- frames ----
+
+    def _interrupts(self) -> None:
+        """What interrupts: frames that were sent only when somebody waits for room."""
+        waiting = netif_queue_stopped(self.netdev)
+        self.csr.write(CSR3(IDONM=1, MERRM=1, MISSM=1, TINTM=not waiting, DXSUFLO=1))
+
+    def interrupt(self) -> bool:
+        """Something happened. A chip that has gone reads as all ones."""
+        status = self.csr.read(CSR0)
+        if not status.INTR or status.raw == 0xFFFF:
+            return False
+        self.csr.write(CSR0(status.causes & ~CSR0.IDON.mask, IENA=1))
+        self.babbles += status.BABL
+        napi_schedule(self.netdev)
+        return True
+
+    def poll(self, budget: int) -> int:
+        """Frames in; and room for frames out, if somebody waits for it."""
+        frames = self.receiver.harvest(self.netdev, budget)
+        if netif_queue_stopped(self.netdev):
+            ring = self.transmitter.ring
+            self.transmitter.reclaim()
+            if ring.room > ring.slots // 2:
+                netif_wake_queue(self.netdev)
+                self._interrupts()
+        if frames < budget:
+            napi_complete(self.netdev)
+        return frames
+
+    def ndo_start_xmit(self, batch: TxBatch) -> None:
+        """Frames out."""
+        self.transmitter.send(batch)
+        if batch.taken < len(batch):
+            netif_stop_queue(self.netdev)
+            self._interrupts()
+
+    # ---- the link ----
+
+    def _watch(self) -> None:
+        self.collect()
+        self._look_at_link()
+        mod_timer(self._timer, _WATCH)
+
+    def _look_at_link(self) -> None:
+        if not self.media.link_ok():
+            netif_carrier_off(self.netdev)
+        elif not self.netdev.carrier:
+            self.media.settled()
+            speed, duplex = self.media.speed()
+            log.info("%s: %d Mb/s, %s duplex", self.netdev.name, speed, duplex)
+            netif_carrier_on(self.netdev)
+
+    # ---- settings ----
+
+    def _mode(self) -> CSR15:
+        return CSR15(PROM=self.netdev.promiscuous, PORTSEL=self.media.port)
+
+    def _filter(self) -> bytes:
+        """A bit for each group: the upper 6 bits of its address's CRC, not inverted, choose it."""
+        bits = 0
+        for group in self.netdev.mc_list:
+            bits |= 1 << ((~zlib.crc32(group) & 0xFFFF_FFFF) >> 26)
+        return bits.to_bytes(8, "little")
+
+    def set_at_rest(self, address: bytes) -> None:
+        """Write what the chip takes only at rest: mode, filters, address. Frames under way are finished first."""
+        csr, filters = self.csr, self._filter()
+        if self.chip.suspends:
+            csr.modify(CSR5, SPND=1)
+            csr.wait(CSR5, _LIMIT, SPND=1)
+        csr.write(
+            CSR0(STOP=1)
+        )  # ends the suspension; and only after a start QEMU asks for the frames that it holds
+        csr.write(self._mode())
+        for i in range(LADRF.count):
+            csr.write(LADRF[i](int.from_bytes(filters[2 * i : 2 * i + 2], "little")))
+        for i in range(PADR.count):
+            csr.write(PADR[i](int.from_bytes(address[2 * i : 2 * i + 2], "little")))
+        csr.write(CSR0(STRT=1, IENA=1))
+        napi_schedule(self.netdev)  # for what came before, whose interrupt the stop took back
+
+    def ndo_set_rx_mode(self) -> None:
+        """Which frames come in."""
+        self.set_at_rest(self.netdev.dev_addr)
+
+    def ndo_set_mac_address(self, mac: bytes) -> None:
+        """Another address."""
+        if self.netdev.running:
+            self.set_at_rest(mac)
+
+    # ---- counters ----
+
+    def collect(self) -> None:
+        """Add up the frames for which there was no descriptor: the count is of 16 bits and goes on."""
+        count = self.csr.read(CSR112).raw
+        self.missed += (count - self.missed) & 0xFFFF
+
+    def ndo_get_stats(self) -> None:
+        """Errors."""
+        if self.netdev.running:
+            self.collect()
+            self.transmitter.reclaim()
+            self.netdev.stats.tx_errors = self.babbles + self.transmitter.errors.total()
+            self.netdev.stats.rx_errors = self.receiver.ring.counts[1] + self.missed
