@@ -145,7 +145,7 @@ class Mii:
         )
 
     def set_link_settings(self, settings: LinkSettings) -> None:
-        """Advertise other modes and negotiate anew, or force one. UsageError for what the PHY cannot do."""
+        """Advertise other modes and negotiate anew, or force one; PAUSE stays. UsageError for what it cannot do."""
         able = self.get_link_settings().supported
         if not settings.autonegotiation:
             forced = next(
@@ -159,12 +159,22 @@ class Mii:
             full = settings.duplex == "full"
             self.registers.modify(BMCR, ANENABLE=0, SPEED100=settings.speed == 100, FULLDPLX=full)
             return
-        known = {**MODES, **_PAUSE}
-        wanted = settings.advertised & (able | _PAUSE.keys())
-        if not wanted & MODES.keys():
+        wanted = settings.advertised & able & MODES.keys()
+        if not wanted:
             raise UsageError("no mode would be left that the PHY can do", remedy="advertise one or more")
-        self.registers.modify(ADVERTISE, **{field: mode in wanted for mode, field in known.items()})
+        self.registers.modify(ADVERTISE, **{field: mode in wanted for mode, field in MODES.items()})
         self.registers.modify(BMCR, ANENABLE=1, ANRESTART=1)
+
+    def has(self, settings: LinkSettings) -> bool:
+        """Whether it is set like this."""
+        now = self.get_link_settings()
+        if settings.autonegotiation and now.autonegotiation:
+            return settings.advertised & MODES.keys() == now.advertised & MODES.keys()
+        return (settings.autonegotiation, settings.speed, settings.duplex) == (
+            now.autonegotiation,
+            now.speed,
+            now.duplex,
+        )
 
     def nway_reset(self) -> None:
         """Negotiate anew. UsageError when the mode is forced."""

@@ -3,3 +3,5 @@
 from native_drivers.net.e100.driver import E100
 
 DRIVER = E100
+
+__all__ = ["DRIVER", "E100"]

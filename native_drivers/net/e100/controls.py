@@ -112,9 +112,8 @@ class Controls(NetDeviceOps):
 
     def restore_link(self) -> None:
         """What was set is to hold again: QEMU's PHY forgets it in a reset of the device."""
-        wanted, now = self.link_settings, self.mii.get_link_settings()
-        if wanted and (wanted.autonegotiation, wanted.advertised) != (now.autonegotiation, now.advertised):
-            self.mii.set_link_settings(wanted)
+        if self.link_settings and not self.mii.has(self.link_settings):
+            self.mii.set_link_settings(self.link_settings)
 
     def nway_reset(self) -> None:
         """Negotiate anew."""

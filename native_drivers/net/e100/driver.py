@@ -25,7 +25,14 @@ from native_drivers.net.e100.counters import HardwareCounters
 from native_drivers.net.e100.eeprom import ID, ID_WAKE, read_eeprom
 from native_drivers.net.e100.mdi import NCONFIG, find_phy
 from native_drivers.net.e100.receive_unit import ReceiveUnit
-from native_drivers.net.e100.registers import PORT, SCB_INTERRUPT, SCB_STATUS, SELECTIVE_RESET, SOFTWARE_RESET
+from native_drivers.net.e100.registers import (
+    GONE,
+    PORT,
+    SCB_INTERRUPT,
+    SCB_STATUS,
+    SELECTIVE_RESET,
+    SOFTWARE_RESET,
+)
 from native_drivers.net.e100.scb import Scb
 from vmkernel_core.errors import DeviceGone, TimedOut, VmkError
 from vmklinux.native.dma import dma_alloc_coherent
@@ -239,7 +246,7 @@ class E100(Controls, PciDriver):
     def interrupt(self) -> bool:
         """Something happened. A device that has gone reads as all ones."""
         status = self.csr.read(SCB_STATUS)
-        if not status.causes or status.raw == 0xFFFF:
+        if not status.causes or status.raw == GONE:
             return False
         self.csr.write(SCB_STATUS(status.causes))
         napi_schedule(self.netdev)

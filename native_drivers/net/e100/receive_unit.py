@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from native_drivers.net.e100.blocks import NOWHERE, RFD
-from native_drivers.net.e100.registers import RU_NO_RESOURCES, RUC_LOAD_BASE, RUC_START, SCB_STATUS
+from native_drivers.net.e100.registers import GONE, RU_NO_RESOURCES, RUC_LOAD_BASE, RUC_START, SCB_STATUS
 from vmklinux.native.ring import RxLayout, RxRing
 
 if TYPE_CHECKING:
@@ -55,6 +55,8 @@ class ReceiveUnit:
         taken, ready = 0, self.ring.ready(budget)
         while True:
             status = self.scb.csr.read(SCB_STATUS)
+            if status.raw == GONE:
+                return taken
             if causes := status.causes:
                 self.scb.csr.write(SCB_STATUS(causes))
             taken += self.ring.harvest(dev, ready)

@@ -7,6 +7,9 @@ from __future__ import annotations
 
 from vmklinux.native.register import Register, bit, bits
 
+#: What the status of a device that has gone reads as.
+GONE = 0xFFFF
+
 #: Values of SCB_STATUS.CUS and RUS (6.3.1).
 CU_IDLE, CU_SUSPENDED, CU_LPQ_ACTIVE, CU_HQP_ACTIVE = range(4)
 RU_IDLE, RU_SUSPENDED, RU_NO_RESOURCES, RU_READY = 0, 1, 2, 4

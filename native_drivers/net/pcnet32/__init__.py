@@ -3,3 +3,5 @@
 from native_drivers.net.pcnet32.driver import Pcnet32
 
 DRIVER = Pcnet32
+
+__all__ = ["DRIVER", "Pcnet32"]

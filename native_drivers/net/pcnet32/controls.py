@@ -66,6 +66,10 @@ class Controls(NetDeviceOps):
     def make_rings(self) -> None:
         """Of the sizes that are set."""
 
+    @abstractmethod
+    def collect(self) -> None:
+        """Add up what it counted."""
+
     # ---- the link ----
 
     def get_link_settings(self) -> LinkSettings:
@@ -107,7 +111,10 @@ class Controls(NetDeviceOps):
 
     def get_ethtool_stats(self) -> Mapping[str, int]:
         """What the driver counts: the chip has no more than the frames that it missed."""
-        errors = self.transmitter.errors if self.netdev.running else {}
+        errors: Mapping[str, int] = {}
+        if self.netdev.running:
+            self.collect()
+            errors = self.transmitter.errors
         names = ("tx_aborted_errors", "tx_carrier_errors", "tx_fifo_errors", "tx_window_errors")
         return {name: errors.get(name, 0) for name in names} | {
             "rx_missed_errors": self.missed,

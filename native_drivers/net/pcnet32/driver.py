@@ -25,6 +25,7 @@ from native_drivers.net.pcnet32.registers import (
     CSR15,
     CSR80,
     CSR112,
+    GONE,
     LADRF,
     PADR,
 )
@@ -168,7 +169,7 @@ class Pcnet32(Controls, PciDriver):
         csr.write(CSR2(self._block_dma >> 16))
         csr.write(CSR4(JABM=1, TXSTRTM=1, RCVCCOM=1, MFCOM=1, APAD_XMT=1, DPOLL=1))
         csr.write(CSR0(INIT=1))
-        csr.wait(CSR0, _LIMIT, IDON=1)
+        csr.wait(CSR0, _LIMIT, IDON=1, STOP=0)
 
     def up(self) -> None:
         """With rings there: the chip runs."""
@@ -218,7 +219,7 @@ class Pcnet32(Controls, PciDriver):
     def interrupt(self) -> bool:
         """Something happened. A chip that has gone reads as all ones."""
         status = self.csr.read(CSR0)
-        if not status.INTR or status.raw == 0xFFFF:
+        if not status.INTR or status.raw == GONE:
             return False
         self.csr.write(CSR0(status.causes & ~CSR0.IDON.mask, IENA=1))
         self.babbles += status.BABL
@@ -302,7 +303,8 @@ class Pcnet32(Controls, PciDriver):
     # ---- counters ----
 
     def collect(self) -> None:
-        """Add up the frames for which there was no descriptor: the count is of 16 bits and goes on."""
+        """Add up frames that were not sent, and those for which there was no descriptor: a count of 16 bits."""
+        self.transmitter.reclaim()
         count = self.csr.read(CSR112).raw
         self.missed += (count - self.missed) & 0xFFFF
 
@@ -310,6 +312,5 @@ class Pcnet32(Controls, PciDriver):
         """Errors."""
         if self.netdev.running:
             self.collect()
-            self.transmitter.reclaim()
             self.netdev.stats.tx_errors = self.babbles + self.transmitter.errors.total()
             self.netdev.stats.rx_errors = self.receiver.ring.counts[1] + self.missed

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 from vmklinux.native.register import Register, bit, bits
 
+#: What a chip that has gone reads as.
+GONE = 0xFFFF
+
 # ---- control and status ----
 
 

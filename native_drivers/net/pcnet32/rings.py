@@ -6,7 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from native_drivers.net.pcnet32.descriptors import RMD, TMD
-from native_drivers.net.pcnet32.registers import CSR0
+from native_drivers.net.pcnet32.registers import CSR0, GONE
 from vmklinux.native.ring import RxLayout, RxRing, TxLayout, TxRing
 
 if TYPE_CHECKING:
@@ -103,6 +103,8 @@ class Receiver:
         taken, ready = 0, self.ring.ready(budget)
         while True:
             status = self.csr.read(CSR0)
+            if status.raw == GONE:
+                return taken
             if causes := status.causes & ~CSR0.IDON.mask:  # which an Am79C974 does not like to be cleared
                 self.csr.write(CSR0(causes, IENA=1))
             taken += self.ring.harvest(dev, ready)
