@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING
 
 from native_drivers.net.e100.blocks import (
     CONFIGURE,
@@ -35,6 +35,7 @@ from native_drivers.net.e100.registers import (
 )
 from native_drivers.net.e100.scb import Scb
 from vmkernel_core.errors import DeviceGone, TimedOut, VmkError
+from vmklinux.module.param import TYPES, Parameter
 from vmklinux.native.dma import dma_alloc_coherent
 from vmklinux.native.irq import request_irq
 from vmklinux.native.mii import Mii
@@ -74,6 +75,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_BOOL = TYPES["param_ops_bool"]
 _MEMORY_BAR, _PORT_BAR = 0, 1
 #: Microseconds for a reset (manual, 6.3.3).
 _RESET = 10
@@ -97,10 +99,12 @@ class E100(Controls, PciDriver):
     """A chip of the 8255x family with a PHY that has MII registers."""
 
     name = "e100"
-    known_parameters: ClassVar[Mapping[str, str]] = {
-        "eeprom_bad_csum_allow": "1: take a device whose EEPROM is damaged (default 0)",
-        "use_io": "1: reach the registers by ports (default 0)",
-    }
+    known_parameters = (
+        Parameter(
+            "e100", "eeprom_bad_csum_allow", _BOOL, "take a device whose EEPROM is damaged (default n)"
+        ),
+        Parameter("e100", "use_io", _BOOL, "reach the registers by ports (default n)"),
+    )
 
     @classmethod
     def claims(cls, function: PciFunction) -> bool:
@@ -317,10 +321,12 @@ class E100(Controls, PciDriver):
         """Tell the device all that ``wanted`` has."""
         self.commands.act(Configure, CONFIGURE, **configuration(self.chip, self.wanted))
 
-    def set_filters(self) -> None:
+    def set_filters(self) -> MulticastSetup:
         """Which frames come in, by the groups."""
         groups = self.netdev.mc_list[: MulticastSetup.MOST]
-        self.commands.act(MulticastSetup, MULTICAST_SETUP, count=6 * len(groups), addresses=b"".join(groups))
+        return self.commands.act(
+            MulticastSetup, MULTICAST_SETUP, count=6 * len(groups), addresses=b"".join(groups)
+        )
 
     def ndo_set_rx_mode(self) -> None:
         """Which frames come in."""
@@ -330,12 +336,12 @@ class E100(Controls, PciDriver):
         if wanted != self.wanted:
             self.wanted = wanted
             self.configure()
-        self.set_filters()
+        self.commands.wait(self.set_filters())
 
     def ndo_set_mac_address(self, mac: bytes) -> None:
         """Another address."""
         if self.netdev.running:
-            self.commands.act(IaSetup, IA_SETUP, address=mac)
+            self.commands.wait(self.commands.act(IaSetup, IA_SETUP, address=mac))
 
     def collect(self) -> Mapping[str, int]:
         """Add up what the device counted; what was new. It counts only while it runs."""

@@ -8,7 +8,8 @@ from native_drivers.net.pcnet32.registers import CSR88, CSR89
 from vmkernel_core.errors import NotSupported
 from vmklinux.native.register import Registers
 
-VENDOR, IDS = 0x1022, frozenset({0x2000, 0x2001})
+#: Vendor and device; some cards have Trident's number by mistake.
+IDS = frozenset({(0x1022, 0x2000), (0x1022, 0x2001), (0x1023, 0x2000)})
 _AMD = 0x003
 
 

@@ -6,7 +6,7 @@ import logging
 import zlib
 from typing import TYPE_CHECKING
 
-from native_drivers.net.pcnet32.chips import IDS, VENDOR, chip_of
+from native_drivers.net.pcnet32.chips import IDS, chip_of
 from native_drivers.net.pcnet32.controls import Controls
 from native_drivers.net.pcnet32.descriptors import STYLE, InitializationBlock
 from native_drivers.net.pcnet32.media import Media
@@ -78,7 +78,7 @@ class Pcnet32(Controls, PciDriver):
     @classmethod
     def claims(cls, function: PciFunction) -> bool:
         """Whether it is one of the family."""
-        return function.vendor == VENDOR and function.device in IDS
+        return (function.vendor, function.device) in IDS
 
     # ---- life ----
 
@@ -289,6 +289,7 @@ class Pcnet32(Controls, PciDriver):
         for i in range(PADR.count):
             csr.write(PADR[i](int.from_bytes(address[2 * i : 2 * i + 2], "little")))
         csr.write(CSR0(STRT=1, IENA=1))
+        csr.wait(CSR0, _LIMIT, STRT=1)
         napi_schedule(self.netdev)  # for what came before, whose interrupt the stop took back
 
     def ndo_set_rx_mode(self) -> None:
