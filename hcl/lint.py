@@ -46,6 +46,7 @@ RULES = {
     "damaged": Rule(Severity.ERROR, "a file, or a row of it, cannot be read"),
     "undeclared": Rule(Severity.ERROR, "a row names a driver or a module that no driver's table declares"),
     "no-ids": Rule(Severity.ERROR, "a driver, or a module of it, serves no device"),
+    "no-code": Rule(Severity.ERROR, "a driver is to have code in Python, and its folder has none"),
     "conflict": Rule(Severity.ERROR, "two rows claim the same device, and nothing decides between them"),
     "unknown-module": Rule(Severity.ERROR, "a kernel that is here has no module of the name"),
     "not-claimed": Rule(
@@ -194,6 +195,7 @@ def _found(files: Files, kernels: Sequence[KernelClaims]) -> Iterator[Finding]:
         for error in fitting
         if error.rule != "no-ids" or error.where.rpartition("/")[0] not in damaged
     )
+    yield from _native(files.drivers, drivers, places, claims)
     ladder = ladder_of(drivers, claims)
     yield from _shadowed(drivers, ladder)
     yield from _usb(entries, kernels)
@@ -241,6 +243,22 @@ def _idle_priorities(
                 f"the priority {driver.priority} of {driver.name} decides between no rows",
                 "remove it",
             )
+
+
+# ---- drivers in Python ----
+
+
+def _native(
+    folder: Path, drivers: dict[str, Driver], places: dict[str, str], claims: Sequence[Claim]
+) -> Iterator[Finding]:
+    known = {claim.driver for claim in claims if claim.native}
+    for name, driver in drivers.items():
+        if "native" not in driver.engines:
+            continue
+        if not (folder / name / "__init__.py").exists():
+            yield _finding("no-code", places[name], f"the folder of {name} has no driver in Python")
+        elif not driver.software and name not in known:
+            yield _finding("no-ids", places[name], f"the driver in Python of {name} knows no row's devices")
 
 
 # ---- rows and what modules claim ----

@@ -125,6 +125,18 @@ def test_names_that_do_not_fit_together(tmp_path: Path) -> None:
     ]
 
 
+def test_a_driver_in_python_that_is_not_there(tmp_path: Path) -> None:
+    rows = [row("net/a", A, "one"), row("net/b", A, "two"), row("net/c", B, "one")]
+    native = f'engines = ["linux", "native"]\n{A_TOML}'
+    assert found(tmp_path, rows, drivers={"c": native}) == [
+        ("outranked", "a/ids.tsv:2"),
+        ("no-code", "c/driver.toml:1"),
+    ]
+    (tmp_path / "net/c/__init__.py").touch()
+    rules = [each.rule for each in lint(Files(tmp_path, usb.PATH), []) if _shown(each)]
+    assert rules == ["outranked", "no-ids"]
+
+
 def test_rows_among_themselves(tmp_path: Path) -> None:
     rows = [
         row("net/a", A, "one"),
