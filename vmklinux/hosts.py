@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vmkernel_core.platform.base import PciAddress
-    from vmkernel_core.storage.adapter import AdapterState, StorageAdapter
+    from vmkernel_core.storage.adapter import AdapterState, StorageAdapter, TargetSession
     from vmklinux.linux import Linux
 
 log = logging.getLogger(__name__)
@@ -204,6 +204,10 @@ class Host:
     def queue_depth(self) -> int:
         """Scsi_Host.can_queue."""
         return int(self.obj.can_queue)
+
+    def target_sessions(self) -> list[TargetSession]:
+        """None: Linux's initiators are told of their targets over netlink, which is not served."""
+        return []
 
     def rescan(self) -> None:
         """scsi_scan_host_selected, over everything."""

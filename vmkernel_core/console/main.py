@@ -14,9 +14,10 @@ COMMANDS = {
     "boot": ("vmkernel_core.console.boot:boot", "Boot a vmkernel from a machine file and keep it running."),
     "demo": (
         "vmkernel_core.console.demo.command:demo",
-        "Let an unmodified Linux driver move frames or blocks, and check them.",
+        "Let an unmodified Linux driver, or one in Python, move frames or blocks, and check them.",
     ),
     "hardware": ("vmkernel_core.console.hardware:hardware", "Devices of a running vmkernel's machine."),
+    "iscsi": ("vmkernel_core.console.iscsi:iscsi", "Sessions of a running vmkernel with iSCSI targets."),
     "kernel": ("vmklinux.kernels.console:kernel", "Kernel packages: get them, and see which are here."),
     "module": ("vmklinux.module.console:module", "Linux modules: see what they need and what serves it."),
     "network": (

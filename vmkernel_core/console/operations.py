@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Final
 
 from vmkernel_core.console import hcl_operations as hcl
+from vmkernel_core.console import iscsi_operations as iscsi
 from vmkernel_core.console import module_operations as module
 from vmkernel_core.console import nic_operations as nic
 from vmkernel_core.console import pci_operations as pci
@@ -42,5 +43,6 @@ OPERATIONS: Final[dict[str, Operation[Any, Any]]] = {
         storage.device_stats_get,
         storage.path_list,
         storage_bench.bench,
+        iscsi.session_list,
     )
 }

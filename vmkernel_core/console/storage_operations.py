@@ -123,7 +123,8 @@ def _known(named: Mapping[str, Named], name: str, what: str) -> Named:
         ) from None
 
 
-def _adapters(host: VMkernel, name: str | None) -> list[StorageAdapter]:
+def adapters(host: VMkernel, name: str | None) -> list[StorageAdapter]:
+    """The adapter of that name, or all. UsageError."""
     known = dict(host.storage_adapters)
     return list(known.values()) if name is None else [_known(known, name, "adapter")]
 
@@ -147,22 +148,22 @@ def _devices(host: VMkernel, name: str | None) -> list[list[StorageDevice]]:
 @operation("storage.core.adapter.list", Nothing, list[Hba])
 def adapter_list(host: VMkernel, _: Nothing) -> list[Hba]:
     """Every adapter, by name."""
-    return [_hba(host, adapter) for adapter in _adapters(host, None)]
+    return [_hba(host, adapter) for adapter in adapters(host, None)]
 
 
 @operation("storage.core.adapter.rescan", AdapterFilter, list[Hba])
 def adapter_rescan(host: VMkernel, wanted: AdapterFilter) -> list[Hba]:
     """Look for devices that came; the adapters with what they have then."""
-    adapters = _adapters(host, wanted.adapter)
-    for adapter in adapters:
+    chosen = adapters(host, wanted.adapter)
+    for adapter in chosen:
         adapter.rescan()
-    return [_hba(host, adapter) for adapter in adapters]
+    return [_hba(host, adapter) for adapter in chosen]
 
 
 @operation("storage.core.adapter.stats.get", AdapterFilter, list[StorageCounters])
 def adapter_stats_get(host: VMkernel, wanted: AdapterFilter) -> list[StorageCounters]:
     """Counters of adapters."""
-    return [_counters(adapter.name, adapter.stats()) for adapter in _adapters(host, wanted.adapter)]
+    return [_counters(adapter.name, adapter.stats()) for adapter in adapters(host, wanted.adapter)]
 
 
 @operation("storage.core.device.list", DeviceFilter, list[ScsiDevice])

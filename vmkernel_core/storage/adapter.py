@@ -12,8 +12,27 @@ if TYPE_CHECKING:
     from vmkernel_core.platform.base import PciAddress
     from vmkernel_core.storage.device import StorageDevice
 
+#: new: never logged in; blocked: lost, and commands wait for it; lost: for longer than they wait; closed: not wanted any
+#: more.
+SessionState: TypeAlias = Literal["new", "online", "blocked", "lost", "closed"]
 #: online; recovering: error handling is at work, commands wait; dead: its hardware or its driver has gone.
 AdapterState: TypeAlias = Literal["online", "recovering", "dead"]
+
+
+@dataclass(frozen=True, slots=True)
+class TargetSession:
+    """An adapter's session with a target that it reaches over a network: ``id`` is that of the target on the adapter.
+
+    ``target`` and ``portal`` are its name and where it was found; ``logins`` counts them; ``error`` is what ended the
+    last one, while there is none.
+    """
+
+    id: int
+    target: str
+    portal: str
+    state: SessionState
+    logins: int
+    error: VmkError | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +78,9 @@ class AdapterDriver(Protocol):
     def queue_depth(self) -> int:
         """Commands that the adapter takes at once."""
 
+    def target_sessions(self) -> list[TargetSession]:
+        """Those with targets over a network; none of an adapter of another kind."""
+
     def rescan(self) -> None:
         """Look for devices that came, and for those that went."""
 
@@ -98,6 +120,10 @@ class StorageAdapter:
     def queue_depth(self) -> int:
         """Commands that it takes at once, from all devices together."""
         return self._driver.queue_depth()
+
+    def target_sessions(self) -> list[TargetSession]:
+        """Its sessions with targets over a network; none of an adapter of another kind, or one that has gone."""
+        return [] if self.error else self._driver.target_sessions()
 
     def stats(self) -> StorageStats:
         """The counters of its devices together."""

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from vmkernel_core.platform.base import PciAddress
-    from vmkernel_core.storage.adapter import AdapterState, StorageAdapter
+    from vmkernel_core.storage.adapter import AdapterState, StorageAdapter, TargetSession
     from vmklinux.native.device import Device
     from vmklinux.native.devres import Release
     from vmklinux.native.scsi_cmnd import ScsiCmnd
@@ -76,6 +76,10 @@ class ScsiHostTemplate(ABC):
     def info(self) -> str:
         """What the hardware is, in a line."""
         return type(self).__name__
+
+    def target_sessions(self) -> list[TargetSession]:
+        """Those with targets over a network."""
+        return []
 
     def scan_start(self) -> None:  # noqa: B027  # most drivers need none
         """A scan begins: time to ask the hardware what there is."""
@@ -231,6 +235,10 @@ class ScsiHost:
     def queue_depth(self) -> int:
         """``can_queue``."""
         return self.can_queue
+
+    def target_sessions(self) -> list[TargetSession]:
+        """The driver's."""
+        return self.template.target_sessions()
 
     def rescan(self) -> None:
         """Take away the devices that went, then look for those that came."""

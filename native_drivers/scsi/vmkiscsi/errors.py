@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from vmkernel_core.errors import DeviceGone, VmkError
+from vmkernel_core.errors import DeviceGone, NoDriver, VmkError
 
 
-class NoLibrary(VmkError):
+class NoLibrary(NoDriver):
     """The library that speaks iSCSI is not installed."""
-
-    exit_code = 4
 
 
 class IscsiError(VmkError):
@@ -21,8 +19,6 @@ class PortalUnreachable(IscsiError, DeviceGone):
 
 class LoginRefused(IscsiError):
     """The portal answered, and let nobody in. ``status``: class and detail of the response (RFC 7143, 11.13.5)."""
-
-    exit_code = 7
 
     def __init__(self, what: str, status: int, *, where: str = "", remedy: str = "") -> None:
         super().__init__(what, where=where, remedy=remedy)

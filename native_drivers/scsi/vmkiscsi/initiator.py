@@ -14,6 +14,7 @@ from native_drivers.scsi.vmkiscsi.poller import Poller
 from native_drivers.scsi.vmkiscsi.session import Session
 from vmkernel_core._core import lib
 from vmkernel_core.errors import NotSupported
+from vmkernel_core.storage.adapter import TargetSession
 from vmkernel_core.storage.command import Status
 from vmklinux.native.scsi_host import ScsiHostTemplate, scsi_add_host, scsi_done, scsi_host_alloc
 from vmklinux.native.scsi_scan import scsi_scan_host
@@ -105,6 +106,13 @@ class VmkIscsi(ScsiHostTemplate):
         return f"iSCSI initiator {self.settings.initiator}, {sessions} sessions ({self.library.name})"
 
     # ---- targets ----
+
+    def target_sessions(self) -> list[TargetSession]:
+        """All, those that could not be had included."""
+        return [
+            TargetSession(one.id, str(one.target), str(one.portal), one.state, one.logins, one.error)
+            for one in self.sessions
+        ]
 
     def _look_for_targets(self) -> list[IscsiError]:
         """Log in to those that there is no session with; what failed, which the log has too."""

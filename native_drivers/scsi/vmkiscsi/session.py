@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import secrets
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING
 
 from native_drivers.scsi.vmkiscsi.link import Link
 from vmkernel_core._core import lib
@@ -30,14 +30,13 @@ if TYPE_CHECKING:
     from native_drivers.scsi.vmkiscsi.poller import Poller
     from native_drivers.scsi.vmkiscsi.portal import Portal
     from native_drivers.scsi.vmkiscsi.tasks import Answer
+    from vmkernel_core.storage.adapter import SessionState
     from vmklinux.native.device import Device
     from vmklinux.native.scsi_cmnd import ScsiCmnd
     from vmklinux.native.scsi_device import ScsiDevice, SdevState
 
 log = logging.getLogger(__name__)
 
-#: new: never logged in; blocked: lost, and commands wait; lost: for longer than they wait; closed: wanted no more.
-SessionState: TypeAlias = Literal["new", "online", "blocked", "lost", "closed"]
 #: Seconds between attempts to log in again: the first, by how much it grows, the most.
 PAUSE, PAUSE_GROWS, PAUSE_MOST = 0.25, 2.0, 10.0
 #: Seconds that a target has for task management.

@@ -14,6 +14,7 @@ import pytest
 
 from vmkernel_core.console import (
     hcl_operations,
+    iscsi_operations,
     module_operations,
     nic_operations,
     pci_operations,
@@ -69,7 +70,8 @@ def test_operations() -> None:
 
 def test_every_operation_is_in_the_table() -> None:
     modules = (
-        hcl_operations, module_operations, nic_operations, pci_operations, storage_bench, storage_operations,
+        hcl_operations, iscsi_operations, module_operations, nic_operations, pci_operations, storage_bench,
+        storage_operations,
     )  # fmt: skip
     found = {
         one.name for module in modules for one in vars(module).values() if type(one).__name__ == "Operation"
@@ -93,8 +95,9 @@ def _machine(text: str, directory: Path) -> Machine:
 
 
 def test_the_examples_are_machines(tmp_path: Path) -> None:
-    machine, with_disks, without_hardware = (_machine(text, tmp_path) for text in _examples())
+    machine, with_disks, without_hardware, over_a_network = (_machine(text, tmp_path) for text in _examples())
     assert [disk.split(",")[0] for disk in with_disks.platform.disks] == ["system.raw", "data.qcow2"]
     assert machine.modules == {"10ec:8139": "8139cp"}
     assert msgspec.structs.asdict(machine)["parameters"] == {"e1000": "RxDescriptors=512 debug=16"}
     assert (without_hardware.platform.type, without_hardware.platform.devices) == ("model", [])
+    assert (over_a_network.engine, list(over_a_network.parameters)) == ("native", ["vmkiscsi"])
