@@ -57,9 +57,11 @@ CARDS = {
     "model": e1000(lambda: ModelPlatform([E1000Model(raw_address(MAC))]), 0x100E),
     "82544gc": e1000(qemu("e1000-82544gc"), 0x100C),
     "82545em": e1000(qemu("e1000-82545em"), 0x100F),
-    **{name: Card(qemu(name), (0x8086, device), "e100", 100) for name, device in E100.items()},
+    **{name: Card(qemu(name), (0x8086, device), "e100", 100, native=True) for name, device in E100.items()},
     # A PCnet-PCI II has no MII: the driver does not know better than 10 Mb/s.
-    "pcnet": Card(qemu("pcnet"), (0x1022, 0x2000), "pcnet32", 10, burst=20, live_mac=False, counters=None),
+    "pcnet": Card(
+        qemu("pcnet"), (0x1022, 0x2000), "pcnet32", 10, burst=20, live_mac=False, counters=None, native=True
+    ),
     "e1000e": Card(
         qemu("e1000e"), (0x8086, 0x10D3), "e1000e", 1000, most_mtu=9212, settings={"e1000e": ["IntMode=0"]}
     ),
