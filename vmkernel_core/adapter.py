@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import hcl
 from hcl.report import Profile
 from hcl.rules import taint
+from vmkernel_core.engine import module_name
 from vmkernel_core.engine_choice import Choice
 from vmkernel_core.errors import NoDriver
 
@@ -59,7 +60,7 @@ class Adapter:
     @property
     def module_name(self) -> str:
         """The same as it is called once it is loaded."""
-        return (self.module or "").replace("-", "_")
+        return module_name(self.module or "")
 
 
 class Gate:

@@ -24,6 +24,11 @@ EngineName: TypeAlias = Literal["linux", "native"]
 ENGINES: tuple[EngineName, ...] = ("linux", "native")
 
 
+def module_name(name: str) -> str:
+    """A module's name as a kernel has it, which writes ``_`` for ``-``; files and people may write either."""
+    return name.replace("-", "_")
+
+
 @dataclass(frozen=True, slots=True)
 class Leak:
     """Something not given back: ``kind`` (memory, irq, region, timer, driver, dma ...), ``where`` it was taken.

@@ -7,13 +7,13 @@ import logging
 import os
 from typing import TYPE_CHECKING
 
-from vmkernel_core.engine import Leak, LoadedModule, ModuleInfo, ModuleParameter
+from vmkernel_core.engine import Leak, LoadedModule, ModuleInfo, ModuleParameter, module_name
 from vmkernel_core.errors import NoDriver, UsageError, VmkError
 from vmkernel_core.time import timed
 from vmklinux.dd import Binder
 from vmklinux.errors import DriverRefused, DriverStopped
 from vmklinux.ioremap import Windows
-from vmklinux.kernels import image_dir, module_name
+from vmklinux.kernels import image_dir
 from vmklinux.linux import Linux
 from vmklinux.loader import Loader, excuse
 from vmklinux.message_vectors import MessageVectors

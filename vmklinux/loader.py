@@ -9,7 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
-from vmkernel_core.engine import Leak
+from vmkernel_core.engine import Leak, module_name
 from vmkernel_core.errors import UsageError, VmkError
 from vmkernel_core.memory import load_bytes, store, store_bytes
 from vmklinux.async_ import AsyncCalls
@@ -26,7 +26,7 @@ from vmklinux.hrtimer import HrTimers
 from vmklinux.image import bug_entries
 from vmklinux.ioremap import Windows
 from vmklinux.irq import Interrupts
-from vmklinux.kernels import ModuleNotFound, module_name
+from vmklinux.kernels import ModuleNotFound
 from vmklinux.kobject import Obj
 from vmklinux.kthread import KThreads
 from vmklinux.linux import IMAGE, MODULES, MODULES_END

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 import vmkernel_core
-from vmklinux.kernels.cache import module_name
+from vmkernel_core.engine import module_name
 from vmklinux.kernels.errors import BadModuleFile, ModuleNotFound
 from vmklinux.kernels.kept import digest, keep
 

@@ -240,6 +240,35 @@ def test_uplinks_of_both_engines_carry_frames(kernel61: Kernel) -> None:
     assert host.leaks == []
 
 
+def test_both_engines_share_an_interrupt_line(kernel61: Kernel) -> None:
+    # QEMU's board leads the pins of slots that are four apart to the same line.
+    platform = QemuPlatform(["e1000,netdev=wire0,addr=4", "e1000,netdev=wire1,addr=8,mac=52:54:00:12:34:57"])
+    with (
+        ThreadPoolExecutor(2) as pool,
+        VMkernel(platform, kernel=kernel61.release, engines={"0000:00:08.0": "native"}) as host,
+    ):
+        cards = [one for one in host.adapters if one.bound]
+        assert len({one.function.line for one in cards}) == 1
+        assert [one.engine for one in cards] == ["linux", "native"]
+        peers = [Peer(wire.socket, pool) for wire in platform.wires]
+        for adapter in cards:
+            assert adapter.uplink is not None
+            adapter.uplink.open()
+        for adapter, peer in zip(cards, peers, strict=True):
+            assert adapter.uplink is not None
+            adapter.uplink.wait_link(timeout=LIMIT)
+            peer.listens(adapter.uplink)
+        for number in range(20):
+            for adapter, peer in zip(cards, peers, strict=True):
+                assert adapter.uplink is not None
+                frame = ethernet(raw_address(adapter.uplink.mac), bytes([number]) * 60)
+                assert peer.received_by(adapter.uplink, [frame]) == [frame]
+        assert host.unload("e1000", engine="linux") == []
+        frame = ethernet(raw_address(host.uplinks["vmnic1"].mac), b"alone".ljust(60))
+        assert peers[1].received_by(host.uplinks["vmnic1"], [frame]) == [frame]
+    assert host.leaks == []
+
+
 # ---- modules ----
 
 
@@ -257,8 +286,10 @@ def test_drivers_in_python_are_loaded_and_unloaded() -> None:
         assert (card.bound, list(host.uplinks)) == (True, ["vmnic0"])
         with pytest.raises(UsageError, match="loaded already"):
             host.load("e1000")
-        with pytest.raises(BadParameter, match="has no parameter 'TxDescriptors'"):
-            host.set_parameters("e1000", ["TxDescriptors=64"])
+        with pytest.raises(BadParameter, match="has no parameter 'Speed'"):
+            host.set_parameters("e1000", ["Speed=100"])
+        host.set_parameters("e1000", ["TxDescriptors=512"])
+        assert host.settings("e1000") == ("TxDescriptors=512",)
         about = host.module_info("e1000")
         assert (about.engine, about.kernel, about.license) == ("native", "", "GPL-2.0-or-later")
         assert about.file.endswith("native_drivers/net/e1000/__init__.py")

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING, Any
 
-from vmklinux.kernels.cache import DEFAULT_SERIES, Kernel, cache_dir, find, image_dir, kernels, module_name
+from vmklinux.kernels.cache import DEFAULT_SERIES, Kernel, cache_dir, find, image_dir, kernels
 from vmklinux.kernels.compressed import read_module, read_vmlinux
 from vmklinux.kernels.errors import (
     BadKernelImage,
@@ -35,7 +35,6 @@ __all__ = [
     "find",
     "image_dir",
     "kernels",
-    "module_name",
     "read_module",
     "read_vmlinux",
 ]

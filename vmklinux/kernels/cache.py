@@ -11,6 +11,7 @@ from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from vmkernel_core.engine import module_name
 from vmklinux.kernels.compressed import check_vmlinuz, read_vmlinux
 from vmklinux.kernels.errors import BadKernelImage, ModuleNotFound, NoKernel
 from vmklinux.kernels.releases import age_key, begins
@@ -30,11 +31,6 @@ _BTF_OPTION = b"\nCONFIG_DEBUG_INFO_BTF=y\n"
 #: For how many devices a kernel remembers which of its modules claim them.
 _ASKED = 4096
 _MODULE_FILE = re.compile(r"(?P<name>.+)\.ko(\.(xz|gz|zst))?")
-
-
-def module_name(name: str) -> str:
-    """A module's name as the kernel has it, which writes ``_`` for ``-``; files and people may write either."""
-    return name.replace("-", "_")
 
 
 @dataclass(frozen=True)

@@ -86,8 +86,15 @@ class NativeEngine:
         self._disks = Disks(self._seat.storage)
 
     def stop(self) -> None:
-        """Take back what drivers have, without asking them."""
+        """Leave devices quiet and take back what drivers have, without asking them to let go of it."""
         for bound in reversed(self._bound):
+            device, instance = bound.device, bound.instance
+            if isinstance(instance, PciDriver) and not (device.gone or device.stopped):
+                try:
+                    with device.calling():
+                        instance.shutdown()
+                except VmkError as error:
+                    log.warning("%s: %s", device.name, error)
             self._take_back(bound)
 
     def close(self) -> None:

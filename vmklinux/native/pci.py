@@ -92,7 +92,7 @@ class PciDriver(ABC):
         """Before what was taken is given back, in reverse order. The hardware may have gone (``pdev.gone``)."""
 
     def shutdown(self) -> None:  # noqa: B027  # likewise
-        """The machine goes down: leave the device quiet, with its data safe."""
+        """The machine goes down, with the driver still at its device: leave that quiet, with its data safe."""
 
     def suspend(self) -> None:
         """Get ready for D3hot: no DMA, no interrupt. NotSupported."""

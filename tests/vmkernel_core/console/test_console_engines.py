@@ -147,7 +147,11 @@ def test_module_get(running: Running) -> None:
 
 def test_parameters(running: Running) -> None:
     base = ("system", "module", "parameters")
-    assert running.json(*base, "list", "-m", "megaraid_sas") == []
+    told = {one["name"]: one["value"] for one in running.json(*base, "list", "-m", "e1000")}
+    assert told["TxDescriptors"] == ""
+    running.table(*base, "set", "-m", "native:e1000", "-p", "TxDescriptors=512")
+    told = {one["name"]: one["value"] for one in running.json(*base, "list", "-m", "e1000")}
+    assert told["TxDescriptors"] == "512"
     wrong = running.vmk(*base, "set", "-m", "native:megaraid_sas", "-p", "nosuch=1")
     assert "module megaraid_sas: has no parameter 'nosuch'" in said(wrong)
     told = {one["name"]: one["type"] for one in running.json(*base, "list", "-m", "vmkiscsi")}

@@ -70,6 +70,9 @@ class Edu(PciDriver):
     def remove(self) -> None:
         self.calls.append("removed")
 
+    def shutdown(self) -> None:
+        self.calls.append("shut down")
+
 
 class Initiator:
     """A driver without hardware."""
@@ -308,10 +311,18 @@ def test_a_driver_without_hardware(bench: Bench, calls: list[str]) -> None:
     assert calls == ["127.0.0.1:3260", "given back"]
 
 
-def test_what_a_host_takes_back_without_asking(bench: Bench, calls: list[str]) -> None:
-    edu = bench.bind()
-    with baton():
-        assert pci_read_config(edu.pdev, COMMAND, 2) & DECODES
-    bench.engine.stop()
-    assert calls == ["given back"]
-    assert not bench.decodes
+def test_a_host_that_goes_down_with_drivers_at_work(bench: Bench, calls: list[str]) -> None:
+    class Fails(Edu):
+        def shutdown(self) -> None:
+            super().shutdown()
+            raise ValueError("a register of another chip")
+
+    for driver in (Edu, Fails):
+        bench.drivers["edu"] = driver
+        edu = bench.bind()
+        with baton():
+            assert pci_read_config(edu.pdev, COMMAND, 2) & DECODES
+        bench.engine.stop()
+        assert not bench.decodes
+        assert not bench.engine.has(bench.edu)
+    assert calls == 2 * ["shut down", "given back"]
