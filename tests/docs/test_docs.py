@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import hcl
+import native_drivers
 import vmkernel_core
 import vmklinux
 from hcl import HclError
@@ -174,7 +175,7 @@ def classes_with_a_code(kind: type[VmkError | HclError]) -> dict[str, int]:
 
 
 def test_exit_codes() -> None:
-    for package in (vmkernel_core, vmklinux, hcl):
+    for package in (vmkernel_core, vmklinux, native_drivers, hcl):
         for module in pkgutil.walk_packages(package.__path__, f"{package.__name__}."):
             importlib.import_module(module.name)
     told = {name: int(number) for number, names, _ in table(ARCHITECTURE, "Errors and exit codes")
