@@ -173,13 +173,19 @@ static int receive(struct qtest_bus *q, int flags)
     return -ENODEV;
 }
 
+/* Uses up what came together with a reply: for what waits in `in` the descriptor does not become readable. */
+static void take_in(struct qtest_bus *q)
+{
+    const char *unasked;
+    while (next_reply(q, &unasked) != -EAGAIN)
+        ;
+}
+
 /* Takes in, without waiting, what has come (one recv: what it leaves keeps the descriptor readable). 0 or -ENODEV. */
 static int drain(struct qtest_bus *q)
 {
     int error = receive(q, MSG_DONTWAIT);
-    const char *unasked;
-    while (next_reply(q, &unasked) != -EAGAIN)
-        ;
+    take_in(q);
     return error == -EAGAIN ? 0 : error;
 }
 
@@ -374,6 +380,7 @@ static void read_together(struct qtest_bus *q, const char *line, size_t length, 
             lose(q);
         lost = vmk_bus_gone(&q->bus);
     }
+    take_in(q);
 }
 
 static void qtest_read_rep(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t *values, unsigned count)

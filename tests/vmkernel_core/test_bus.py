@@ -170,6 +170,13 @@ def test_interrupt_lines_may_stand_anywhere() -> None:
     assert level(LINE) == 0, "nobody drives the lines of a closed bus"
 
 
+def test_a_line_that_comes_with_a_reply_is_seen_at_once() -> None:
+    """Nothing is left to be received then, so that nobody who polls would look for it."""
+    with served(lambda line: echo(line) + b"IRQ raise 77\n") as (bus, _):
+        assert bus.read(Space.MEMORY, 3, 4) == 3
+        assert level(LINE) == 1
+
+
 @settings(max_examples=40)
 @given(cuts=st.lists(st.integers(1, 30), min_size=1, max_size=12))
 def test_lines_may_come_in_pieces(cuts: list[int]) -> None:
