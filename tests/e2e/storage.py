@@ -45,7 +45,7 @@ class Controller:
         "reset"  # what of the adapter's has the driver reset it; "": nothing
     )
     kept: str = ""  # the function that takes memory which the driver never gives back, in Linux either
-    native: bool = False  # whether a driver in Python serves it, too
+    native: str = ""  # the driver in Python that serves it, too
 
     def platform(self, drive: str, *arguments: str) -> QemuPlatform:
         """QEMU with the controller and a disk on ``drive``, a ``-drive`` or ``-blockdev`` of the arguments."""
@@ -54,9 +54,11 @@ class Controller:
 
 
 CONTROLLERS = {
-    "megasas": Controller("megasas", "megaraid_sas", "vmhba0:C2:T0:L0", wwn=False, native=True),
-    "megasas-gen2": Controller("megasas-gen2", "megaraid_sas", "vmhba0:C2:T0:L0", wwn=False, native=True),
-    "mptsas1068": Controller("mptsas1068", "mptsas", "vmhba0:C0:T0:L0"),
+    "megasas": Controller("megasas", "megaraid_sas", "vmhba0:C2:T0:L0", wwn=False, native="megaraid_sas"),
+    "megasas-gen2": Controller(
+        "megasas-gen2", "megaraid_sas", "vmhba0:C2:T0:L0", wwn=False, native="megaraid_sas"
+    ),
+    "mptsas1068": Controller("mptsas1068", "mptsas", "vmhba0:C0:T0:L0", native="mptscsi_2xx"),
     "lsi53c895a": Controller("lsi53c895a", "sym53c8xx", "vmhba0:C0:T0:L0"),
     "lsi53c810": Controller("lsi53c810", "sym53c8xx", "vmhba0:C0:T0:L0"),
     # esp_scsi keeps a pool of struct esp_cmd_entry, and frees no entry of it when its host goes.

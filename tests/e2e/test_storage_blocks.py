@@ -47,9 +47,17 @@ def disk(host: VMkernel) -> StorageDevice:
     return only_disk(host)
 
 
-def test_the_device_says_what_it_is(host: VMkernel, disk: StorageDevice, controller: Controller) -> None:
+@pytest.fixture(scope="module")
+def driver(controller: Controller, engine: Engine) -> str:
+    """Who drives it."""
+    return controller.driver if engine.kernel else controller.native
+
+
+def test_the_device_says_what_it_is(
+    host: VMkernel, disk: StorageDevice, controller: Controller, driver: str
+) -> None:
     adapter = host.storage_adapters["vmhba0"]
-    assert (adapter.driver, adapter.state) == (controller.driver, "online")
+    assert (adapter.driver, adapter.state) == (driver, "online")
     assert adapter.model
     assert adapter.devices == [disk]
     assert (disk.vendor, disk.model, disk.revision) == (controller.vendor, "QEMU HARDDISK", "2.5+")
@@ -199,11 +207,11 @@ def test_the_adapter_resets_under_load(host: VMkernel, disk: StorageDevice, cont
     assert host.storage_adapters["vmhba0"].state == "online"
 
 
-def test_the_module_comes_back(host: VMkernel, controller: Controller, image: Path) -> None:
+def test_the_module_comes_back(host: VMkernel, driver: str, image: Path) -> None:
     """Unloaded, it leaves nothing; loaded again, it serves the same disk. The last test: the old disk is dead then."""
     disk = only_disk(host)
-    assert host.unload(controller.driver) == []
+    assert host.unload(driver) == []
     assert (dict(host.storage), dict(host.storage_adapters)) == ({}, {})
     assert disk.error is not None
-    host.load(controller.driver)
+    host.load(driver)
     assert only_disk(host).read(0, 8) == image.read_bytes()[:4096]

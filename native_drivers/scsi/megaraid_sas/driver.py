@@ -196,12 +196,7 @@ class MegaraidSas(PciDriver, ScsiHostTemplate):
             return False
         if device.channel >= LD_CHANNEL:
             return number < MAX_LD and number in self.found.logical
-        return number in self._physical
-
-    @property
-    def _physical(self) -> dict[int, int]:
-        """Disks that are passed through: target to what a frame is told. QEMU's ids have the target in the high byte."""
-        return {pd >> 8 or pd: pd >> 8 or pd for pd in self.found.physical}
+        return number in self.found.physical
 
     # ---- commands ----
 

@@ -27,13 +27,13 @@ _ABORT = 5.0
 
 
 class Events:
-    """Listens to one controller."""
+    """Listens to one controller; ``slot`` has the frame of the wait, -1 when there is none."""
 
     def __init__(self, driver: MegaraidSas) -> None:
         """Not yet."""
         self._driver = driver
         self._work = Workqueue(driver.pdev)
-        self._slot = _NONE
+        self.slot = _NONE
 
     def listen(self) -> None:
         """Wait for events from now on; what came before is known. MfiError, TimedOut, DeviceGone."""
@@ -43,20 +43,20 @@ class Events:
 
     def _wait(self, number: int) -> None:
         mbox = number.to_bytes(4, "little") + EVENTS.to_bytes(4, "little")
-        self._slot = self._driver.firmware.start_dcmd(Dcmd.CTRL_EVENT_WAIT, EventDetail.size, mbox)
+        self.slot = self._driver.firmware.start_dcmd(Dcmd.CTRL_EVENT_WAIT, EventDetail.size, mbox)
 
     def answered(self, slot: int) -> None:
         """A reply is for a command of the driver's own; in the interrupt."""
-        if slot == self._slot:
+        if slot == self.slot:
             self._work.schedule_work(self._came)
 
     def forget(self) -> None:
         """The firmware was reset, and the wait with it."""
-        self._slot = _NONE
+        self.slot = _NONE
 
     def stop(self) -> None:
         """No events any more."""
-        slot, self._slot = self._slot, _NONE
+        slot, self.slot = self.slot, _NONE
         if slot != _NONE and not self._driver.pdev.gone:
             try:
                 self._driver.firmware.abort(slot, timeout=_ABORT)
@@ -64,10 +64,10 @@ class Events:
                 log.debug("%s: %s", self._driver.pdev.name, error)
 
     def _came(self) -> None:
-        firmware, slot = self._driver.firmware, self._slot
+        firmware, slot = self._driver.firmware, self.slot
         if slot == _NONE:
             return
-        self._slot = _NONE
+        self.slot = _NONE
         event = EventDetail.at(memoryview(bytes(firmware.data(slot)[: EventDetail.size])))
         if firmware.finish(slot):
             return  # aborted, or it is not known

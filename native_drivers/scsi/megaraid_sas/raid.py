@@ -73,7 +73,7 @@ class LogicalDrive:
 
 @dataclass(frozen=True, slots=True)
 class Inventory:
-    """What there is: logical drives by target id, and device ids of the disks that are passed through."""
+    """What there is: logical drives by target id, and the targets of the disks that are passed through."""
 
     logical: dict[int, LogicalDrive]
     physical: frozenset[int]
@@ -125,7 +125,8 @@ def _physical(firmware: Firmware) -> frozenset[int]:
     except VmkError:
         return frozenset()
     count = min(PdList.at(raw).count, _PDS)
-    return frozenset(pd.device_id for pd in _array(PdAddress, raw, PdList.size, count))
+    # QEMU's ids have the target in the high byte, and the LUN in the other.
+    return frozenset(pd.device_id >> 8 or pd.device_id for pd in _array(PdAddress, raw, PdList.size, count))
 
 
 def _members(firmware: Firmware) -> dict[int, tuple[Member, ...]]:
