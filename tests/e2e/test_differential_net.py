@@ -147,7 +147,10 @@ class Pair:
     native: Story
 
 
-@pytest.fixture(scope="module", params=[name for name, card in CARDS.items() if card.native])
+# Linux does not open an i82551 without microcode, which is not free.
+@pytest.fixture(
+    scope="module", params=[name for name, card in CARDS.items() if card.native and name != "i82551"]
+)
 def pair(request: pytest.FixtureRequest, kernel61: Kernel) -> Pair:
     stories = []
     for engine in (Engine("linux", kernel61), Engine("native", None)):

@@ -6,7 +6,7 @@ import errno
 from abc import abstractmethod
 from typing import TYPE_CHECKING
 
-from native_drivers.net.pcnet32.registers import BCR32, CSR0, CSR15, LED
+from native_drivers.net.pcnet32.registers import BCR2, BCR32, CSR0, CSR15, LED
 from native_drivers.net.pcnet32.rings import BLANK
 from vmkernel_core.errors import TimedOut
 from vmkernel_core.net.settings import RegisterDump, Rings, SelfTest
@@ -185,9 +185,12 @@ class Controls(NetDeviceOps):
     def set_phys_id(self, state: PhysId) -> int:
         """Blink twice a second, all lights: by their polarity."""
         if state == "active":
+            self.bcr.modify(BCR2, LEDPE=1)
             self._lights = [self.bcr.read(LED[i]) for i in range(LED.count)]
             return 2
         for i, light in enumerate(self._lights):
             polarity = light.LEDPOL ^ (state == "on")
             self.bcr.write(LED[i](light.raw, LEDPOL=polarity))
+        if state == "inactive":
+            self.bcr.modify(BCR2, LEDPE=0)
         return 0

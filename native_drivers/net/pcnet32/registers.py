@@ -147,6 +147,7 @@ class BCR2(Register):
 
     offset, width = 2, 16
     ASEL = bit(1)  # choose the port automatically
+    LEDPE = bit(12)  # the lights can be set
 
 
 class LED(Register):
