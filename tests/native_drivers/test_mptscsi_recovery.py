@@ -197,6 +197,21 @@ def test_the_controller_goes_under_load(image: Path) -> None:
         assert fusion.stopped == []
 
 
+def test_what_is_no_reply_ends_no_command(image: Path) -> None:
+    """QEMU gives 0 for registers of a controller that was pulled out, until the slot tells of that."""
+    with slow(image) as fusion:
+        requests = load(fusion.disk, COUNT)
+        with pytest.MonkeyPatch.context() as patch, baton():
+            had = list(fusion.driver.io.commands)
+            patch.setattr(fusion.driver.ioc.registers, "replies", lambda count: [0] * count)
+            with pytest.raises(DeviceGone):
+                fusion.driver.ioc.interrupt()
+            assert fusion.driver.io.commands == had
+        for request in requests:
+            assert request.result(LIMIT).good
+        assert image.read_bytes()[: len(LOADED)] == LOADED
+
+
 def test_it_sleeps_and_wakes_up(image: Path) -> None:
     with slow(image) as fusion:
         disk, ioc = fusion.disk, fusion.driver.ioc
@@ -227,7 +242,17 @@ def happen(fusion: Fusion, event: int, data: bytes, *, acknowledge: bool = False
     """Let an event come: a reply frame (MSG_EVENT_NOTIFY_REPLY), whose address the reply FIFO gives."""
     ioc = fusion.driver.ioc
     head = struct.pack(
-        "<HBBxxBBIxxHIII", len(data) // 4, 7 + len(data) // 4, 7, acknowledge, 0x80, 124, 0, 0, event, 99
+        "<HBBxxBBIxxHIII",
+        len(data) // 4,
+        7 + len(data) // 4,
+        7,
+        acknowledge,
+        0x80,
+        0x0A5C007C,
+        0,
+        0,
+        event,
+        99,
     )
     ioc.frames.memory.view[ioc.frames.replies :][: len(head) + len(data)] = head + data
     replies = [0x8000_0000 | (ioc.frames.memory.dma + ioc.frames.replies) >> 1, EMPTY]

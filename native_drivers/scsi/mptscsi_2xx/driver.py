@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from native_drivers.scsi.mptscsi_2xx.config_pages import MANUFACTURING_0
-from native_drivers.scsi.mptscsi_2xx.ioc import Ioc, IocError
+from native_drivers.scsi.mptscsi_2xx.ioc import FIRST_CONTEXT, Ioc, IocError
 from native_drivers.scsi.mptscsi_2xx.messages import (
     QUEUE_FULL,
     SAS_DEVICE_STATUS_CHANGE,
@@ -161,8 +161,8 @@ class MptSas(PciDriver, ScsiHostTemplate):
             scsi_done(refused)
         return len(commands)
 
-    def _ended(self, contexts: list[int], replies: list[tuple[int, bytes]]) -> None:
-        scsi_done(self.io.ended(contexts, replies))
+    def _ended(self, tags: list[int], replies: list[tuple[int, bytes]]) -> None:
+        scsi_done(self.io.ended(tags, replies))
 
     # ---- devices ----
 
@@ -246,7 +246,7 @@ class MptSas(PciDriver, ScsiHostTemplate):
 
     def eh_abort(self, cmnd: ScsiCmnd) -> bool:
         """Abort a command: it came back before the answer to that did, or the IOC has lost it."""
-        done = self._manage(TaskType.ABORT_TASK, cmnd.device, cmnd.tag)
+        done = self._manage(TaskType.ABORT_TASK, cmnd.device, FIRST_CONTEXT + cmnd.tag)
         return done and self.io.commands[cmnd.tag] is not cmnd
 
     def eh_device_reset(self, device: ScsiDevice) -> bool:

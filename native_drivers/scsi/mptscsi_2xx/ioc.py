@@ -90,6 +90,8 @@ MASKED = HOST_INTERRUPT_MASK(REPLY=1, DOORBELL=1)
 REPLIES_ONLY = HOST_INTERRUPT_MASK(DOORBELL=1)
 #: The half of an address that is in registers and messages.
 LOW = 0xFFFF_FFFF
+#: Request frames' numbers, from here on, are the contexts of messages: no other value that a register reads as is one.
+FIRST_CONTEXT = 0x0A5C_0000
 _STATUS = {status.value: status.name for status in IocStatus}
 
 
@@ -131,8 +133,8 @@ class Ioc:
     """One IOC. ``begin`` makes it work and fills ``facts``, ``port`` and ``frames``; it stops when the driver lets go of
     the device.
 
-    From the interrupt handler, ``on_ended`` gets the contexts of commands that ended well, and of others the context and
-    the reply; ``on_event`` gets events. Everything needs the baton.
+    From the interrupt handler, ``on_ended`` gets the numbers of the frames of commands that ended well, and of others
+    the number and the reply; ``on_event`` gets events. Everything needs the baton.
     """
 
     facts: IOC_FACTS_REPLY
@@ -208,7 +210,7 @@ class Ioc:
 
     @property
     def most(self) -> int:
-        """How many commands it takes at once: contexts below are theirs."""
+        """How many commands it takes at once: the first request frames are theirs."""
         return self.frames.count - len(Use)
 
     def end(self) -> None:
@@ -349,27 +351,28 @@ class Ioc:
     def _send(self, use: Use, request: Request) -> Pending:
         """Send a request of the driver's own."""
         frames = self.frames
-        context = frames.count - len(Use) + use
-        request.MsgContext = context
-        frames.memory.view[context * frames.size :][: request.size] = bytes(request)
+        number = self.most + use
+        request.MsgContext = FIRST_CONTEXT + number
+        frames.memory.view[number * frames.size :][: request.size] = bytes(request)
         pending = self._pending[use] = Pending()
-        self._post([context])
+        self._post([number])
         return pending
 
-    def start(self, contexts: Sequence[int]) -> None:
-        """Have the IOC take the commands that lie in the request frames of these contexts."""
-        self._in_flight += len(contexts)
-        self._post(contexts)
+    def start(self, numbers: Sequence[int]) -> None:
+        """Have the IOC take the commands that lie in the request frames with these numbers."""
+        self._in_flight += len(numbers)
+        self._post(numbers)
 
-    def _post(self, contexts: Sequence[int]) -> None:
+    def _post(self, numbers: Sequence[int]) -> None:
         first, size = self.frames.memory.dma & LOW, self.frames.size
-        self.registers.post(REQUEST_FIFO, [first + context * size for context in contexts])
+        self.registers.post(REQUEST_FIFO, [first + number * size for number in numbers])
 
     def interrupt(self) -> bool:
         """Take in all replies; whether there were any. It ends with a read that finds none, which lowers the pin."""
         came, last = False, 0
         while last != EMPTY:
-            replies = self.registers.replies(min(self._in_flight + len(self._pending) + 1, HARVEST_MOST))
+            there_may_be = self._in_flight + len(self._pending)
+            replies = self.registers.replies(max(1, min(there_may_be + 1, HARVEST_MOST)))
             last = replies[-1]
             # Some may come between two reads of a batch, behind one that found none.
             if there := [reply for reply in replies if reply != EMPTY]:
@@ -384,12 +387,16 @@ class Ioc:
                 [reply << 1 & LOW for reply in replies if reply & REPLY_FIFO.ADDRESS_REPLY.mask]
             )
             replies = [reply for reply in replies if not reply & REPLY_FIFO.ADDRESS_REPLY.mask]
+        if replies and not FIRST_CONTEXT <= min(replies) <= max(replies) < FIRST_CONTEXT + self.most:
+            raise DeviceGone(
+                "its replies are none", where=self.pdev.name
+            )  # QEMU answers 0 where no device is
         if replies or failed:
             self._in_flight -= len(replies) + len(failed)
-            self._on_ended(replies, failed)
+            self._on_ended([reply - FIRST_CONTEXT for reply in replies], failed)
 
     def _fetch(self, addresses: list[int]) -> list[tuple[int, bytes]]:
-        """Deal with the reply frames at these addresses, and give them back; those of commands, with their contexts."""
+        """Deal with the reply frames at these addresses, and give them back; those of commands, with their numbers."""
         frames, commands = self.frames, []
         for address in addresses:
             at = address - (frames.memory.dma & LOW)
@@ -397,17 +404,19 @@ class Ioc:
                 raise IocError(f"a reply at {address:#x}, where no frame is", where=self.pdev.name)
             message = bytes(frames.memory.view[at : at + REPLY_MOST])
             header = Reply.of(message)
+            number = header.MsgContext - FIRST_CONTEXT
+            if not 0 <= number < frames.count:
+                raise IocError(f"a reply to nothing that was asked: {header}", where=self.pdev.name)
             if header.Function == Function.SCSI_IO_REQUEST:
-                commands.append((header.MsgContext, message))
+                commands.append((number, message))
             elif header.Function == Function.EVENT_NOTIFICATION:
                 self._event(EVENT_NOTIFY_REPLY.of(message))
             else:
-                self._replied(header.MsgContext, message)
+                self._replied(Use(number - self.most), message)
         self.registers.post(REPLY_FIFO, addresses)
         return commands
 
-    def _replied(self, context: int, message: bytes) -> None:
-        use = Use(context - self.most)
+    def _replied(self, use: Use, message: bytes) -> None:
         if pending := self._pending.pop(use, None):
             pending.reply = message
         if use is Use.ACKNOWLEDGEMENT and self._acknowledgements:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
-from native_drivers.scsi.mptscsi_2xx.ioc import LOW, Ioc
+from native_drivers.scsi.mptscsi_2xx.ioc import FIRST_CONTEXT, LOW, Ioc
 from native_drivers.scsi.mptscsi_2xx.messages import (
     CHAIN,
     HOST_TO_IOC,
@@ -82,7 +82,7 @@ def address_of(device: ScsiDevice) -> Address:
 
 
 class ScsiIo:
-    """The commands that an IOC has: the tag of each is its context, and the number of its request frame.
+    """The commands that an IOC has: the tag of each is the number of its request frame.
 
     ``segments``: how many a command's data may lie in. What of their list does not fit behind the request in its frame
     is in chain buffers, which are as long as frames.
@@ -116,8 +116,8 @@ class ScsiIo:
             address, length = sg[0] if sg else (0, 0)
             chain = self._chain_offset if len(sg) > first else 0
             pack(
-                view, tag * size, target, bus, chain, len(cdb), SENSE_SIZE, tag, lun, control, cdb, cmnd.length,
-                sense + tag * SENSE_SIZE, flags | LAST_OF_ALL | length, address,
+                view, tag * size, target, bus, chain, len(cdb), SENSE_SIZE, FIRST_CONTEXT + tag, lun, control, cdb,
+                cmnd.length, sense + tag * SENSE_SIZE, flags | LAST_OF_ALL | length, address,
             )  # fmt: skip
             if len(sg) > 1:
                 self._list(tag, sg, flags)
@@ -150,18 +150,18 @@ class ScsiIo:
         address, length = part[-1]
         _ELEMENT.pack_into(view, at, flags | last | length, address)
 
-    def ended(self, contexts: Sequence[int], replies: Sequence[tuple[int, bytes]]) -> list[ScsiCmnd]:
-        """The commands that have ended: those of the contexts well, the others as the replies beside theirs say."""
+    def ended(self, tags: Sequence[int], replies: Sequence[tuple[int, bytes]]) -> list[ScsiCmnd]:
+        """The commands that have ended: those of the tags well, the others as the replies beside theirs say."""
         table, ended = self.commands, []
-        for context in contexts:
-            cmnd = table[context]
+        for tag in tags:
+            cmnd = table[tag]
             if cmnd is not None:
-                table[context] = None
+                table[tag] = None
                 ended.append(cmnd)
-        for context, reply in replies:
-            cmnd = table[context]
+        for tag, reply in replies:
+            cmnd = table[tag]
             if cmnd is not None:
-                table[context] = None
+                table[tag] = None
                 self._judge(cmnd, SCSI_IO_REPLY.of(reply))
                 ended.append(cmnd)
         return ended
