@@ -27,7 +27,7 @@ from native_drivers.scsi.mptscsi_2xx.registers import (
 from tests.e2e.storage import BAD, ENODATA, NAA, WWN, blank, ends, failing, load, raw_drive
 from tests.native_drivers.fusion import LIMIT, Fusion
 from tests.vmkernel_core.hardware import until
-from vmkernel_core.errors import DeviceGone
+from vmkernel_core.errors import DeviceGone, TimedOut
 from vmkernel_core.storage.command import Command, Direction, HostStatus
 from vmkernel_core.storage.errors import CommandTimedOut, MediumError, PathLost, ScsiError
 from vmklinux.native.device import baton
@@ -230,6 +230,25 @@ def test_it_sleeps_and_wakes_up(image: Path) -> None:
         with baton():
             fusion.driver.shutdown()
             assert ioc.state().STATE == IocState.READY
+
+
+def test_commands_that_never_end_keep_nobody(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They keep it from going to sleep, but not from being shut down."""
+    monkeypatch.setattr(driver, "SUSPEND_LIMIT", 0.2)
+    monkeypatch.setattr(driver, "SHUTDOWN_LIMIT", 0.2)
+    with slow(image, ",throttling.iops-total=1,throttling.iops-size=4096") as fusion:
+        disk = fusion.disk
+        disk.read(0, 512)
+        requests = load(disk, COUNT)
+        with baton(), pytest.raises(TimedOut, match="commands have not ended"):
+            fusion.driver.suspend()
+        with baton():
+            assert fusion.driver.ioc.state().STATE == IocState.OPERATIONAL
+            fusion.driver.shutdown()
+            assert fusion.driver.ioc.state().STATE == IocState.READY
+        fusion.remove()
+        found = ends(requests)
+        assert found[HostStatus.NO_CONNECT] == len(requests) - found[HostStatus.OK] > COUNT // 2
 
 
 def post_but_replies(registers: FusionRegisters) -> Callable[[type[Register], Sequence[int]], None]:

@@ -54,8 +54,8 @@ log = logging.getLogger(__name__)
 #: Vendor id, and the device ids of SAS1064, 1068, 1064E, 1068E, 1066E, 1064A, 1066 and 1078 (mpi_cnfg.h).
 LSI, SAS_CHIPS = 0x1000, frozenset((0x50, 0x54, 0x56, 0x58, 0x5A, 0x5C, 0x5E, 0x62))
 #: Seconds between looks for a fault; for task management, which waits for the commands that it ends; and for commands
-#: to end before the controller is put to sleep.
-FAULT_LOOK, TASK_LIMIT, DRAIN_LIMIT = 1.0, 30.0, 60.0
+#: to end before the controller is put to sleep, or the machine goes down.
+FAULT_LOOK, TASK_LIMIT, SUSPEND_LIMIT, SHUTDOWN_LIMIT = 1.0, 30.0, 60.0, 10.0
 #: Seconds that a reset may take, with the look for devices that follows it.
 RESET_LIMIT = 420.0
 #: Commands of one device at once, more than which do not make a disk faster.
@@ -118,32 +118,41 @@ class MptSas(PciDriver, ScsiHostTemplate):
         mod_timer(self._watch, FAULT_LOOK)
 
     def shutdown(self) -> None:
-        """What was begun ends; the IOC stops."""
-        self._quiet()
+        """What was begun ends, or is given up if it does not do so soon; the IOC stops."""
+        if not self._ends(SHUTDOWN_LIMIT):
+            log.warning("%s: commands are given up, since the machine goes down", self.pdev.name)
         self.ioc.end()
+        given_up = self.io.forget()
+        for cmnd in given_up:
+            cmnd.host = HostStatus.NO_CONNECT
+        scsi_done(given_up)
 
     def suspend(self) -> None:
-        """What was begun ends; the IOC forgets the rest."""
-        self._quiet()
+        """What was begun ends; then the IOC stops. TimedOut, and all goes on, when it does not end."""
+        if not self._ends(SUSPEND_LIMIT):
+            self._go_on()
+            raise TimedOut(f"commands have not ended within {SUSPEND_LIMIT:g} s", where=self.pdev.name)
         self.ioc.end()
 
     def resume(self) -> None:
         """Bring it up anew."""
         self.ioc.begin()
-        scsi_unblock_requests(self.host)
-        mod_timer(self._watch, FAULT_LOOK)
+        self._go_on()
         self._scans.schedule_work(self._rescan)
 
-    def _quiet(self) -> None:
+    def _ends(self, seconds: float) -> bool:
+        """Begin nothing more; whether all that was begun ends in time."""
         scsi_block_requests(self.host)
         timer_delete(self._watch)
-        for _ in range(int(DRAIN_LIMIT * 100)):
+        for _ in range(int(seconds * 100)):
             if not any(self.io.commands):
-                return
+                break
             msleep(10)
-        mod_timer(self._watch, FAULT_LOOK)
+        return not any(self.io.commands)
+
+    def _go_on(self) -> None:
         scsi_unblock_requests(self.host)
-        raise TimedOut(f"commands have not ended within {DRAIN_LIMIT:g} s", where=self.pdev.name)
+        mod_timer(self._watch, FAULT_LOOK)
 
     # ---- commands ----
 
