@@ -225,6 +225,18 @@ def test_what_cannot_be_is_told_before_anybody_is_asked(
         Settings.read(given)
 
 
+def test_a_secret_that_others_may_read_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    path = secret(tmp_path, "one-secret-file")
+    given = {"portal": "127.0.0.1", "chap_name": "x", "chap_secret_file": str(path)}
+    Settings.read(given)
+    assert not caplog.records
+    path.chmod(0o640)
+    Settings.read(given)
+    assert [record.getMessage() for record in caplog.records] == [
+        f"vmkiscsi: others may read {path}; run: chmod 600 {path}"
+    ]
+
+
 def test_defaults() -> None:
     settings = Settings.read({"portal": "192.0.2.1, [2001:db8::1]:3261,storage.example"})
     assert [str(portal) for portal in settings.portals] == [

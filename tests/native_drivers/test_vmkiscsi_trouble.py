@@ -11,9 +11,11 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from random import Random
 
+import msgspec
 import pytest
 
 from native_drivers.scsi.vmkiscsi.session import Session
@@ -46,6 +48,11 @@ def wait_for(condition: Callable[[], bool]) -> None:
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)  # a look, no wait for something to be over by then
+
+
+def timed_out_since(device: StorageDevice, before: int) -> bool:
+    """Whether a command of a device has timed out since there were so many."""
+    return device.stats().timeouts > before
 
 
 class Writer:
@@ -167,6 +174,32 @@ def test_a_command_that_takes_too_long_is_aborted(
                 request.result(LIMIT)
             assert any("it was aborted" in record.getMessage() for record in caplog.records)
         assert device.read(0, 8) == on_disk(backing, 0, 8)
+        assert device.state == "active"
+
+
+@pytest.mark.parametrize("blocks", [8, 256, 2048])
+def test_writes_that_take_too_long_are_aborted_and_sent_again(tgt: Tgt, backing: Path, blocks: int) -> None:
+    """Some of the data has left, some is queued, some is half sent when the commands are aborted."""
+    with host_with(f"portal={tgt.portal}", "noop_interval=0") as host:
+        device, chance = disk(host), Random(blocks)
+        with device.buffer(24 * blocks * BLOCK) as memory:
+            for _ in range(3):
+                memory.view[:] = chance.randbytes(len(memory.view))
+                before = device.stats().timeouts
+                tgt.pause()
+                requests = device.start(
+                    [
+                        msgspec.structs.replace(command, timeout=1.0)
+                        for at in range(24)
+                        for command in device.write_commands(at * blocks, blocks, memory, at * blocks * BLOCK)
+                    ]
+                )
+                wait_for(partial(timed_out_since, device, before))
+                tgt.resume()
+                for request in requests:
+                    request.result(LIMIT)
+                assert on_disk(backing, 0, 24 * blocks) == bytes(memory.view)
+        assert device.in_flight == 0
         assert device.state == "active"
 
 

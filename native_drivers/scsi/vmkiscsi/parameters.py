@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import re
 import socket
@@ -17,6 +18,8 @@ from vmklinux.module.param import TYPES, Parameter
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+log = logging.getLogger(__name__)
 
 NAME = "vmkiscsi"
 _TEXT, _NUMBER = TYPES["param_ops_charp"], TYPES["param_ops_uint"]
@@ -44,6 +47,7 @@ TABLE = tuple(
     )
 )  # fmt: skip
 
+_OTHERS = 0o077  # of the mode of a file: group and all others
 _SECRET_LIMIT = 255
 """Bytes that libiscsi keeps of a name or a secret."""
 #: iSCSI names (RFC 3722, RFC 3980): iqn., eui. and naa. formats.
@@ -145,6 +149,8 @@ class _Reader:
                 remedy=f"give {prefix}_name and {prefix}_secret_file",
             )
         try:
+            if Path(file).stat().st_mode & _OTHERS:
+                log.warning("%s: others may read %s; run: chmod 600 %s", NAME, file, file)
             secret = Path(file).read_text("utf-8").rstrip("\r\n")
         except (OSError, UnicodeDecodeError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is no text"
