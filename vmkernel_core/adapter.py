@@ -9,7 +9,6 @@ import hcl
 from hcl.report import Profile
 from hcl.rules import taint
 from vmkernel_core.engine import module_name
-from vmkernel_core.engine_choice import Choice
 from vmkernel_core.errors import NoDriver
 
 if TYPE_CHECKING:
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
 
     from hcl.judging import KernelModules
     from vmkernel_core.engine import EngineName
-    from vmkernel_core.engine_choice import EngineChoice
+    from vmkernel_core.engine_choice import Choice, EngineChoice
     from vmkernel_core.errors import VmkError
     from vmkernel_core.net.uplink import Uplink
     from vmkernel_core.pci import PciFunction
@@ -99,7 +98,7 @@ class Gate:
         ways = (str(function.address), f"{function.vendor:04x}:{function.device:04x}")
         way = next((way for way in ways if self.overrides.get(way)), "")
         listed = self._lookup(function, None)
-        choice = Choice("linux") if way else self._engines.of(function, listed, linux=kernel is not None)
+        choice = self._engines.of(function, listed, linux=kernel is not None, module=bool(way))
         if choice.engine == "native" or kernel is None:
             return Adapter(function, listed, choice)
         adapter = Adapter(function, self._lookup(function, kernel), choice)

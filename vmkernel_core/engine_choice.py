@@ -55,12 +55,17 @@ class EngineChoice:
         """Whether it asks for Linux by name."""
         return "linux" in (self.engine, *self._engines.values())
 
-    def of(self, function: PciFunction, verdict: hcl.Verdict, *, linux: bool) -> Choice:
-        """The engine for a device; ``linux``: there is a kernel. What cannot be as it was wanted is logged."""
+    def of(self, function: PciFunction, verdict: hcl.Verdict, *, linux: bool, module: bool = False) -> Choice:
+        """The engine for a device. ``linux``: there is a kernel; ``module``: an operator named a module of Linux's.
+
+        What cannot be as it was wanted is logged.
+        """
+        policy = verdict.engines[0] if verdict.engines else None
+        if module:
+            return Choice("linux", policy)
         driver = verdict.driver or ""
         ways = (str(function.address), f"{function.vendor:04x}:{function.device:04x}", driver)
         override = next((self._engines[way] for way in ways if way in self._engines), self.engine)
-        policy = verdict.engines[0] if verdict.engines else None
         known = self._native(driver, function) if driver else None
         wanted = override or policy or "linux"
         if override is None and wanted == "linux" and not linux and "native" in verdict.engines:

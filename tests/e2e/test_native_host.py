@@ -167,7 +167,7 @@ def test_who_drives_a_device(
         for ids, told in ((E1000_IDS, card), (MEGASAS_IDS, raid)):
             found = adapter(host, ids)
             assert (found.bound, found.error) == (True, None)
-            assert (found.choice.engine, found.choice.override, found.choice.policy or "linux") == (
+            assert (found.choice.engine, found.choice.override, found.choice.policy) == (
                 *told,
                 "linux",
             )

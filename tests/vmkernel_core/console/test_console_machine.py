@@ -71,6 +71,8 @@ def test_every_key(tmp_path: Path) -> None:
             "unknown field `device` (key platform); it takes type, devices, disks, arguments",
         ),
         ("[platform]\ntype = 'moon'", "Invalid enum value 'moon' (key platform.type)"),
+        ("engine = 'bsd'\n[platform]", "Invalid enum value 'bsd' (key engine)"),
+        ("[platform]\n[engines]\n'net/e1000' = 'bsd'", "Invalid enum value 'bsd' (key engines[...])"),
         ("[platform]\ndevices = [1]", "Expected `str`, got `int` (key platform.devices[0])"),
         ("[platform]\n[parameters]\ne1000 = 4", "Expected `str`, got `int` (key parameters[...])"),
     ],
