@@ -478,8 +478,15 @@ class ScsiDevice:
 def _completion(cmnd: ScsiCmnd) -> Completion:
     if not (cmnd.host or cmnd.status or cmnd.residual or cmnd.retries):
         return _WELL
-    sense = cmnd.sense[:SENSE_SIZE] if cmnd.host or cmnd.status else b""
-    return Completion(cmnd.host, cmnd.status, min(cmnd.residual, cmnd.length), cmnd.retries, sense)
+    return Completion(
+        cmnd.host, cmnd.status, min(cmnd.residual, cmnd.length), cmnd.retries,
+        _told(cmnd.sense) if cmnd.host or cmnd.status else b"",
+    )  # fmt: skip
+
+
+def _told(sense: bytes) -> bytes:
+    """Sense data as far as it goes: the drivers that say nothing of its length fill their buffer (SPC-4, 4.5)."""
+    return sense[: min(8 + sense[7], SENSE_SIZE)] if len(sense) >= 8 and sense[0] & 0x70 == 0x70 else b""
 
 
 def scsi_device_set_state(device: ScsiDevice, state: SdevState) -> None:

@@ -261,10 +261,9 @@ class MegaraidSas(PciDriver, ScsiHostTemplate):
         return True
 
     def _failed(self, cmnd: ScsiCmnd, slot: int) -> None:
-        """A frame that did not end well: what the mid-layer is told of it."""
+        """A frame that did not end well: what the mid-layer is told of it. MFI tells of no residual."""
         frame = self.firmware.table[slot]
         stat = frame.cmd_status
-        cmnd.residual = cmnd.length
         cmnd.host = _HOST_STATUS.get(stat, HostStatus.ERROR)
         if cmnd.host != HostStatus.OK:
             return
