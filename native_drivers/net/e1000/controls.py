@@ -7,19 +7,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from native_drivers.net.e1000.moderation import Moderation
 from native_drivers.net.e1000.modes import MODES
-from native_drivers.net.e1000.phy_registers import (
-    ANAR,
-    ANLPAR,
-    BMCR,
-    BMSR,
-    EPSCR,
-    GCON,
-    GSTATUS,
-    PHYID1,
-    PHYID2,
-    PSCR,
-    PSSR,
-)
+from native_drivers.net.e1000.phy_registers import EPSCR, GCON, GSTATUS, PSCR, PSSR
 from native_drivers.net.e1000.receive import Receiver
 from native_drivers.net.e1000.registers import (
     CTRL,
@@ -69,6 +57,7 @@ from native_drivers.net.e1000.transmit import Transmitter
 from native_drivers.net.e1000.wake_on_lan import FILTERS
 from vmkernel_core.errors import NotSupported, UsageError
 from vmkernel_core.net.settings import Coalescing, LinkSettings, Pause, RegisterDump, Rings, WakeOnLan
+from vmklinux.native.mii import ADVERTISE, BMCR, BMSR, LPA, PHYSID1, PHYSID2
 from vmklinux.native.netdevice import NetDeviceOps
 from vmklinux.native.pci import CAPABILITY_POWER, pci_find_capability
 
@@ -94,7 +83,7 @@ _DUMPED: tuple[type[Register], ...] = (
     RAL[0], RAH[0], WUC, WUFC, MANC,
 )  # fmt: skip
 _PHY_DUMPED: tuple[type[Register], ...] = (
-    BMCR, BMSR, PHYID1, PHYID2, ANAR, ANLPAR, GCON, GSTATUS, PSCR, PSSR, EPSCR,
+    BMCR, BMSR, PHYSID1, PHYSID2, ADVERTISE, LPA, GCON, GSTATUS, PSCR, PSSR, EPSCR,
 )  # fmt: skip
 #: LEDCTL's modes (SDM 13.4.15), and how often a second the light blinks.
 _LED_ON, _LED_OFF, _BLINKS = 0xE, 0xF, 2

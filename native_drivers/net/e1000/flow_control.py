@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from native_drivers.net.e1000.phy_registers import ANAR, ANLPAR
 from native_drivers.net.e1000.registers import CTRL, FCAH, FCAL, FCRTH, FCRTL, FCT, FCTTV
+from vmklinux.native.mii import ADVERTISE, LPA
 
 if TYPE_CHECKING:
     from vmklinux.native.register import Registers
@@ -17,17 +17,17 @@ _PAUSE_TIME = 0xFFFF
 
 
 def offered(rx: bool, tx: bool) -> dict[str, int]:
-    """The fields of ANAR for what is heeded and sent (IEEE 802.3, table 28B-2)."""
-    return {"PAUSE": int(rx), "ASYM_PAUSE": int(rx != tx)}
+    """The fields of ADVERTISE for what is heeded and sent (IEEE 802.3, table 28B-2)."""
+    return {"PAUSE_CAP": int(rx), "PAUSE_ASYM": int(rx != tx)}
 
 
-def agreed(mine: ANAR, partner: ANLPAR) -> tuple[bool, bool]:
+def agreed(mine: ADVERTISE, partner: LPA) -> tuple[bool, bool]:
     """Whether PAUSE is heeded, and whether it is sent (IEEE 802.3, table 28B-3)."""
-    if mine.PAUSE and partner.PAUSE:
+    if mine.PAUSE_CAP and partner.PAUSE_CAP:
         return True, True
-    if not (mine.ASYM_PAUSE and partner.ASYM_PAUSE):
+    if not (mine.PAUSE_ASYM and partner.PAUSE_ASYM):
         return False, False
-    return bool(mine.PAUSE and not partner.PAUSE), bool(partner.PAUSE and not mine.PAUSE)
+    return bool(mine.PAUSE_CAP and not partner.PAUSE_CAP), bool(partner.PAUSE_CAP and not mine.PAUSE_CAP)
 
 
 def set_thresholds(registers: Registers, receive_bytes: int, most_frame: int) -> None:

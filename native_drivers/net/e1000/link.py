@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 from native_drivers.net.e1000 import flow_control
 from native_drivers.net.e1000.modes import MODES, SPEED_CODES, SPEEDS
-from native_drivers.net.e1000.phy_registers import ANAR, ANLPAR, BMCR, BMSR, GCON, GSTATUS
+from native_drivers.net.e1000.phy_registers import GCON, GSTATUS
 from native_drivers.net.e1000.registers import CTRL, STATUS, TCTL
+from vmklinux.native.mii import ADVERTISE, BMCR, BMSR, LPA
 
 if TYPE_CHECKING:
     from native_drivers.net.e1000.phy import Phy
     from vmklinux.native.register import Register, Registers
 
-_IEEE_8023 = 1  # ANAR.SELECTOR
+_IEEE_8023 = 1  # ADVERTISE.SELECTOR
 #: TCTL.COLD in byte times by duplex (SDM table 13-76).
 _COLLISION_DISTANCE = {True: 0x40, False: 0x200}
 
@@ -67,11 +68,11 @@ class Link:
 
     def _offer(self) -> None:
         wishes = self.wishes
-        chosen: dict[type[Register], dict[str, int]] = {ANAR: {"SELECTOR": _IEEE_8023}, GCON: {}}
+        chosen: dict[type[Register], dict[str, int]] = {ADVERTISE: {"SELECTOR": _IEEE_8023}, GCON: {}}
         for name, mode in MODES.items():
             chosen[mode.register][mode.field] = int(name in wishes.advertised)
-        chosen[ANAR] |= flow_control.offered(wishes.pause_rx, wishes.pause_tx)
-        self._phy.modify(ANAR, **chosen[ANAR])
+        chosen[ADVERTISE] |= flow_control.offered(wishes.pause_rx, wishes.pause_tx)
+        self._phy.modify(ADVERTISE, **chosen[ADVERTISE])
         self._phy.modify(GCON, HALF1000=0, **chosen[GCON])
 
     def _negotiate(self) -> None:
@@ -80,7 +81,7 @@ class Link:
         self._phy.configure(automatic_crossover=True)
         self._offer()
         self._phy.reset()
-        self._phy.modify(BMCR, AUTONEG=1, RESTART=1, LOOPBACK=0)
+        self._phy.modify(BMCR, ANENABLE=1, ANRESTART=1, LOOPBACK=0)
 
     def _force(self) -> None:
         """PHY and MAC are both told the mode."""
@@ -91,10 +92,10 @@ class Link:
         self._phy.configure(automatic_crossover=False)
         self._phy.modify(
             BMCR,
-            AUTONEG=0,
+            ANENABLE=0,
             SPEED1000=int(mode.speed == 1000),
             SPEED100=int(mode.speed == 100),
-            DUPLEX=int(mode.full),
+            FULLDPLX=int(mode.full),
             LOOPBACK=0,
         )
         self._phy.reset()
@@ -116,15 +117,15 @@ class Link:
         wishes = self.wishes
         if not (wishes.autonegotiation and wishes.pause_autonegotiation):
             return wishes.pause_rx, wishes.pause_tx
-        rx, tx = flow_control.agreed(self._phy.read(ANAR), self._phy.read(ANLPAR))
+        rx, tx = flow_control.agreed(self._phy.read(ADVERTISE), self._phy.read(LPA))
         return rx and wishes.pause_rx, tx and wishes.pause_tx
 
     @property
     def negotiated(self) -> bool:
         """Whether the two ends have agreed."""
-        return bool(self._phy.read(BMSR).AUTONEG_COMPLETE)
+        return bool(self._phy.read(BMSR).ANEGCOMPLETE)
 
     def partner(self) -> frozenset[str]:
         """The modes that the other end offers."""
-        values = {ANLPAR: self._phy.read(ANLPAR), GSTATUS: self._phy.read(GSTATUS)}
+        values = {LPA: self._phy.read(LPA), GSTATUS: self._phy.read(GSTATUS)}
         return frozenset(name for name, mode in MODES.items() if getattr(values[mode.partner], mode.field))

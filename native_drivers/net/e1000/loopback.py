@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING
 from native_drivers.net.e1000.controller import transmit_control
 from native_drivers.net.e1000.descriptors import RDESC, TDESC
 from native_drivers.net.e1000.modes import SPEED_CODES
-from native_drivers.net.e1000.phy_registers import BMCR
 from native_drivers.net.e1000.registers import (
     CTRL,
     RCTL,
@@ -25,6 +24,7 @@ from native_drivers.net.e1000.registers import (
 from vmkernel_core._core import lib
 from vmklinux.native.descriptor import Table
 from vmklinux.native.dma import dma_alloc_coherent, dma_free_coherent
+from vmklinux.native.mii import BMCR
 from vmklinux.native.timer import msleep
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ class _Loop:
         self._driver.controller.set_up(_LENGTH)
         registers.modify(CTRL, SLU=1, FRCSPD=1, FRCDPX=1, SPEED=SPEED_CODES[1000], FD=1)
         self._driver.phy.power(True)
-        self._driver.phy.modify(BMCR, AUTONEG=0, SPEED1000=1, SPEED100=0, DUPLEX=1, LOOPBACK=1)
+        self._driver.phy.modify(BMCR, ANENABLE=0, SPEED1000=1, SPEED100=0, FULLDPLX=1, LOOPBACK=1)
         for slot in range(_SLOTS):
             self._rx[slot].buffer = base + self._buffer(slot)
         for low, high, length, head, tail, table in (

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from native_drivers.net.e1000.phy_registers import ANAR, ANLPAR, GCON, GSTATUS
+from native_drivers.net.e1000.phy_registers import GCON, GSTATUS
+from vmklinux.native.mii import ADVERTISE, LPA
 
 if TYPE_CHECKING:
     from vmklinux.native.register import Register
@@ -25,10 +26,10 @@ class Mode:
 #: The best first (IEEE 802.3, 28B.3). Nothing here does 1000BASE-T at half duplex.
 MODES = {
     "1000baseT/Full": Mode(1000, True, GCON, GSTATUS, "FULL1000"),
-    "100baseT/Full": Mode(100, True, ANAR, ANLPAR, "FULL100"),
-    "100baseT/Half": Mode(100, False, ANAR, ANLPAR, "HALF100"),
-    "10baseT/Full": Mode(10, True, ANAR, ANLPAR, "FULL10"),
-    "10baseT/Half": Mode(10, False, ANAR, ANLPAR, "HALF10"),
+    "100baseT/Full": Mode(100, True, ADVERTISE, LPA, "FULL100"),
+    "100baseT/Half": Mode(100, False, ADVERTISE, LPA, "HALF100"),
+    "10baseT/Full": Mode(10, True, ADVERTISE, LPA, "FULL10"),
+    "10baseT/Half": Mode(10, False, ADVERTISE, LPA, "HALF10"),
 }
 #: STATUS.SPEED, CTRL.SPEED and PSSR.SPEED by Mb/s.
 SPEED_CODES = {10: 0, 100: 1, 1000: 2}

@@ -5,9 +5,10 @@ from __future__ import annotations
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from native_drivers.net.e1000.phy_registers import BMCR, EPSCR, PHYID1, PHYID2, PSCR
+from native_drivers.net.e1000.phy_registers import EPSCR, PSCR
 from native_drivers.net.e1000.registers import EXTCNF_CTRL, MDIC
 from vmkernel_core.errors import DeviceGone, VmkError
+from vmklinux.native.mii import BMCR, PHYSID1, PHYSID2
 from vmklinux.native.register import Register, Registers
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ class Phy(Registers):
 
     def identify(self) -> int:
         """Its identifier, of 32 bits. PhyError when it is not one of Marvell's."""
-        high, low = self.load(PHYID1), self.load(PHYID2)
+        high, low = self.load(PHYSID1), self.load(PHYSID2)
         if high != 0x0141:
             raise PhyError(f"the PHY {high:04x}:{low:04x} is not known", where=self.name)
         return high << 16 | low
@@ -84,14 +85,14 @@ class Phy(Registers):
     def power(self, on: bool) -> None:
         """Let it work, or turn it off."""
         control = self.read(BMCR)
-        if on == control.POWER_DOWN:
-            self.write(control.replace(POWER_DOWN=not on))
+        if on == control.PDOWN:
+            self.write(control.replace(PDOWN=not on))
 
     def configure(self, *, automatic_crossover: bool) -> None:
         """Marvell's own settings; they count from the next reset on. A forced mode wants the crossover set by hand."""
         crossover = _CROSSOVER_AUTOMATIC if automatic_crossover else _CROSSOVER_MANUAL
         self.modify(PSCR, ASSERT_CRS_ON_TX=1, MDIX=crossover, POLARITY_REVERSAL_OFF=0)
-        kind = self.read(PHYID2)
+        kind = self.read(PHYSID2)
         if kind.replace(REVISION=0).raw == _M88E1011 and kind.REVISION >= _GOOD_REVISION:
             return
         self.modify(EPSCR, TX_CLK=_CLOCK_25_MHZ)
