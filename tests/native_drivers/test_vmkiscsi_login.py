@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -145,6 +146,48 @@ def test_a_portal_that_hangs_up_is_told() -> None:
         thread.join()
     assert isinstance(error, IscsiError)
     assert OPEN in str(error)
+
+
+def login_response(request: bytes) -> bytes:
+    """The header that lets anybody in at once (RFC 7143, 11.13): on to the full feature phase, window of 16 commands."""
+    (cmdsn,) = struct.unpack_from(">I", request, 24)
+    return struct.pack(
+        ">BBBBI6sH4sIIIIH10x",
+        0x23,
+        0x87,
+        0,
+        0,
+        0,
+        request[8:14],
+        1,
+        request[16:20],
+        0,
+        0,
+        cmdsn,
+        cmdsn + 16,
+        0,
+    )
+
+
+def test_a_portal_that_does_not_answer_a_discovery_is_given_up() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as mute:
+        mute.settimeout(30)
+
+        def let_in() -> None:
+            connection, _ = mute.accept()
+            with connection:
+                request = connection.recv(48, socket.MSG_WAITALL)
+                connection.recv(int.from_bytes(request[5:8], "big") + 3 & ~3, socket.MSG_WAITALL)
+                connection.sendall(login_response(request))
+                while connection.recv(4096):
+                    pass
+
+        thread = threading.Thread(target=let_in)
+        thread.start()
+        error = refused(f"portal=127.0.0.1:{mute.getsockname()[1]}", "login_timeout=1")
+        thread.join(30)
+    assert isinstance(error, PortalUnreachable)
+    assert "no answer within 1 s" in error.what
 
 
 def test_targets_that_let_nobody_in_keep_no_other_from_being_used(

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from native_drivers.scsi.vmkiscsi.link import Link
 from native_drivers.scsi.vmkiscsi.portal import Portal
+from vmklinux.native.timer import mod_timer
 
 if TYPE_CHECKING:
     from native_drivers.scsi.vmkiscsi.connection import Connection
@@ -28,8 +29,9 @@ class Discovery(Link):
         super().open()
 
     def up(self) -> None:
-        """Ask."""
+        """Ask; the answer has as long as the login had."""
         assert self.connection is not None
+        mod_timer(self.limit, self._settings.login_timeout)
         self.connection.discover()
 
     def progress(self, connection: Connection) -> None:

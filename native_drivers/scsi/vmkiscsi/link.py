@@ -25,7 +25,7 @@ REDIRECTS = 4
 class Link(ABC):
     """Connects and logs in when ``open`` is called; ``up`` and ``down`` tell what became of it. All with the baton.
 
-    ``changed`` wakes those who wait for it.
+    ``changed`` wakes those who wait for it. ``limit`` is set until it is logged in; when it expires the attempt fails.
     """
 
     def __init__(
@@ -44,7 +44,7 @@ class Link(ABC):
         self.connection: Connection | None = None
         self._library, self._settings, self._poller = library, settings, poller
         self._redirects = 0
-        self._limit = Timer(device, self._too_late)
+        self.limit = Timer(device, self._too_late)
 
     @abstractmethod
     def up(self) -> None:
@@ -75,7 +75,7 @@ class Link(ABC):
 
     def _go(self, portal: Portal) -> None:
         self.connection = Connection(self._library, self._settings, portal, self.target, self.isid)
-        mod_timer(self._limit, self._settings.login_timeout)
+        mod_timer(self.limit, self._settings.login_timeout)
         self._poller.resolve(portal, partial(self._resolved, self.connection))
 
     def _resolved(self, connection: Connection, address: Portal | PortalUnreachable) -> None:
@@ -102,7 +102,7 @@ class Link(ABC):
             return
         if self.online:
             if not was_online:
-                timer_delete(self._limit)
+                timer_delete(self.limit)
                 self.up()
             self.progress(connection)
         if connection.error is not None:
@@ -129,7 +129,7 @@ class Link(ABC):
         limit = self._settings.login_timeout
         self.fail(
             PortalUnreachable(
-                f"no login within {limit} s",
+                f"no {'answer' if self.online else 'login'} within {limit} s",
                 where=f"{self.target or 'discovery'} at {self.portal}",
                 remedy="see that a target listens there, or give it more time by login_timeout",
             )
@@ -142,7 +142,7 @@ class Link(ABC):
 
     def close(self) -> None:
         """End the connection at once, if there is one."""
-        timer_delete(self._limit)
+        timer_delete(self.limit)
         if self.connection is not None:
             connection, self.connection = self.connection, None
             self._poller.remove(connection)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import select
 import threading
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
     from native_drivers.scsi.vmkiscsi.portal import Portal
     from vmklinux.native.device import Device
 
+log = logging.getLogger(__name__)
+
 #: Seconds that the end waits for what the world is doing; a name service may take that long.
 LIMIT = 60.0
-
-
-#: Who asked for an address, and what it is.
-_Answer: TypeAlias = "tuple[Callable[[Portal | PortalUnreachable], None], Portal | PortalUnreachable]"
+#: Who wants to be told an address; and what it is.
+_Tell: TypeAlias = "Callable[[Portal | PortalUnreachable], None]"
+_Answer: TypeAlias = "tuple[_Tell, Portal | PortalUnreachable]"
 
 
 class Polled(Protocol):
@@ -49,7 +51,7 @@ class Poller:
         self._epoll.register(self._kick, select.EPOLLIN)
         self._owners: dict[int, Polled] = {}
         self._waits_for: dict[int, int] = {}
-        self._names: list[tuple[Portal, Callable[[Portal | PortalUnreachable], None]]] = []
+        self._names: list[tuple[Portal, _Tell]] = []
         self._troubled: list[Polled] = []
         self._ending = self._ended = False
         self._changed = WaitQueue()
@@ -77,7 +79,7 @@ class Poller:
             del self._waits_for[fd]
             self._epoll.unregister(fd)
 
-    def resolve(self, portal: Portal, tell: Callable[[Portal | PortalUnreachable], None]) -> None:
+    def resolve(self, portal: Portal, tell: _Tell) -> None:
         """Ask for the address of a portal, and tell it, with the baton."""
         self._names.append((portal, tell))
         self.wake()
@@ -95,10 +97,7 @@ class Poller:
     def _run(self) -> None:
         while not self._ending:
             ready = dict(self._epoll.poll())
-            if ready.pop(self._kick, 0):
-                os.eventfd_read(self._kick)
-            names, self._names = self._names, []
-            answers = [(tell, _resolve(portal)) for portal, tell in names]
+            answers = self._answers() if ready.pop(self._kick, 0) else []
             with baton():
                 if self._device.stopped is None:
                     self._serve(ready, answers)
@@ -107,6 +106,13 @@ class Poller:
         with baton():
             self._ended = True
             self._changed.wake_up()
+
+    def _answers(self) -> list[_Answer]:
+        """Look addresses up, without the baton."""
+        os.eventfd_read(self._kick)
+        with baton():
+            names, self._names = self._names, []
+        return [(tell, _resolve(portal)) for portal, tell in names]
 
     def _serve(self, ready: dict[int, int], answers: list[_Answer]) -> None:
         deliver = self._device.deliver
@@ -133,10 +139,12 @@ class Poller:
             self._ending = True
             os.eventfd_write(self._kick, 1)
             ended = wait_event_timeout(self._changed, lambda: self._ended, LIMIT)
-        if ended:
-            self._thread.join()
-            self._epoll.close()
-            os.close(self._kick)
+        if not ended:
+            log.error("%s: its poller has not ended after %.0f s", self._device.name, LIMIT)
+            return
+        self._thread.join()
+        self._epoll.close()
+        os.close(self._kick)
 
 
 def _resolve(portal: Portal) -> Portal | PortalUnreachable:
