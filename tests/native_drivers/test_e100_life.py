@@ -28,6 +28,7 @@ from vmkernel_core.platform.qemu import QemuPlatform
 from vmklinux.native.device import baton
 from vmklinux.native.mii import BMCR
 from vmklinux.native.pci import CAPABILITY_POWER, POWER_CONTROL, pci_find_capability
+from vmklinux.native.register import RegisterTimeout
 
 ME = raw_address(MAC)
 
@@ -173,6 +174,23 @@ def test_a_device_that_forgets_all_is_reset(card: OneNic, nic: Uplink) -> None:
         csr.read(SCB_STATUS)
     driver_of(card).ndo_tx_timeout()
     nic.wait_link(False, timeout=LIMIT)
+    assert crosses(card, nic)
+
+
+def test_a_device_that_accepts_no_command_is_reset(
+    card: OneNic, nic: Uplink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commands = driver_of(card).commands
+    fails = [RegisterTimeout("SCB_COMMAND stays")]
+
+    def settle() -> None:
+        if fails:
+            raise fails.pop()
+
+    monkeypatch.setattr(commands, "_settle", settle)
+    assert nic.transmit([sized(PEER, 60, 1, source=ME)]) == 0
+    nic.wait_link(False, timeout=LIMIT)
+    monkeypatch.undo()
     assert crosses(card, nic)
 
 

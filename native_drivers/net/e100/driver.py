@@ -230,6 +230,11 @@ class E100(Controls, PciDriver):
             self.down()
             self.up()
 
+    def _hangs(self, error: Exception) -> None:
+        """It does not do what it was told: reset it, soon."""
+        log.warning("%s hangs and is reset: %s", self.netdev.name, error)
+        self._work.schedule_work(self._recover)
+
     def _recover(self) -> None:
         """The work item of a reset that nobody waits for."""
         with self.netdev.rtnl.lock():
@@ -258,7 +263,11 @@ class E100(Controls, PciDriver):
 
     def poll(self, budget: int) -> int:
         """Frames in; and room for frames out, if somebody waits for it."""
-        frames = self.receiver.harvest(self.netdev, budget)
+        try:
+            frames = self.receiver.harvest(self.netdev, budget)
+        except TimedOut as error:
+            self._hangs(error)
+            frames = 0
         if netif_queue_stopped(self.netdev):
             ring = self.commands.ring
             ring.reclaim()
@@ -271,7 +280,10 @@ class E100(Controls, PciDriver):
 
     def ndo_start_xmit(self, batch: TxBatch) -> None:
         """Frames out."""
-        self.commands.transmit(batch)
+        try:
+            self.commands.transmit(batch)
+        except TimedOut as error:
+            self._hangs(error)
         if batch.taken < len(batch):
             netif_stop_queue(self.netdev)
             self._interrupts()
@@ -286,8 +298,7 @@ class E100(Controls, PciDriver):
             if not self.chip.masks:
                 self.set_filters()  # an 82557 may stop receiving until it gets such a command
         except (CommandUnitBusy, TimedOut) as error:
-            log.warning("%s hangs and is reset: %s", self.netdev.name, error)
-            self._work.schedule_work(self._recover)
+            self._hangs(error)
         mod_timer(self._timer, _WATCH)
 
     def _look_at_link(self) -> None:
