@@ -40,7 +40,7 @@ def test_it_is_what_the_ioc_told_of(fusion: Fusion) -> None:
     disk = fusion.disk
     assert (disk.name, disk.path, disk.capacity) == (NAA, "vmhba0:C0:T0:L0", SIZE)
     assert (fusion.adapter.driver, fusion.adapter.model) == (
-        "mptscsi_2xx", "QEMU MPT Fusion, firmware 1.50.146.0"
+        "mptscsi_2xx", "QEMU MPT Fusion, 8 phys, firmware 1.50.146.0"
     )  # fmt: skip
     assert fusion.adapter.queue_depth == 124
     assert disk.write_cache

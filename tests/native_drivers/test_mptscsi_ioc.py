@@ -15,7 +15,6 @@ from native_drivers.scsi.mptscsi_2xx.config_pages import (
     MANUFACTURING_0,
     SAS_DEVICE_0,
     SAS_IO_UNIT_0,
-    by_target,
 )
 from native_drivers.scsi.mptscsi_2xx.ioc import Ioc, IocError
 from native_drivers.scsi.mptscsi_2xx.messages import (
@@ -147,10 +146,11 @@ def test_its_pages_are_read(lab: Lab) -> None:
         (0, 2, WWN + 2),
         (0, 5, WWN + 5),
     ]
-    device = ioc.page(SAS_DEVICE_0, by_target(0, 5))
+    by_target = 1 << 28  # MPI_SAS_DEVICE_PGAD_FORM_BUS_TARGET_ID
+    device = ioc.page(SAS_DEVICE_0, by_target | 5)
     assert device is not None
     assert (device.SASAddress, device.DevHandle, device.PhyNum) == (WWN + 5, second.handle, 5)
-    assert ioc.page(SAS_DEVICE_0, by_target(0, 3)) is None
+    assert ioc.page(SAS_DEVICE_0, by_target | 3) is None
 
 
 def test_what_it_refuses_is_an_error(lab: Lab) -> None:

@@ -15,6 +15,9 @@ from pathlib import Path
 import pytest
 
 from native_drivers.scsi.mptscsi_2xx import driver
+from native_drivers.scsi.mptscsi_2xx.config_pages import SAS_DEVICE_0
+from native_drivers.scsi.mptscsi_2xx.ioc import Ioc
+from native_drivers.scsi.mptscsi_2xx.messages import EVENT_NOTIFY_REPLY
 from native_drivers.scsi.mptscsi_2xx.registers import (
     DOORBELL,
     EMPTY,
@@ -298,6 +301,22 @@ def test_a_device_that_an_event_tells_of_is_found(image: Path, event: int, data:
         assert len(fusion.storage.devices) == 1
         happen(fusion, event, data)
         until("the disk appears", lambda: len(fusion.storage.devices) == 2, LIMIT)
+
+
+def test_an_event_may_come_while_the_driver_still_probes(
+    image: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it does where devices are looked for while the port is enabled."""
+    page = Ioc.page
+
+    def page_after_an_event(ioc: Ioc, kind: type[SAS_DEVICE_0], address: int = 0) -> SAS_DEVICE_0 | None:
+        ioc._on_event(EVENT_NOTIFY_REPLY(Event=0x16))
+        return page(ioc, kind, address)
+
+    monkeypatch.setattr(Ioc, "page", page_after_an_event)
+    with slow(image) as fusion:
+        assert fusion.disk.read(0, 1) == image.read_bytes()[:512]
+        assert fusion.stopped == []
 
 
 def test_a_device_that_does_not_respond_any_more_is_taken_away(image: Path) -> None:

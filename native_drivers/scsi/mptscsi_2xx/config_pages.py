@@ -79,8 +79,3 @@ END_DEVICE = 1
 def after_handle(handle: int) -> int:
     """The PageAddress of the SAS device whose handle is the next one; 0xFFFF: of the first."""
     return handle
-
-
-def by_target(bus: int, target: int) -> int:
-    """The PageAddress of the SAS device that is reached by this bus and target id."""
-    return 1 << 28 | bus << 8 | target

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from native_drivers.scsi.mptscsi_2xx.config_pages import MANUFACTURING_0
+from native_drivers.scsi.mptscsi_2xx.config_pages import MANUFACTURING_0, SAS_IO_UNIT_0
 from native_drivers.scsi.mptscsi_2xx.ioc import FIRST_CONTEXT, Ioc, IocError
 from native_drivers.scsi.mptscsi_2xx.messages import (
     QUEUE_FULL,
@@ -97,15 +97,13 @@ class MptSas(PciDriver, ScsiHostTemplate):
         self.ioc.begin()
         if self.ioc.port.PortType != PortType.SAS:
             raise NotSupported(f"a port of type {self.ioc.port.PortType:#x}, not SAS", where=pdev.name)
-        request_irq(pdev, self.ioc.interrupt)
-        page = self.ioc.page(MANUFACTURING_0)
-        facts = self.ioc.facts
-        version = f"{facts.FWVersionMajor}.{facts.FWVersionMinor}.{facts.FWVersionUnit}.{facts.FWVersionDev}"
-        self._model = f"{_text(page.BoardName) if page else 'LSI SAS'}, firmware {version}"
-
+        # From here on it may tell of events.
         self.io = ScsiIo(self.ioc)
         self._scans, self._resets = Workqueue(pdev), Workqueue(pdev)
+        self._watch = Timer(pdev, self._look_for_fault)
         host = self.host = scsi_host_alloc(pdev, self)
+        request_irq(pdev, self.ioc.interrupt)
+        self._model, facts = self._describe(), self.ioc.facts
         host.can_queue, host.cmd_per_lun = self.ioc.most, DEPTH
         host.max_channel, host.max_id = max(facts.MaxBuses, 1) - 1, facts.MaxDevices or 256
         host.max_lun, host.this_id = 1 << 14, self.ioc.port.PortSCSIID
@@ -113,9 +111,15 @@ class MptSas(PciDriver, ScsiHostTemplate):
         host.max_sectors = SECTORS_MOST
         host.skip_settle_delay = True  # a reset ends when the port is enabled again
         scsi_add_host(host)
-        scsi_scan_host(host)
-        self._watch = Timer(pdev, self._look_for_fault)
         mod_timer(self._watch, FAULT_LOOK)
+        scsi_scan_host(host)
+
+    def _describe(self) -> str:
+        board, unit, facts = self.ioc.page(MANUFACTURING_0), self.ioc.page(SAS_IO_UNIT_0), self.ioc.facts
+        name = board.BoardName.partition(b"\0")[0].decode("ascii", "replace").strip() if board else "LSI SAS"
+        phys = f", {unit.NumPhys} phys" if unit else ""
+        version = f"{facts.FWVersionMajor}.{facts.FWVersionMinor}.{facts.FWVersionUnit}.{facts.FWVersionDev}"
+        return f"{name}{phys}, firmware {version}"
 
     def shutdown(self) -> None:
         """What was begun ends, or is given up if it does not do so soon; the IOC stops."""
@@ -176,7 +180,7 @@ class MptSas(PciDriver, ScsiHostTemplate):
     # ---- devices ----
 
     def info(self) -> str:
-        """Board and firmware."""
+        """Board, phys and firmware."""
         return self._model
 
     def scan_start(self) -> None:
@@ -188,7 +192,14 @@ class MptSas(PciDriver, ScsiHostTemplate):
         device.hostdata = address_of(device)
         return (device.channel, device.id) in self._targets
 
+    def slave_configure(self, device: ScsiDevice) -> None:
+        """Tell where it is."""
+        target = self._targets[device.channel, device.id]
+        log.info("%s: SAS address %016x, handle %#06x", device.name, target.sas_address, target.handle)
+
     def _rescan(self) -> None:
+        if self.host.host_state == "CREATED":  # probe is about to look for them
+            return
         try:
             rescan_host(self.host)
         except (TimedOut, IocError) as error:  # a reset, which looks for devices again, came between, or will
@@ -243,7 +254,7 @@ class MptSas(PciDriver, ScsiHostTemplate):
             had = self.io.forget()
             for cmnd in had:
                 cmnd.host = HostStatus.RESET
-            scsi_unblock_requests(self.host)
+            self._go_on()
         scsi_done(had)
         self._scans.schedule_work(self._rescan)
 
@@ -279,7 +290,3 @@ class MptSas(PciDriver, ScsiHostTemplate):
         """Reset the IOC."""
         self._reset()
         return True
-
-
-def _text(name: bytes) -> str:
-    return name.partition(b"\0")[0].decode("ascii", "replace").strip()

@@ -103,6 +103,7 @@ class ScsiIo:
         self._chain_offset = (SCSI_IO.size + (self._first - 1) * _ELEMENT.size) // 4
         self._stride = max(chains, 1) * frames.size
         self._chains = dma_alloc_coherent(ioc.pdev, ioc.most * self._stride)
+        ioc.pdev.devres.add(ioc.end)  # it has to forget the lists before these go
 
     def start(self, commands: Sequence[ScsiCmnd]) -> None:
         """Hand commands over."""
