@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from random import Random
 from types import TracebackType
 
 from native_drivers.scsi.mptscsi_2xx.driver import MptSas
@@ -17,6 +18,7 @@ from vmkernel_core.platform.qemu import QemuPlatform
 from vmkernel_core.storage.adapter import StorageAdapter
 from vmkernel_core.storage.device import StorageDevice
 from vmkernel_core.storage.inventory import Inventory
+from vmkernel_core.storage.sg_array import SgArray
 from vmklinux.errors import DriverStopped
 from vmklinux.native.device import baton
 from vmklinux.native.pci import PciDev
@@ -107,3 +109,23 @@ class Fusion:
     ) -> None:
         """Take it all down."""
         self._stack.close()
+
+
+def check_pieces(fusion: Fusion, image: Path, counts: Sequence[int]) -> None:
+    """Write from so many pieces, and read into as many, by one command each."""
+    disk, chance, most = fusion.disk, Random(42), fusion.driver.io.segments
+    with disk.buffer(2 * most * 512) as store, disk.buffer(2 * most * 512) as back:
+        for count in counts:
+            store.view[:] = chance.randbytes(store.length)
+            # Every other block of the store, so that no two pieces are one.
+            places = [2 * n * 512 for n in range(count)]
+            before = disk.stats().commands
+            disk.write(100, SgArray(fusion.pdev.memory, [(store.machine_address + at, 512) for at in places]))
+            assert disk.stats().commands == before + 1
+            expected = b"".join(bytes(store.view[at : at + 512]) for at in places)
+            assert image.read_bytes()[100 * 512 :][: count * 512] == expected
+            chance.shuffle(places)
+            disk.read_into(
+                100, SgArray(fusion.pdev.memory, [(back.machine_address + at, 512) for at in places])
+            )
+            assert b"".join(bytes(back.view[at : at + 512]) for at in places) == expected

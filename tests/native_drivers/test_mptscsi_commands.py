@@ -14,7 +14,7 @@ import pytest
 
 from native_drivers.scsi.mptscsi_2xx.messages import SCSI_IO_AND_SGE, SGE
 from tests.e2e.storage import NAA, SIZE, blank, load
-from tests.native_drivers.fusion import LIMIT, Fusion
+from tests.native_drivers.fusion import LIMIT, Fusion, check_pieces
 from vmkernel_core.storage.command import Command, Direction, HostStatus, Status
 from vmkernel_core.storage.errors import IllegalRequest, ScsiError
 from vmkernel_core.storage.sg_array import SgArray
@@ -48,24 +48,8 @@ def test_it_is_what_the_ioc_told_of(fusion: Fusion) -> None:
 
 def test_data_in_any_pieces_arrives(fusion: Fusion, image: Path) -> None:
     """From one piece to as many as fit: within the request frame, one chain buffer behind it, three of them."""
-    disk, chance = fusion.disk, Random(42)
-    most = fusion.driver.io.segments
-    assert most == 128
-    with disk.buffer(2 * most * 512) as store, disk.buffer(2 * most * 512) as back:
-        for count in (1, 2, 37, 38, 39, 78, 79, 80, 120, 121, most):
-            store.view[:] = chance.randbytes(store.length)
-            # Every other block of the store, so that no two pieces are one.
-            places = [2 * n * 512 for n in range(count)]
-            before = disk.stats().commands
-            disk.write(100, SgArray(fusion.pdev.memory, [(store.machine_address + at, 512) for at in places]))
-            assert disk.stats().commands == before + 1
-            expected = b"".join(bytes(store.view[at : at + 512]) for at in places)
-            assert image.read_bytes()[100 * 512 :][: count * 512] == expected
-            chance.shuffle(places)
-            disk.read_into(
-                100, SgArray(fusion.pdev.memory, [(back.machine_address + at, 512) for at in places])
-            )
-            assert b"".join(bytes(back.view[at : at + 512]) for at in places) == expected
+    assert fusion.driver.io.segments == 128
+    check_pieces(fusion, image, [1, 2, 37, 38, 39, 78, 79, 80, 120, 121, 128])
 
 
 def test_more_pieces_become_more_commands(fusion: Fusion, image: Path) -> None:
