@@ -45,6 +45,12 @@ void vmk_bus_write(struct vmk_bus *bus, int space, uint64_t address, unsigned si
     }
 }
 
+void vmk_bus_write_rep(struct vmk_bus *bus, int space, uint64_t address, unsigned size, const uint64_t *values, unsigned often)
+{
+    for (unsigned i = 0; i < often; i++)
+        vmk_bus_write(bus, space, address, size, values[i]);
+}
+
 void vmk_bus_flush(struct vmk_bus *bus)
 {
     if (bus->ops->flush && !vmk_bus_gone(bus))

@@ -12,6 +12,7 @@ from vmkernel_core.errors import DeviceGone, TimedOut, UsageError, VmkError
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
 _log = logging.getLogger(__name__)
 _REPLY_SIZE = 1 << 16
@@ -57,6 +58,10 @@ class Bus:
     def write(self, space: Space, address: int, size: int, value: int) -> None:
         """Write a register, wrapped to its size. It may be posted: a later read comes after it."""
         lib.vmk_bus_write(self.handle, space, address, size, value & ((1 << size * 8) - 1))
+
+    def write_rep(self, space: Space, address: int, size: int, values: Sequence[int]) -> None:
+        """Write the same register, a FIFO, several times: these have to fit its size."""
+        lib.vmk_bus_write_rep(self.handle, space, address, size, ffi.new("uint64_t[]", values), len(values))
 
     def service(self) -> bool:
         """Take in interrupts that have come, without waiting; False once the bus is gone."""

@@ -66,6 +66,8 @@ uint64_t vmk_bus_read(struct vmk_bus *bus, int space, uint64_t address, unsigned
 /* The same register so often, one value after the other as a FIFO gives them, in one exchange where the bus can. */
 void vmk_bus_read_rep(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t *values, unsigned count);
 void vmk_bus_write(struct vmk_bus *bus, int space, uint64_t address, unsigned size, uint64_t value);
+/* The same for a FIFO, which is written several times in a row. */
+void vmk_bus_write_rep(struct vmk_bus *bus, int space, uint64_t address, unsigned size, const uint64_t *values, unsigned count);
 /* Reads and writes of all buses since the process started, each of a run counted. */
 uint64_t vmk_bus_accesses(void);
 /* Waits until the device has all writes that were posted. */
@@ -191,6 +193,8 @@ void vmk_modules_from(uint32_t address);
 /* Waits without the baton, for a program: until a watched bus has news, this world's event was posted, or deadline_ns (0: it
  * does not wait). Then takes in the news and delivers. While somebody waits here, and a little longer, the idle loop leaves the buses alone. */
 void vmk_attend(uint64_t deadline_ns);
+/* The same, again and again, until *ended is not 0 or the deadline: whoever makes it so posts this world's event. */
+void vmk_attend_until(const uint32_t *ended, uint64_t deadline_ns);
 /* This world's event, for vmk_event_post from any thread; it stays posted until the world attends. */
 int vmk_world_event(void);
 void vmk_event_post(int event);

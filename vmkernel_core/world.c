@@ -583,6 +583,12 @@ void vmk_attend(uint64_t deadline_ns)
     vmk_baton_drop();
 }
 
+void vmk_attend_until(const uint32_t *ended, uint64_t deadline_ns)
+{
+    while (!__atomic_load_n(ended, __ATOMIC_ACQUIRE) && vmk_now() < deadline_ns)
+        vmk_attend(deadline_ns);
+}
+
 bool vmk_service(void)
 {
     bool all_there = true;

@@ -136,6 +136,11 @@ class Window:
         if not self._pdev.gone:
             self._bus.write(self._space, self._address + offset, size, value)
 
+    def write_rep(self, offset: int, size: int, values: Sequence[int]) -> None:
+        """Write the same register, a FIFO, several times (iowrite32_rep), posted: corked, they go out together."""
+        if not self._pdev.gone:
+            self._bus.write_rep(self._space, self._address + offset, size, values)
+
     def flush(self) -> None:
         """Wait until the device has all writes."""
         if not self._pdev.gone:

@@ -44,6 +44,7 @@ QUEUE_MOST, BUSY_DELAY = 8192, 3_000_000
 DRAIN, DRAIN_LOOK = 60.0, 10_000_000
 #: How most commands end.
 _WELL = Completion(0, 0)
+_TO_DEVICE = Direction.TO_DEVICE
 _UNIT_ATTENTION = 6
 
 
@@ -91,7 +92,8 @@ class ScsiDevice:
 
         self.waiting: deque[ScsiCmnd] = deque()
         self.done: deque[tuple[int, Completion]] = deque()
-        self.waiters: dict[int, int] = {}
+        #: By thread: its event, and what it attends to until it is not 0.
+        self.waiters: dict[int, tuple[int, Any]] = {}
         self.busy = 0
         self.not_before = 0
         self.ended = False
@@ -280,11 +282,14 @@ class ScsiDevice:
         if self.done or timeout <= 0:
             return bool(self.done)
         deadline = lib.vmk_now() + int(timeout * 1e9)
-        thread = threading.get_ident()
-        self.waiters[thread] = lib.vmk_world_event()
+        thread, ended = threading.get_ident(), ffi.new("uint32_t *")
+        self.waiters[thread] = lib.vmk_world_event(), ended
         try:
-            while not self.done and not self.ended and (now := lib.vmk_now()) < deadline:
-                lib.vmk_attend(min(deadline, max(self.not_before, now + 1)) if self.not_before else deadline)
+            while not self.done and not self.ended and lib.vmk_now() < deadline:
+                ended[0] = 0
+                if self.done:  # since it was looked at
+                    break
+                lib.vmk_attend_until(ended, min(deadline, self.not_before or deadline))
                 if self.not_before:
                     with baton():
                         self.host.run()
@@ -295,7 +300,8 @@ class ScsiDevice:
     def wake(self) -> None:
         """Something ended, or everything: other threads that wait look again."""
         thread = threading.get_ident()
-        for waiter, event in list(self.waiters.items()):
+        for waiter, (event, ended) in list(self.waiters.items()):
+            ended[0] = 1
             if waiter != thread:
                 lib.vmk_event_post(event)
 
@@ -368,20 +374,25 @@ class ScsiDevice:
         self._end(cmnd)
 
     def _end(self, cmnd: ScsiCmnd) -> None:
-        completion = _completion(cmnd)
-        stats = self._stats
+        completion, stats = _completion(cmnd), self._stats
         stats["commands"] += 1
-        if completion.good:
-            stats["bytes_written" if cmnd.direction is Direction.TO_DEVICE else "bytes_read"] += (
-                cmnd.length - cmnd.residual
-            )
+        if completion is _WELL:
+            stats["bytes_written" if cmnd.direction == _TO_DEVICE else "bytes_read"] += cmnd.length
         else:
-            stats["errors"] += 1
-        stats["retries"] += cmnd.retries
+            self._count_end(cmnd, completion)
         if cmnd.task:
             lib.vmk_world_wake(cmnd.task)
         else:
             self.done.append((cmnd.number, completion))
+
+    def _count_end(self, cmnd: ScsiCmnd, completion: Completion) -> None:
+        stats = self._stats
+        stats["retries"] += cmnd.retries
+        if completion.good:
+            way = "bytes_written" if cmnd.direction == _TO_DEVICE else "bytes_read"
+            stats[way] += cmnd.length - completion.residual
+        else:
+            stats["errors"] += 1
 
     def _refuse(self, cmnd: ScsiCmnd) -> None:
         cmnd.host, cmnd.status, cmnd.residual, cmnd.sense = HostStatus.NO_CONNECT, 0, cmnd.length, b""

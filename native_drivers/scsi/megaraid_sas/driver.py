@@ -12,7 +12,6 @@ from native_drivers.scsi.megaraid_sas.frames import (
     FLUSH_CTRL,
     FLUSH_DISK,
     FRAME_MOST,
-    MAX_LD,
     SECTOR,
     SENSE,
     Cmd,
@@ -65,7 +64,9 @@ PER_DRIVE = 256
 #: Seconds that the commands of the controller have to end when it goes to sleep, and its caches to be written.
 DRAIN, FLUSH_TIME = 60.0, 60.0
 #: Reading and writing without any flag in the CDB become LD_READ and LD_WRITE; the others go as they are.
-_TRANSFERS = {READ_10: Cmd.LD_READ, READ_16: Cmd.LD_READ, WRITE_10: Cmd.LD_WRITE, WRITE_16: Cmd.LD_WRITE}
+_TRANSFERS = {
+    READ_10: int(Cmd.LD_READ), READ_16: int(Cmd.LD_READ), WRITE_10: int(Cmd.LD_WRITE), WRITE_16: int(Cmd.LD_WRITE),
+}  # fmt: skip
 _LBA_10, _LBA_16 = struct.Struct(">2xIxH"), struct.Struct(">2xQI")
 #: An IoFrame and its only segment (SGL64), made at once.
 _IO = OneSegment.packed(
@@ -75,12 +76,11 @@ _IO = OneSegment.packed(
 )  # fmt: skip
 _SEGMENT = struct.Struct("<QI")
 _WAYS = {
-    Direction.TO_DEVICE: Flag.SGL64 | Flag.SENSE64 | Flag.DIR_WRITE,
-    Direction.FROM_DEVICE: Flag.SGL64 | Flag.SENSE64 | Flag.DIR_READ,
-    Direction.NONE: Flag.SGL64 | Flag.SENSE64,
+    Direction.TO_DEVICE: int(Flag.SGL64 | Flag.SENSE64 | Flag.DIR_WRITE),
+    Direction.FROM_DEVICE: int(Flag.SGL64 | Flag.SENSE64 | Flag.DIR_READ),
+    Direction.NONE: int(Flag.SGL64 | Flag.SENSE64),
 }
-_WAYS_RAW = {way: int(flags) for way, flags in _WAYS.items()}
-_SGL_OF_IO, _SGL_OF_PASS = IoFrame.size, PassFrame.size
+_PENDING = int(Stat.PENDING)  # an IntEnum is slow to pack
 #: What a frame's status means for the mid-layer; what is not here is an error of the adapter's.
 _HOST_STATUS: dict[int, HostStatus] = {
     Stat.SCSI_DONE_WITH_ERROR: HostStatus.OK,
@@ -126,7 +126,7 @@ class MegaraidSas(PciDriver, ScsiHostTemplate):
     def _set_limits(self) -> None:
         host, firmware, info = self.host, self.firmware, self.controller
         host.can_queue, host.cmd_per_lun = firmware.commands, PER_DRIVE
-        host.sg_tablesize = min(firmware.segments, (FRAME_MOST - _SGL_OF_PASS) // _SEGMENT.size)
+        host.sg_tablesize = min(firmware.segments, (FRAME_MOST - PassFrame.size) // _SEGMENT.size)
         host.max_channel, host.max_id, host.max_lun, host.this_id = CHANNELS - 1, CHANNEL_IDS, 1, -1
         # A command may touch so many strips; pages of 4 KiB, too, have to fit the scatter list.
         strips = info.max_strips_per_io << info.stripe_min
@@ -190,53 +190,63 @@ class MegaraidSas(PciDriver, ScsiHostTemplate):
         self.found = inventory(self.firmware)
 
     def slave_alloc(self, device: ScsiDevice) -> bool:
-        """Whether there is a drive with that address."""
-        number = _target(device)
+        """Whether there is a drive with that address; ``hostdata`` is what the firmware calls it."""
+        device.hostdata = target = (device.channel & 1) * CHANNEL_IDS + device.id
         if device.lun:
             return False
         if device.channel >= LD_CHANNEL:
-            return number < MAX_LD and number in self.found.logical
-        return number in self.found.physical
+            return target in self.found.logical
+        return target in self.found.physical
 
     # ---- commands ----
 
     def queuecommand(self, commands: Sequence[ScsiCmnd]) -> int:
         """Make a frame of each and hand them over together."""
-        firmware, slots, view = self.firmware, self.commands, self.firmware.memory.view
-        sense = firmware.sense.dma
-        with firmware.window.corked():
-            for cmnd in commands:
-                tag, sg, cdb = cmnd.tag, cmnd.sg, cmnd.cdb
-                slots[tag] = cmnd
-                device = cmnd.device
-                logical = device.channel >= LD_CHANNEL
-                target = (device.channel & 1) * CHANNEL_IDS + device.id
-                code = (
-                    _TRANSFERS.get(cdb[0]) if logical and not cdb[1] and device.block_size == SECTOR else None
-                )
-                if code is not None:
-                    lba, count = _LBA_10.unpack_from(cdb) if cdb[0] < READ_16 else _LBA_16.unpack_from(cdb)
-                    start, length = sg[0]
-                    _IO.pack_into(
-                        view, tag * FRAME_MOST, code, SENSE, Stat.PENDING, target, len(sg), tag,
-                        _WAYS_RAW[cmnd.direction], count, sense + tag * SENSE, lba, start, length,
-                    )  # fmt: skip
-                    at = _SGL_OF_IO
-                else:
-                    # QEMU takes no frame without a segment, so that a flush would fail; of this one nothing is moved.
-                    sg = sg or ((sense + tag * SENSE, SENSE),)
-                    frame = firmware.frame(tag, PassFrame, Cmd.LD_SCSI_IO if logical else Cmd.PD_SCSI_IO)
-                    frame.set(
-                        sense_len=SENSE, target_id=target, cdb_len=len(cdb), sge_count=len(sg),
-                        flags=_WAYS_RAW[cmnd.direction], data_len=cmnd.length,
-                        sense_addr=sense + tag * SENSE, cdb=cdb,
-                    )  # fmt: skip
-                    at = _SGL_OF_PASS
-                if code is None or len(sg) > 1:
-                    for number, segment in enumerate(sg):
-                        _SEGMENT.pack_into(view, tag * FRAME_MOST + at + number * _SEGMENT.size, *segment)
-                firmware.post(tag, at + len(sg) * _SEGMENT.size)
+        slots, view, sense, firmware = (
+            self.commands,
+            self.firmware.memory.view,
+            self.firmware.sense.dma,
+            self.firmware,
+        )
+        handles = []
+        for cmnd in commands:
+            tag, sg, cdb, device = cmnd.tag, cmnd.sg, cmnd.cdb, cmnd.device
+            slots[tag] = cmnd
+            code = _TRANSFERS.get(cdb[0])
+            if code is None or cdb[1] or not sg or device.channel < LD_CHANNEL or device.block_size != SECTOR:
+                handles.append(self._pass(cmnd))
+                continue
+            lba, count = _LBA_10.unpack_from(cdb) if cdb[0] < READ_16 else _LBA_16.unpack_from(cdb)
+            start, length = sg[0]
+            _IO.pack_into(
+                view, tag * FRAME_MOST, code, SENSE, _PENDING, device.hostdata, len(sg), tag, _WAYS[cmnd.direction],
+                count, sense + tag * SENSE, lba, start, length,
+            )  # fmt: skip
+            if len(sg) > 1:
+                self._put_segments(tag * FRAME_MOST + IoFrame.size, sg)
+            handles.append(firmware.handle(tag, IoFrame.size + len(sg) * _SEGMENT.size))
+        firmware.post(handles)
         return len(commands)
+
+    def _pass(self, cmnd: ScsiCmnd) -> int:
+        """Make the frame of a command that goes to its drive as it is; its handle."""
+        firmware, tag, device = self.firmware, cmnd.tag, cmnd.device
+        sense = firmware.sense.dma + tag * SENSE
+        # QEMU takes no frame without a segment, so that a flush would fail; of this one nothing is moved.
+        sg = cmnd.sg or ((sense, SENSE),)
+        to = Cmd.LD_SCSI_IO if device.channel >= LD_CHANNEL else Cmd.PD_SCSI_IO
+        firmware.frame(tag, PassFrame, to, _WAYS[cmnd.direction]).set(
+            sense_len=SENSE, target_id=device.hostdata, cdb_len=len(cmnd.cdb), sge_count=len(sg),
+            data_len=cmnd.length, sense_addr=sense, cdb=cmnd.cdb,
+        )  # fmt: skip
+        self._put_segments(tag * FRAME_MOST + PassFrame.size, sg)
+        return firmware.handle(tag, PassFrame.size + len(sg) * _SEGMENT.size)
+
+    def _put_segments(self, at: int, sg: Sequence[tuple[int, int]]) -> None:
+        view = self.firmware.memory.view
+        for address, length in sg:
+            _SEGMENT.pack_into(view, at, address, length)
+            at += _SEGMENT.size
 
     def _interrupt(self) -> bool:
         replies = self.firmware.replies()
@@ -287,7 +297,7 @@ class MegaraidSas(PciDriver, ScsiHostTemplate):
         """Reset a logical drive, where the firmware can."""
         if device.channel < LD_CHANNEL:
             return False
-        self.firmware.dcmd(Dcmd.CLUSTER_RESET_LD, mbox=bytes([_target(device)]), timeout=10.0)
+        self.firmware.dcmd(Dcmd.CLUSTER_RESET_LD, mbox=bytes([device.hostdata]), timeout=10.0)
         return wait_event_timeout(
             self._idle, lambda: not any(c is not None and c.device is device for c in self.commands), 5.0
         )
@@ -307,8 +317,3 @@ class MegaraidSas(PciDriver, ScsiHostTemplate):
         firmware.start()
         self.events.listen()
         return True
-
-
-def _target(device: ScsiDevice) -> int:
-    """What the firmware calls it."""
-    return (device.channel & 1) * CHANNEL_IDS + device.id

@@ -184,7 +184,7 @@ class Firmware:
         slot = self._own[0]
         frame = self.frame(slot, InitFrame, Cmd.INIT, Flag.DONT_POST)
         frame.set(data_len=InitQinfo.size, qinfo=self._info.dma)
-        self.post(slot, PIECE)
+        self.post([self.handle(slot, PIECE)])
         deadline = lib.vmk_now() + int(INIT_TIME * 1e9)
         while frame.cmd_status == Stat.PENDING:
             if lib.vmk_now() > deadline or self.window.gone:
@@ -221,9 +221,14 @@ class Firmware:
         frame.set(frame_cmd=cmd, cmd_status=Stat.PENDING, context=slot, flags=flags)
         return frame
 
-    def post(self, slot: int, length: int) -> None:
-        """Hand over the frame in a slot, ``length`` bytes with its scatter list."""
-        self.window.write(IQP.offset, 4, self.memory.dma + slot * FRAME_MOST | (length - 1) // PIECE << 1 | 1)
+    def handle(self, slot: int, length: int) -> int:
+        """What the inbound queue port is told of the frame in a slot, ``length`` bytes with its scatter list."""
+        return self.memory.dma + slot * FRAME_MOST | (length - 1) // PIECE << 1 | 1
+
+    def post(self, handles: Sequence[int]) -> None:
+        """Hand over frames."""
+        with self.window.corked():
+            self.window.write_rep(IQP.offset, 4, handles)
 
     def replies(self) -> Sequence[int] | None:
         """Acknowledge the interrupt and fetch the contexts that the firmware is done with; None: it did not ask."""
@@ -289,7 +294,7 @@ class Firmware:
             self.data(slot)[:length] = bytes(length)
             frame.set(sge_count=1, sg_addr=self._data.dma + (slot - self.commands) * OWN_DATA, sg_len=length)
         self._pending.add(slot)
-        self.post(slot, DcmdFrame.size)
+        self.post([self.handle(slot, DcmdFrame.size)])
 
     def start_dcmd(self, opcode: Dcmd, length: int, mbox: bytes) -> int:
         """Have a direct command done that takes as long as it takes; its slot, for which ``answered`` will ask."""
@@ -309,7 +314,7 @@ class Firmware:
         frame = self.frame(own, AbortFrame, Cmd.ABORT)
         frame.set(abort_context=slot, abort_addr=self.table.dma(slot))
         self._pending.add(own)
-        self.post(own, PIECE)
+        self.post([self.handle(own, PIECE)])
         self._wait(own, "ABORT", timeout)
 
     def _wait(self, slot: int, what: str, timeout: float) -> None:
