@@ -255,7 +255,7 @@ class Controls(NetDeviceOps):
 
     def _loopback_test(self, loopback: Loopback) -> int:
         """Whether a frame comes back; 0 or -EAGAIN, as Linux has it. The device is stopped, and is so again."""
-        before = self.wanted
+        before, control = self.wanted, self.phy.read(BMCR)
         self.wanted = replace(before, loopback=loopback)
         try:
             self.reset()
@@ -271,7 +271,7 @@ class Controls(NetDeviceOps):
             self.wanted = before
             self.reset()
             if loopback is Loopback.PHY:
-                self.mii.set_link_settings(self.link_settings or self.mii.get_link_settings())
+                self.phy.write(control.replace(ANRESTART=control.ANENABLE))
 
     def _came_back(self, frame: bytes) -> bool:
         for _ in range(0, _LOOP_LIMIT, _PAUSE):

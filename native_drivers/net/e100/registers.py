@@ -10,15 +10,13 @@ from vmklinux.native.register import Register, bit, bits
 #: What the status of a device that has gone reads as.
 GONE = 0xFFFF
 
-#: Values of SCB_STATUS.CUS and RUS (6.3.1).
-CU_IDLE, CU_SUSPENDED, CU_LPQ_ACTIVE, CU_HQP_ACTIVE = range(4)
-RU_IDLE, RU_SUSPENDED, RU_NO_RESOURCES, RU_READY = 0, 1, 2, 4
+#: Of SCB_STATUS.RUS: it ran out of descriptors (6.3.1).
+RU_NO_RESOURCES = 2
 
-#: Values of SCB_COMMAND.CUC (6.3.1).
-CUC_START, CUC_RESUME = 1, 2
-CUC_LOAD_DUMP_ADDRESS, CUC_DUMP, CUC_LOAD_BASE, CUC_DUMP_RESET = 4, 5, 6, 7
+#: Values of SCB_COMMAND.CUC.
+CUC_START, CUC_RESUME, CUC_LOAD_DUMP_ADDRESS, CUC_LOAD_BASE, CUC_DUMP_RESET = 1, 2, 4, 6, 7
 #: Values of SCB_COMMAND.RUC.
-RUC_START, RUC_RESUME, RUC_ABORT, RUC_LOAD_BASE = 1, 2, 4, 6
+RUC_START, RUC_LOAD_BASE = 1, 6
 
 #: Values of PORT.FUNCTION.
 SOFTWARE_RESET, SELF_TEST, SELECTIVE_RESET = 0, 1, 2
@@ -104,13 +102,3 @@ class MDI(Register):
     OPCODE = bits(26, 27)
     R = bit(28)  # ready
     IE = bit(29)  # interrupt when ready
-
-
-class PMDR(Register):
-    """Power management driver: what woke the device up; writing ones clears it (82558 and later)."""
-
-    offset, width = 0x1B, 8
-    PME = bit(0)
-    INTERESTING = bit(5)
-    MAGIC = bit(6)
-    LINK = bit(7)

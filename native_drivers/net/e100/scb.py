@@ -18,16 +18,16 @@ class Scb:
 
     def __init__(self, csr: Registers) -> None:
         self.csr = csr
-        self._given = False
+        self._given = self._resumed = False
 
     def accepted(self) -> None:
         """Wait until the device has accepted what it was given. RegisterTimeout."""
         self.csr.wait(SCB_COMMAND, LIMIT, CUC=0, RUC=0)
-        self._given = False
+        self._given = self._resumed = False
 
     def command(self, CUC: int = 0, RUC: int = 0, pointer: int | None = None) -> None:
         """Give it a command, with the address that belongs to it. RegisterTimeout."""
-        if self._given:
+        if self._given or self._resumed:
             self.accepted()
         if pointer is not None:
             self.csr.write(SCB_POINTER(pointer))
@@ -39,3 +39,4 @@ class Scb:
         if self._given:
             self.accepted()
         self.csr.write(SCB_COMMAND(CUC=CUC_RESUME))
+        self._resumed = True

@@ -26,7 +26,6 @@ from native_drivers.net.pcnet32.registers import (
     CSR80,
     CSR112,
     GONE,
-    LADRF,
     PADR,
 )
 from native_drivers.net.pcnet32.rings import Receiver, Transmitter
@@ -34,6 +33,7 @@ from vmkernel_core.errors import DeviceGone
 from vmklinux.native.dma import dma_alloc_coherent
 from vmklinux.native.irq import request_irq
 from vmklinux.native.netdevice import (
+    POLL_WEIGHT,
     alloc_etherdev,
     napi_complete,
     napi_disable,
@@ -49,7 +49,7 @@ from vmklinux.native.netdevice import (
     register_netdev,
 )
 from vmklinux.native.pci import PciDriver, pci_enable_device, pci_iomap, pci_set_master
-from vmklinux.native.timer import Timer, mod_timer, timer_delete
+from vmklinux.native.timer import Timer, mod_timer, msleep, timer_delete
 from vmklinux.native.workqueue import Workqueue
 
 if TYPE_CHECKING:
@@ -61,6 +61,8 @@ log = logging.getLogger(__name__)
 _PORT_BAR = 0
 #: Seconds until the chip has read its initialization block or come to rest: with a frame under way at 10 Mb/s.
 _LIMIT = 0.2
+#: Milliseconds that a ring full of frames may take, and between two looks.
+_DRAIN, _PAUSE = 200, 1
 #: Seconds between two looks at the link; the queue may be stopped for so long.
 _WATCH, _TX_LIMIT = 2.0, 5.0
 #: Descriptors per ring, as they are at first.
@@ -96,7 +98,7 @@ class Pcnet32(Controls, PciDriver):
         memory = dma_alloc_coherent(pdev, InitializationBlock.size)
         self.block, self._block_dma = InitializationBlock.at(memory.view), memory.dma
         self.rx_slots = self.tx_slots = _SLOTS
-        self.missed = self.babbles = 0
+        self.missed = self.babbles = self._missed_before = 0
         self._work = Workqueue(pdev)
         self._timer = Timer(pdev, self._watch)
         dev = alloc_etherdev(pdev, self)
@@ -146,6 +148,7 @@ class Pcnet32(Controls, PciDriver):
         """With rings there: the chip is reset, has its settings, and can be started."""
         csr, bcr = self.csr, self.bcr
         self.ports.reset()
+        self._missed_before = csr.read(CSR112).raw
         bcr.write(BCR20(SWSTYLE=STYLE))
         if self.chip.sram:
             bcr.write(BCR25(_SRAM_SIZE))
@@ -156,12 +159,13 @@ class Pcnet32(Controls, PciDriver):
         self.media.program()
         self.transmitter.ring.reset()
         self.receiver.ring.reset()
+        self._applied = mode, groups, address = self._settings()
         self.block.set(
-            MODE=self._mode().raw,
+            MODE=mode.raw,
             RLEN=self.rx_slots.bit_length() - 1,
             TLEN=self.tx_slots.bit_length() - 1,
-            PADR=self.netdev.dev_addr,
-            LADRF=self._filter(),
+            PADR=address,
+            LADRF=groups,
             RDRA=self.receiver.ring.table.dma(0),
             TDRA=self.transmitter.ring.table.dma(0),
         )
@@ -173,14 +177,18 @@ class Pcnet32(Controls, PciDriver):
 
     def up(self) -> None:
         """With rings there: the chip runs."""
-        dev = self.netdev
         self.initialize()
-        napi_enable(dev)
-        netif_wake_queue(dev)
-        self._interrupts()
-        self.csr.write(CSR0(STRT=1, IENA=1))
+        self._start()
         self._look_at_link()
         mod_timer(self._timer, _WATCH)
+
+    def _start(self) -> None:
+        """After initialize: frames may come and go."""
+        napi_enable(self.netdev)
+        netif_wake_queue(self.netdev)
+        self._interrupts()
+        self.csr.write(CSR0(STRT=1, IENA=1))
+        self.csr.wait(CSR0, _LIMIT, STRT=1)
 
     def down(self) -> None:
         """The chip is stopped; rings stay. Nothing is left to do when it has gone."""
@@ -274,32 +282,45 @@ class Pcnet32(Controls, PciDriver):
             bits |= 1 << ((~zlib.crc32(group) & 0xFFFF_FFFF) >> 26)
         return bits.to_bytes(8, "little")
 
-    def set_at_rest(self, address: bytes) -> None:
-        """Write what the chip takes only at rest: mode, filters, address. Frames under way are finished first."""
-        csr, filters = self.csr, self._filter()
+    def _settings(self) -> tuple[CSR15, bytes, bytes]:
+        """What the chip takes only from the initialization block: mode, filter, address."""
+        return self._mode(), self._filter(), self.netdev.dev_addr
+
+    def _apply(self) -> None:
+        """Have it read its settings anew, if they changed.
+
+        It would also take them in suspension (CSR5), but then QEMU asks no more for a frame that came meanwhile.
+        """
+        if self._settings() != self._applied:
+            self._rest()
+            self.initialize()
+            self._start()
+
+    def _rest(self) -> None:
+        """Nothing is under way and nothing waits in the rings: what was to be sent is, what came is handed up."""
+        dev, csr = self.netdev, self.csr
+        napi_disable(dev)
+        netif_stop_queue(dev)
+        for _ in range(0, _DRAIN, _PAUSE):
+            self.transmitter.reclaim()
+            if not self.transmitter.ring.pending:
+                break
+            msleep(_PAUSE)
         if self.chip.suspends:
             csr.modify(CSR5, SPND=1)
             csr.wait(CSR5, _LIMIT, SPND=1)
-        csr.write(
-            CSR0(STOP=1)
-        )  # ends the suspension; and only after a start QEMU asks for the frames that it holds
-        csr.write(self._mode())
-        for i in range(LADRF.count):
-            csr.write(LADRF[i](int.from_bytes(filters[2 * i : 2 * i + 2], "little")))
-        for i in range(PADR.count):
-            csr.write(PADR[i](int.from_bytes(address[2 * i : 2 * i + 2], "little")))
-        csr.write(CSR0(STRT=1, IENA=1))
-        csr.wait(CSR0, _LIMIT, STRT=1)
-        napi_schedule(self.netdev)  # for what came before, whose interrupt the stop took back
+        while self.receiver.harvest(dev, POLL_WEIGHT) == POLL_WEIGHT:
+            pass
+        self.collect()
 
     def ndo_set_rx_mode(self) -> None:
         """Which frames come in."""
-        self.set_at_rest(self.netdev.dev_addr)
+        self._apply()
 
     def ndo_set_mac_address(self, mac: bytes) -> None:
         """Another address."""
-        if self.netdev.running:
-            self.set_at_rest(mac)
+        if self.netdev.running and mac != self._applied[2]:
+            self._apply()
 
     # ---- counters ----
 
@@ -307,7 +328,9 @@ class Pcnet32(Controls, PciDriver):
         """Add up frames that were not sent, and those for which there was no descriptor: a count of 16 bits."""
         self.transmitter.reclaim()
         count = self.csr.read(CSR112).raw
-        self.missed += (count - self.missed) & 0xFFFF
+        if not self.csr.window.gone:
+            self.missed += (count - self._missed_before) & 0xFFFF
+            self._missed_before = count
 
     def ndo_get_stats(self) -> None:
         """Errors."""
