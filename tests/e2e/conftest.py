@@ -121,9 +121,9 @@ def platform_name(driven: tuple[str, str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def card(platform_name: str) -> Card:
+def card(platform_name: str, engine: Engine) -> Card:
     """What the tests know of that card."""
-    return CARDS[platform_name]
+    return CARDS[platform_name].by(engine.name)
 
 
 @pytest.fixture(scope="module")

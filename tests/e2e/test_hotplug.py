@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from tests.e2e.conftest import LIMIT, Peer
-from tests.e2e.engines import ENGINES, LINUX, NATIVE, Engine, by_engine
+from tests.e2e.engines import LINUX, NATIVE, Engine, by_engine
 from tests.e2e.packets import PEER, ethernet, raw_address
 from tests.e2e.test_e1000_trouble import drained, flood, is_over
 from vmkernel_core._core import lib
@@ -34,10 +34,12 @@ from vmklinux.errors import DriverStopped
 PORTS = ["pcie-root-port,id=port0,chassis=1,addr=3", "pcie-root-port,id=port1,chassis=2,addr=4"]
 #: QEMU's name of a card, and the driver that the vmkernel finds for it.
 CARDS = {"e1000": "e1000", "e1000e": "e1000e", "rtl8139": "8139cp"}
+#: The same of drivers in Python.
+NATIVE_CARDS = {"e1000": "e1000", "e1000e": "e1000", "pcnet": "pcnet32", "i82559c": "e100"}
 #: Each of them with each engine that has a driver for it.
 by_card = pytest.mark.parametrize(
     ("card", "engine"),
-    [(card, engine) for card in CARDS for engine in ENGINES if engine != NATIVE or card == "e1000"],
+    [(card, engine) for card in CARDS for engine in LINUX] + [(card, NATIVE) for card in NATIVE_CARDS],
     indirect=["engine"],
 )
 BUSY = 50
@@ -128,7 +130,7 @@ def test_plugged_at_run_time(engine: Engine, card: str) -> None:
             address = platform.plug(f"{card},netdev=wire{round},bus=port0")
             assert events.get(timeout=LIMIT) == DeviceEvent("added", address)
             nic = uplink_at(host, address)
-            assert nic.driver_name == CARDS[card]
+            assert nic.driver_name == (CARDS if engine.kernel else NATIVE_CARDS)[card]
             with nic:
                 crosses(platform, nic, round)
             platform.unplug(address)
