@@ -254,7 +254,18 @@ class ErrorHandler:
             self._reset("bus reset", partial(self.host.template.eh_bus_reset, device), below, SETTLE)
 
     def _reset_host(self) -> None:
-        self._reset("host reset", self.host.template.eh_host_reset, self.host.devices, SETTLE)
+        self._reset("host reset", self._host_reset, self.host.devices, SETTLE)
+
+    def _host_reset(self) -> bool:
+        """The driver's; the tags of commands that ended without it, with their device, are free afterwards."""
+        host = self.host
+        done = host.template.eh_host_reset()
+        if done:
+            for cmnd in [c for c in host.in_flight.values() if c.state is CmndState.LOST]:
+                cmnd.state = CmndState.ENDED
+                del host.in_flight[cmnd.tag]
+                host.tags.append(cmnd.tag)
+        return done
 
     def _reset(self, what: str, function: Callable[[], bool], below: list[ScsiDevice], settle: float) -> None:
         """One reset; commands of the devices that answer after it are done with."""
@@ -378,7 +389,7 @@ class ErrorHandler:
     def _reset_on_demand(self) -> bool | VmkError:
         """scsi_ioctl_reset."""
         try:
-            done = self.host.template.eh_host_reset()
+            done = self._host_reset()
         except VmkError as error:
             return error
         self.resets += 1

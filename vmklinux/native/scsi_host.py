@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Literal
 
 from vmkernel_core._core import lib
-from vmkernel_core.errors import NotSupported, TimedOut, UsageError, VmkError
+from vmkernel_core.errors import DeviceGone, NotSupported, TimedOut, UsageError, VmkError
 from vmklinux.native.device import baton
 from vmklinux.native.pci import PciDev
 from vmklinux.native.scsi import scsi_hosts
@@ -173,7 +173,7 @@ class ScsiHost:
             self._running = False
 
     def queue(self, batch: Sequence[ScsiCmnd]) -> int:
-        """Hand commands to the driver; how many it took. What it raises stops it."""
+        """Hand commands to the driver; how many it took. What it raises ends the host."""
         try:
             return self.template.queuecommand(batch)
         except Exception as error:
@@ -181,8 +181,11 @@ class ScsiHost:
             return len(batch)
 
     def fail(self, error: Exception) -> None:
-        """The driver raised where nobody can be told: it is stopped, and its host has ended."""
-        self.parent.stop(error)
+        """The driver raised where nobody can be told: its hardware has gone, or it is stopped; its host has ended."""
+        if isinstance(error, DeviceGone):
+            log.info("%s: %s", self.name, error)
+        else:
+            self.parent.stop(error)
         self.end()
 
     def end(self) -> None:

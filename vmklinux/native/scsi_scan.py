@@ -63,7 +63,8 @@ def scsi_remove_device(device: ScsiDevice) -> None:
         device.end()
         device.sdev_state = "DEL"
         host.devices = [other for other in host.devices if other is not device]
-        host.template.slave_destroy(device)
+        if host.parent.stopped is None:
+            host.template.slave_destroy(device)
         if device.visible:
             scsi_hosts.on_device_gone(device)
 

@@ -18,7 +18,7 @@ from vmkernel_core.storage.device import Request, StorageDevice
 from vmkernel_core.storage.errors import CommandTimedOut, MediumError, PathLost
 from vmkernel_core.storage.sg_array import SgArray
 from vmklinux.errors import DriverRefused, DriverStopped
-from vmklinux.native import scsi_error
+from vmklinux.native import scsi_device, scsi_error
 from vmklinux.native.device import baton
 from vmklinux.native.scsi_cmnd import ScsiCmnd
 from vmklinux.native.scsi_host import scsi_block_requests, scsi_done, scsi_unblock_requests
@@ -337,6 +337,26 @@ def test_a_disk_goes_and_the_others_stay(two: Rig) -> None:
     assert disks(two) == [other]
     assert other.read(0, 1) == bytes(512)
     assert disk.state == "dead"
+
+
+def test_a_command_that_its_device_did_not_wait_for_keeps_its_tag_until_a_reset(
+    two: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scsi_device, "DRAIN", 0.1)
+    disk, other = disks(two)
+    always(two.driver, two.driver.lose, READ_10)
+    request = read_one(disk)
+    with baton():
+        scsi_remove_device(next(d for d in two.host.devices if d.id == 0))
+    assert request.completion is None
+    assert request.wait(LIMIT).host == HostStatus.NO_CONNECT
+    assert len(two.host.tags) == two.host.can_queue - 1
+    two.driver.says = {"host_reset": True}
+    other.adapter.reset()
+    assert len(two.host.tags) == two.host.can_queue
+    with baton():
+        scsi_done(list(two.driver.held))  # too late: it is nobody's any more
+    assert sorted(two.host.tags) == list(range(two.host.can_queue))
 
 
 def test_a_driver_holds_its_commands_back(one: Rig) -> None:
