@@ -2,7 +2,8 @@
 
     stack of namespace "near" - TAP - pump - Uplink - driver - QEMU's card - wire - pump - TAP - stack of "far"
 
-Independent side: both stacks, Debian's unmodified driver, QEMU's card. Needs root and /dev/net/tun.
+Independent side: both stacks, QEMU's card; Debian's unmodified driver, where the engine is Linux. Needs root and
+/dev/net/tun.
 """
 
 from __future__ import annotations
@@ -21,10 +22,9 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from tests.e2e.conftest import LIMIT
+from tests.e2e.engines import on_each
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.net.uplink import Uplink
-from vmkernel_core.platform.qemu import QemuPlatform
-from vmklinux.kernels import Kernel
 
 # include/uapi/linux/if_tun.h
 TUNSETIFF = 0x400454CA
@@ -125,34 +125,25 @@ def pumping(*pumps: Callable[[], None]) -> Iterator[None]:
                 one.result(LIMIT)
 
 
-@pytest.fixture(params=["e1000", "rtl8139"])
-def machine(request: pytest.FixtureRequest, kernel: Kernel) -> Iterator[tuple[VMkernel, Uplink]]:
-    """A host with that card of QEMU's, and its uplink with the link up."""
-    with VMkernel(QemuPlatform([f"{request.param},netdev=wire0"]), kernel=kernel.release) as host:
-        nic = host.uplinks["vmnic0"]
-        with nic:
-            nic.wait_link(timeout=LIMIT)
-            yield host, nic
-    assert host.leaks == []
+driven = on_each("qemu", "rtl8139", "i82557b", "pcnet")
 
 
 @pytest.fixture
-def stacks(machine: tuple[VMkernel, Uplink]) -> Iterator[tuple[Namespace, Namespace]]:
+def stacks(host: VMkernel, nic: Uplink) -> Iterator[tuple[Namespace, Namespace]]:
     """The near and the far stack, joined by the uplink and its wire."""
-    host, uplink = machine
     wire = host.platform.wires[0].socket
     with ExitStack() as stack:
-        near = Namespace("near", NEAR, uplink.mac)
+        near = Namespace("near", NEAR, nic.mac)
         stack.callback(near.close)
         far = Namespace("far", FAR)
         stack.callback(far.close)
 
         def near_out() -> None:
-            uplink.transmit_all(near.read())
+            nic.transmit_all(near.read())
 
         def near_in() -> None:
-            if uplink.wait(rx=True, timeout=LOOK):
-                for frame in uplink.receive(BATCH):
+            if nic.wait(rx=True, timeout=LOOK):
+                for frame in nic.receive(BATCH):
                     os.write(near.fd, frame)
 
         def far_out() -> None:
