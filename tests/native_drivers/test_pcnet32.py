@@ -202,6 +202,9 @@ def test_frames_without_a_link_are_counted(card: OneNic, nic: Uplink) -> None:
     assert nic.transmit([sized(PEER, 60, seed, source=ME) for seed in range(5)]) == 5  # nobody has looked yet
     assert nic.stats.tx_errors == 5
     assert nic.stats.driver["tx_carrier_errors"] == 5
+    nic.close()
+    nic.open()
+    assert nic.stats.tx_errors == 5
     card.platform.set_link(card.driver.pdev.function.address, True)
     assert crosses(card, nic)
 

@@ -79,21 +79,14 @@ class LPA(ADVERTISE):
     offset = 5
 
 
-class EXPANSION(Register):
-    """How negotiation went (28.2.4.1.5)."""
-
-    offset, width = 6, 16
-    NWAY = bit(0)  # the partner negotiates at all
-
-
-#: ethtool's names of what ADVERTISE and LPA have, the best mode first.
+#: ethtool's names of what BMSR, ADVERTISE and LPA have, the best mode first.
 MODES: Mapping[str, str] = {
     "100baseT/Full": "FULL100",
     "100baseT/Half": "HALF100",
     "10baseT/Full": "FULL10",
     "10baseT/Half": "HALF10",
 }
-#: The same of BMSR; the modes' speeds in Mb/s, and their duplex.
+#: Of each the speed in Mb/s and the duplex.
 _SPEEDS: Mapping[str, tuple[int, Duplex]] = {
     "100baseT/Full": (100, "full"),
     "100baseT/Half": (100, "half"),

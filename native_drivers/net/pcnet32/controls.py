@@ -7,13 +7,14 @@ from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from native_drivers.net.pcnet32.registers import BCR2, BCR32, CSR0, CSR15, LED
-from native_drivers.net.pcnet32.rings import BLANK
+from native_drivers.net.pcnet32.rings import BLANK, ERRORS
 from vmkernel_core.errors import TimedOut
 from vmkernel_core.net.settings import RegisterDump, Rings, SelfTest
 from vmklinux.native.netdevice import NetDeviceOps
 from vmklinux.native.timer import msleep
 
 if TYPE_CHECKING:
+    from collections import Counter
     from collections.abc import Mapping
 
     from native_drivers.net.pcnet32.chips import Chip
@@ -45,6 +46,7 @@ class Controls(NetDeviceOps):
     receiver: Receiver
     rx_slots: int
     tx_slots: int
+    tx_failed: Counter[str]
     missed: int
     babbles: int
 
@@ -111,12 +113,9 @@ class Controls(NetDeviceOps):
 
     def get_ethtool_stats(self) -> Mapping[str, int]:
         """What the driver counts: the chip has no more than the frames that it missed."""
-        errors: Mapping[str, int] = {}
         if self.netdev.running:
             self.collect()
-            errors = self.transmitter.errors
-        names = ("tx_aborted_errors", "tx_carrier_errors", "tx_fifo_errors", "tx_window_errors")
-        return {name: errors.get(name, 0) for name in names} | {
+        return {name: self.tx_failed[name] for name in ERRORS} | {
             "rx_missed_errors": self.missed,
             "tx_babbles": self.babbles,
         }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import zlib
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from native_drivers.net.pcnet32.chips import IDS, chip_of
@@ -98,6 +99,7 @@ class Pcnet32(Controls, PciDriver):
         memory = dma_alloc_coherent(pdev, InitializationBlock.size)
         self.block, self._block_dma = InitializationBlock.at(memory.view), memory.dma
         self.rx_slots = self.tx_slots = _SLOTS
+        self.tx_failed: Counter[str] = Counter()
         self.missed = self.babbles = self._missed_before = 0
         self._work = Workqueue(pdev)
         self._timer = Timer(pdev, self._watch)
@@ -137,8 +139,9 @@ class Pcnet32(Controls, PciDriver):
 
     def make_rings(self) -> None:
         """Of the sizes that are set."""
-        self.transmitter = Transmitter(self.pdev, self.csr, self.tx_slots)
+        self.transmitter = Transmitter(self.pdev, self.csr, self.tx_slots, self.tx_failed)
         self.receiver = Receiver(self.pdev, self.csr, self.rx_slots)
+        self._bad_before = 0
 
     def ndo_stop(self) -> None:
         """Stop everything."""
@@ -328,13 +331,15 @@ class Pcnet32(Controls, PciDriver):
         """Add up frames that were not sent, and those for which there was no descriptor: a count of 16 bits."""
         self.transmitter.reclaim()
         count = self.csr.read(CSR112).raw
-        if not self.csr.window.gone:
-            self.missed += (count - self._missed_before) & 0xFFFF
-            self._missed_before = count
+        missed = 0 if self.csr.window.gone else (count - self._missed_before) & 0xFFFF
+        bad = self.receiver.ring.counts[1]
+        stats = self.netdev.stats
+        stats.tx_errors = self.babbles + self.tx_failed.total()
+        stats.rx_errors += missed + bad - self._bad_before
+        self.missed += missed
+        self._missed_before, self._bad_before = count, bad
 
     def ndo_get_stats(self) -> None:
         """Errors."""
         if self.netdev.running:
             self.collect()
-            self.netdev.stats.tx_errors = self.babbles + self.transmitter.errors.total()
-            self.netdev.stats.rx_errors = self.receiver.ring.counts[1] + self.missed

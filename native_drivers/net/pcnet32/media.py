@@ -29,14 +29,15 @@ class Media:
         self.bcr = bcr
         self.port = 0 if chip.mii else _TEN_BASE_T
         self.mii = Mii(_phy(bcr)) if chip.mii else None
-        self._full = False
+        self._full = self._forced = False
 
     def program(self) -> None:
-        """After a reset: choose the port, set duplex."""
+        """After a reset, which leaves a PHY alone: choose the port, set duplex, have it negotiate if it never did."""
         self.bcr.modify(BCR2, ASEL=self.chip.mii)
         if self.mii:
-            self.bcr.modify(BCR32, DANAS=1)
-            self.bcr.modify(BCR32, DANAS=0, XPHYFD=0, XPHYANE=1)
+            if not (self._forced or self.bcr.read(BCR32).XPHYANE):
+                self.bcr.modify(BCR32, DANAS=1)
+                self.bcr.modify(BCR32, DANAS=0, XPHYFD=0, XPHYANE=1)
         elif self.chip.full_duplex:
             self.bcr.modify(BCR9, FDEN=self._full)
 
@@ -66,6 +67,7 @@ class Media:
         """Change it. UsageError."""
         if self.mii:
             self.mii.set_link_settings(settings)
+            self._forced = not settings.autonegotiation
             return
         able = self.get().supported
         if settings.autonegotiation or settings.speed != 10 or _MODES.get(settings.duplex) not in able:

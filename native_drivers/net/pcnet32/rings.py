@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import TYPE_CHECKING
 
 from native_drivers.net.pcnet32.descriptors import RMD, TMD
@@ -10,6 +9,8 @@ from native_drivers.net.pcnet32.registers import CSR0, GONE
 from vmklinux.native.ring import RxLayout, RxRing, TxLayout, TxRing
 
 if TYPE_CHECKING:
+    from collections import Counter
+
     from vmklinux.native.netdevice import NetDevice
     from vmklinux.native.pci import PciDev
     from vmklinux.native.register import Registers
@@ -48,7 +49,7 @@ RX = RxLayout(
 )
 
 #: What ended a frame that was not sent, by the names of Linux's counters.
-_ERRORS = {
+ERRORS = {
     "tx_aborted_errors": TMD.RTRY,
     "tx_carrier_errors": TMD.LCAR,
     "tx_window_errors": TMD.LCOL,
@@ -57,13 +58,13 @@ _ERRORS = {
 
 
 class Transmitter:
-    """Frames out. ``errors``: frames that were not sent, by reason. Everything needs the baton."""
+    """Frames out. ``errors``: where frames that were not sent are counted, by reason. Everything needs the baton."""
 
-    def __init__(self, pdev: PciDev, csr: Registers, slots: int) -> None:
+    def __init__(self, pdev: PciDev, csr: Registers, slots: int, errors: Counter[str]) -> None:
         """OutOfMachineMemory."""
         self.csr = csr
         self.ring = TxRing(pdev, TX, slots, BUFFER)
-        self.errors: Counter[str] = Counter()
+        self.errors = errors
 
     def send(self, batch: TxBatch) -> None:
         """As many of these as there is room for."""
@@ -81,8 +82,8 @@ class Transmitter:
         self.ring.reclaim()
         done = range(head, head + self.ring.room - room)
         if done and any(self.ring.table.load(done, TMD.ERR)[0]):
-            failed = self.ring.table.load(done, *_ERRORS.values())
-            self.errors.update({name: sum(column) for name, column in zip(_ERRORS, failed, strict=True)})
+            failed = self.ring.table.load(done, *ERRORS.values())
+            self.errors.update({name: sum(column) for name, column in zip(ERRORS, failed, strict=True)})
 
 
 class Receiver:
