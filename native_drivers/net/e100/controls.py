@@ -58,6 +58,7 @@ class Controls(NetDeviceOps):
     wanted: Wanted
     rx_slots: int
     tx_slots: int
+    discarded: int
     in_chipset: bool
     can_wake: bool
     wakes: bool
@@ -155,7 +156,7 @@ class Controls(NetDeviceOps):
     # ---- counters and contents ----
 
     def get_ethtool_stats(self) -> Mapping[str, int]:
-        """The device's counters, by Linux's names where it has some."""
+        """The device's counters, by Linux's names where it has some, and frames that were bad or too long."""
         if self.netdev.running:
             self.collect()
         total = self.counters.total
@@ -181,6 +182,7 @@ class Controls(NetDeviceOps):
             "tx_tco_packets": total["xmt_tco_frames"],
             "rx_tco_packets": total["rcv_tco_frames"],
             "rx_short_frame_errors": total["rx_short_frames"],
+            "rx_discarded": self.discarded,
         }
 
     def get_regs(self) -> RegisterDump:

@@ -138,6 +138,7 @@ class E100(Controls, PciDriver):
             self.scb, shared.view[_COUNTERS : _COUNTERS + Counters.size], shared.dma + _COUNTERS
         )
         self.rx_slots, self.tx_slots = _RX_SLOTS, _TX_SLOTS
+        self.discarded = 0
         self.wanted = Wanted()
         self.link_settings: LinkSettings | None = None
         self.can_wake = self.chip.masks and pci_pme_capable(pdev, "D3hot")
@@ -179,6 +180,7 @@ class E100(Controls, PciDriver):
         """Of the sizes that are set."""
         self.commands = CommandUnit(self.pdev, self.scb, self.tx_slots)
         self.receiver = ReceiveUnit(self.pdev, self.scb, self.rx_slots)
+        self._discarded_before = 0
 
     def ndo_stop(self) -> None:
         """Stop everything."""
@@ -357,6 +359,9 @@ class E100(Controls, PciDriver):
     def collect(self) -> Mapping[str, int]:
         """Add up what the device counted; what was new. It counts only while it runs."""
         counted = self.counters.collect()
+        discarded = self.receiver.ring.counts[1]
+        self.discarded += discarded - self._discarded_before
+        self._discarded_before = discarded
         stats = self.netdev.stats
         stats.tx_errors += counted["tx_max_collisions"] + counted["tx_lost_crs"]
         stats.rx_errors += sum(
