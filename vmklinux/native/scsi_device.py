@@ -87,8 +87,6 @@ class ScsiDevice:
         limits.boundary, limits.alignment = host.dma_boundary, host.dma_alignment
         limits.size, limits.segments = host.max_segment_size, max(host.sg_tablesize, 1)
         self._limits = limits
-        self._pieces = ffi.new("struct vmk_sg_elem[]", limits.segments)
-        self._fits = ffi.new("uint32_t *")
 
         self.waiting: deque[ScsiCmnd] = deque()
         self.done: deque[tuple[int, Completion]] = deque()
@@ -180,12 +178,13 @@ class ScsiDevice:
 
     def fits(self, buffer: SgArray, offset: int, length: int) -> int:
         """How many bytes of that part of a buffer one command can carry."""
-        self._cut(buffer, offset, length, ffi.NULL)
-        return int(self._fits[0])
+        return self._cut(buffer, offset, length, ffi.NULL)[1]
 
-    def _cut(self, buffer: SgArray, offset: int, length: int, out: Any) -> int:
-        pieces = ffi.cast("struct vmk_sg_elem *", buffer.pieces)
-        return int(lib.linux_sg_cut(self._limits, pieces, buffer.count, offset, length, out, self._fits))
+    def _cut(self, buffer: SgArray, offset: int, length: int, out: Any) -> tuple[int, int]:
+        """Cut data into segments, which are written to ``out``; how many they are, and how many bytes they hold."""
+        pieces, fits = ffi.cast("struct vmk_sg_elem *", buffer.pieces), ffi.new("uint32_t *")
+        count = lib.linux_sg_cut(self._limits, pieces, buffer.count, offset, length, out, fits)
+        return int(count), int(fits[0])
 
     def _segments(self, buffer: SgArray, offset: int, length: int) -> Sequence[tuple[int, int]]:
         """Where a command's data lies; UsageError when it is not in the buffer, or in too many pieces."""
@@ -199,10 +198,10 @@ class ScsiDevice:
                 and start | host.dma_boundary >= start + length - 1
             ):
                 return ((start, length),)
-        with baton():  # the array belongs to whoever holds it
-            count = self._cut(buffer, offset, length, self._pieces)
-            if self._fits[0] == length:
-                return [(piece.address, piece.length) for piece in self._pieces[0:count]]
+        pieces = ffi.new("struct vmk_sg_elem[]", self._limits.segments)
+        count, fits = self._cut(buffer, offset, length, pieces)
+        if fits == length:
+            return [(piece.address, piece.length) for piece in pieces[0:count]]
         raise UsageError(
             "the data of a command is not in its buffer, or in pieces that the adapter cannot take in one command",
             where=self.name,
@@ -229,7 +228,7 @@ class ScsiDevice:
         with baton():
             if self.ended:
                 raise DeviceGone("the storage device has gone", where=self.name)
-            room = QUEUE_MOST - len(self.waiting)
+            room = max(QUEUE_MOST - len(self.waiting), 0)
             self.waiting.extend(made[:room])
             self.host.run()
         return min(len(made), room)

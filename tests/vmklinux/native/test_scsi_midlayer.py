@@ -133,6 +133,14 @@ def test_no_more_commands_than_device_and_host_take() -> None:
         assert first.stats().in_flight_most <= 4
 
 
+def test_more_commands_than_are_kept_wait_in_their_program(one: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scsi_device, "QUEUE_MOST", 8)
+    [disk] = disks(one)
+    one.driver.room = 3
+    requests = disk.start([c for n in range(BLOCKS) for c in disk.read_commands(n, 1, disk.buffer(512))])
+    assert all(request.wait(LIMIT).good for request in requests)
+
+
 def test_commands_go_to_the_driver_in_batches(one: Rig) -> None:
     [disk] = disks(one)
     one.driver.batches.clear()
