@@ -64,7 +64,8 @@ def test_a_card_that_does_not_send_is_reset(
         taken = [nic.transmit(frames) for _ in range(20)]
     assert taken[-1] == 0
     assert nic.wait(tx=True, timeout=NOTICED)
-    assert any("timed out" in record.message for record in caplog.records)
+    # By the watchdog, or by the driver's own look at its chip, whichever came first.
+    assert any(word in record.message for record in caplog.records for word in ("timed out", "hangs"))
     nic.wait_link(timeout=LIMIT)
     wire.drain()
     wire.listens(nic)
