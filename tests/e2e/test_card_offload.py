@@ -1,8 +1,9 @@
-"""What e1000e.ko and vmxnet3.ko let their cards do to a frame: checksums, VLAN tags, TCP segmentation.
+"""What drivers let QEMU's e1000e and vmxnet3 do to a frame: checksums, VLAN tags, TCP segmentation.
 
-Independent: Debian's drivers and QEMU's cards. The judge is RFC 1071's sum, written for these tests. QEMU 7.2 cuts what
-these two cards shall segment into IP fragments instead (its e1000, which is tested elsewhere, segments): so the far
-end puts fragments together, as RFC 791 tells, and looks at what the driver handed to the card as a whole.
+Independent: QEMU's cards, and Debian's drivers where the engine is Linux. The judge is RFC 1071's sum, written for
+these tests. QEMU 7.2 cuts what these two cards shall segment into IP fragments instead (its e1000, which is tested
+elsewhere, segments): so the far end puts fragments together, as RFC 791 tells, and looks at what the driver handed to
+the card as a whole.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
-"""e1000.ko comes and goes: loaded again and again in one host, and hosts one after another in one process.
+"""An e1000's driver comes and goes: loaded again and again in one host, and hosts one after another in one process.
 
-Independent: Debian's driver, and QEMU's e1000 where the platform is QEMU.
+Independent: Debian's driver, where the engine is Linux, and QEMU's e1000, where the platform is QEMU.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What e1000.ko lets the card do to a frame: checksums, TCP segmentation, VLAN tags; judged on the wire.
+"""What an e1000's driver lets the card do to a frame: checksums, TCP segmentation, VLAN tags; judged on the wire.
 
-Independent: Debian's driver, and QEMU's e1000 where the platform is QEMU. The judge is RFC 1071's sum, written for
-these tests.
+Independent: Debian's driver, where the engine is Linux, and QEMU's e1000, where the platform is QEMU. The judge is
+RFC 1071's sum, written for these tests.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Cards that come and go while frames cross, with Debian's unmodified drivers in slots of QEMU's PCI Express ports.
+"""Cards that come and go while frames cross, in slots of QEMU's PCI Express ports.
 
 Independent: QEMU's ports, slots and cards, whose hot-plug follows the specification that VMkernel's controller driver
-does; the drivers; the far end of each wire.
+does; Debian's drivers, where the engine is Linux; the far end of each wire.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""Settings and tests of a network card as ethtool has them, by Debian's drivers on QEMU's cards, with both kernels.
+"""Settings and tests of a network card as ethtool has them, by Debian's drivers and ours in Python.
 
-Independent: both sides. What a driver reports is compared with the device's registers where QEMU has them, else with
-what the driver's source and QEMU's say the device is.
+Independent: QEMU's cards, and Debian's drivers. What a driver reports is compared with the device's registers where
+QEMU has them, else with what the driver's source and QEMU's say the device is.
 """
 
 from __future__ import annotations

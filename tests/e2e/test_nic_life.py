@@ -1,6 +1,6 @@
 """Network cards come and go: each variant that QEMU has is probed, carries frames and lets go of everything.
 
-Independent: both sides, Debian's drivers and QEMU's cards.
+Independent: QEMU's cards; Debian's drivers, where the engine is Linux.
 """
 
 from __future__ import annotations

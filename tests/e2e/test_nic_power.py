@@ -1,6 +1,6 @@
 """Network cards are put to sleep and woken up by their drivers' own functions of power management.
 
-Independent: both sides, Debian's drivers and QEMU's cards.
+Independent: QEMU's cards; Debian's drivers, where the engine is Linux.
 """
 
 from __future__ import annotations

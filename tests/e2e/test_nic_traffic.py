@@ -1,7 +1,7 @@
-"""Debian's drivers move frames, on QEMU's cards and on our model of one, with both kernels.
+"""Drivers move frames, Debian's of both kernels and ours in Python, on QEMU's cards and on our model of one.
 
-Independent: on QEMU both sides, Debian's driver and QEMU's device; on the model the driver. What the frames look
-like is judged at the far end of the wire.
+Independent: QEMU's device, and Debian's driver. On the model our own driver has nobody independent but the judge: what
+the frames look like is seen at the far end of the wire.
 """
 
 from __future__ import annotations
