@@ -78,8 +78,12 @@ class NativeUplink:
                 self._failed_to_open()
                 raise
             dev.state_changed()
-            self._ops.ndo_set_rx_mode()
             mod_timer(self._watchdog, dev.watchdog_timeo)
+            try:
+                self._ops.ndo_set_rx_mode()
+            except BaseException:
+                self._shut()
+                raise
 
     def _failed_to_open(self) -> None:
         """Give back what ndo_open took; the device does not run."""
@@ -92,12 +96,16 @@ class NativeUplink:
     def close(self) -> None:
         """dev_close."""
         with self._configuring():
-            if self._taken:
-                self._closing = True
-                try:
-                    self._taken.now()
-                finally:
-                    self._closing = False
+            self._shut()
+
+    def _shut(self) -> None:
+        """Stop the device, if it runs, and give back what ndo_open took."""
+        if self._taken:
+            self._closing = True
+            try:
+                self._taken.now()
+            finally:
+                self._closing = False
 
     def _stop(self) -> None:
         """The group of what ndo_open took is released: stop the device first. With the baton."""

@@ -202,6 +202,23 @@ def test_an_open_that_fails_leaves_nothing(made: tuple[Loopback, Uplink], pdev: 
         assert nic.transmit([ethernet(b"x")]) == 1
 
 
+def test_filters_that_fail_close_it_again(
+    made: tuple[Loopback, Uplink], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, nic = made
+
+    def fails() -> None:
+        raise VmkError("no filter")
+
+    monkeypatch.setattr(driver, "ndo_set_rx_mode", fails)
+    with pytest.raises(VmkError, match="no filter"):
+        nic.open()
+    assert driver.calls == ["open", "stop", "released"]
+    monkeypatch.undo()
+    with nic:
+        assert nic.transmit([ethernet(b"x")]) == 1
+
+
 def test_frames_go_round(made: tuple[Loopback, Uplink]) -> None:
     _, nic = made
     frames = [ethernet(bytes([n % 256]) * (46 + n % 1400)) for n in range(600)]
