@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from queue import SimpleQueue
 
 import pytest
 
@@ -210,16 +211,16 @@ def test_an_event_has_the_drives_looked_for(device: str, images: list[Path], tmp
         platform.monitor(  # type: ignore[attr-defined]  # likewise
             "device_add", driver="scsi-hd", drive="new", bus="hba.0", wwn=WWN + 7, **{"scsi-id": 5}
         )
-        told: list[StorageEvent] = []
-        host.watch_storage(told.append)
+        told: SimpleQueue[StorageEvent] = SimpleQueue()
+        host.watch_storage(told.put)
         slot = driver.events.slot
         with baton():
             EventDetail.at(driver.firmware.data(slot)).set(seq=9, code=0x5B, description=b"inserted")
             driver.firmware.table[slot].cmd_status = 0
             assert driver.firmware.answered(slot)
             driver.events.answered(slot)
-        host.wait_storage(3, timeout=LIMIT)
-        assert [event.kind for event in told] == ["appeared"]
+        kinds = [told.get(timeout=LIMIT).kind for _ in range(4)]
+        assert kinds == ["appeared", "changed", "changed", "changed"]
         assert "LD 5" in host.storage_adapters["vmhba0"].model
         assert host.storage[f"naa.{WWN + 7:x}"].read(0, 1) == (tmp_path / "new.raw").read_bytes()[:512]
         assert driver.events.slot >= 0  # it waits for the next one

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from native_drivers.scsi.megaraid_sas.frames import EVENTS, Dcmd, EventDetail, EventLogState
 from native_drivers.scsi.megaraid_sas.raid import text
 from vmkernel_core.errors import VmkError
+from vmklinux.native.scsi_scan import scsi_rescan_device
 from vmklinux.native.workqueue import Workqueue
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Events after which the drives are looked for again (FreeBSD's mfireg.h, MR_EVT_*).
+#: Events after which the drives are looked for, and asked, again (FreeBSD's mfireg.h, MR_EVT_*).
 RESCAN = {
     0x0051: "logical drive state changed", 0x005B: "disk inserted", 0x0070: "disk removed",
     0x0072: "disk state changed", 0x008A: "logical drive created", 0x008B: "logical drive deleted",
@@ -75,3 +76,5 @@ class Events:
         self._wait(event.seq + 1)
         if event.code in RESCAN:
             self._driver.host.rescan()
+            for device in self._driver.host.devices:
+                scsi_rescan_device(device)

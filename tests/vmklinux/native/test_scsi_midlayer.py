@@ -22,7 +22,7 @@ from vmklinux.native import scsi_device, scsi_error
 from vmklinux.native.device import baton
 from vmklinux.native.scsi_cmnd import ScsiCmnd
 from vmklinux.native.scsi_host import scsi_block_requests, scsi_done, scsi_unblock_requests
-from vmklinux.native.scsi_scan import scsi_remove_device
+from vmklinux.native.scsi_scan import scsi_add_device, scsi_remove_device, scsi_rescan_device
 
 LIMIT = 60.0
 READ_10 = 0x28
@@ -87,6 +87,19 @@ def test_disks_are_found_by_report_luns_and_named_by_themselves() -> None:
         told = [(event.name, event.kind) for event in made.events]
         assert ("naa.5000000000000200", "removed") in told
         assert ("naa.5000000000000100", "appeared") in told
+
+
+def test_a_unit_is_added_and_asked_again_by_its_driver(one: Rig) -> None:
+    one.driver.units[3] = [0, 7]
+    with baton():
+        assert scsi_add_device(one.host, 0, 2, 0) is None
+        added = scsi_add_device(one.host, 0, 3, 7)
+        assert added is not None
+        assert added.address() == (0, 3, 7)
+        scsi_rescan_device(added)
+    assert [(e.name, e.kind) for e in one.events if e.name == "naa.5000000000000307"] == [
+        ("naa.5000000000000307", "appeared"), ("naa.5000000000000307", "changed"),
+    ]  # fmt: skip
 
 
 def test_blocks_come_back(one: Rig) -> None:
@@ -216,6 +229,41 @@ def test_sense_data_that_the_driver_did_not_bring_is_fetched(one: Rig) -> None:
     with pytest.raises(MediumError):
         disk.read(0, 1)
     assert one.driver.called == []
+
+
+def test_a_disk_that_waits_to_be_started_is_started(one: Rig) -> None:
+    [disk], [device] = disks(one), one.host.devices
+    device.allow_restart = True
+    started = False
+
+    def script(cmnd: ScsiCmnd) -> Callable[[ScsiCmnd], None] | None:
+        nonlocal started
+        if cmnd.cdb[0] == 0x1B:  # START STOP UNIT
+            started = True
+            return one.driver.give_back
+        waits = sense(2, 4, 2)
+        return (
+            None if started else lambda c: one.driver.give_back(c, status=Status.CHECK_CONDITION, told=waits)
+        )
+
+    one.driver.script = script
+    assert read_one(disk, retries=3).result(LIMIT).good
+    assert started
+    assert one.driver.called == []
+
+
+def test_hardware_errors_are_tried_again_where_that_is_wanted(one: Rig) -> None:
+    [disk], [device] = disks(one), one.host.devices
+    broken = sense(4, 0x44)
+
+    def fails(cmnd: ScsiCmnd) -> None:
+        one.driver.give_back(cmnd, status=Status.CHECK_CONDITION, told=broken)
+
+    once(one.driver, fails)
+    assert not read_one(disk).wait(LIMIT).good
+    device.retry_hwerror = True
+    once(one.driver, fails, times=3)
+    assert read_one(disk).wait(LIMIT).good
 
 
 def test_each_step_is_taken_when_the_one_before_failed(one: Rig) -> None:
