@@ -46,25 +46,19 @@ class ReceiveUnit:
         self.scb.command(RUC=RUC_START, pointer=self.ring.table.dma(self.ring.head))
 
     def harvest(self, dev: NetDevice, budget: int) -> int:
-        """Acknowledge and hand up what came in, until there is no more; how many frames.
+        """Hand up what came in; how many frames. What comes in after the causes were acknowledged interrupts again.
 
         The C bit does not tell by itself that a frame is there: QEMU's device sets it before it writes the rest. But
         what it began before it answers a read is done: so frames are counted, then the status is read, then they are
         taken.
         """
-        taken, ready = 0, self.ring.ready(budget)
-        while True:
-            status = self.scb.csr.read(SCB_STATUS)
-            if status.raw == GONE:
-                return taken
-            if causes := status.causes:
-                self.scb.csr.write(SCB_STATUS(causes))
-            taken += self.ring.harvest(dev, ready)
-            if taken >= budget:
-                return taken
-            ready = self.ring.ready(budget - taken)
-            if not ready and not causes:
-                break
+        ready = self.ring.ready(budget)
+        status = self.scb.csr.read(SCB_STATUS)
+        if status.raw == GONE:
+            return 0
+        taken = self.ring.harvest(dev, ready)
         if status.RUS == RU_NO_RESOURCES:
-            self._run()
+            taken += self.ring.harvest(dev, budget - taken)  # nothing is on its way any more
+            if taken < budget:
+                self._run()
         return taken
