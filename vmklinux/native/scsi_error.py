@@ -118,24 +118,24 @@ class ErrorHandler:
         return self._wanted or bool(host.failed and host.busy == len(host.failed))
 
     def _round(self) -> None:
-        now = lib.vmk_now()
+        now, aborts = lib.vmk_now(), True
         for cmnd in list(self.host.in_flight.values()):
             if cmnd.state is CmndState.IN_FLIGHT and now > cmnd.deadline:
-                self._timed_out(cmnd)
+                aborts = self._timed_out(cmnd, abort=aborts)
         if self._urgent():
             self._recover()
 
     # ---- time-outs ----
 
-    def _timed_out(self, cmnd: ScsiCmnd) -> None:
-        """scmd_eh_abort_handler."""
+    def _timed_out(self, cmnd: ScsiCmnd, *, abort: bool) -> bool:
+        """scmd_eh_abort_handler; whether it was aborted. Not after one was not: aborts may take long to fail."""
         device = cmnd.device
         cmnd.state = CmndState.EXPIRED
         device.count("timeouts")
         log.warning("%s: command %s timed out", device.name, cmnd.cdb.hex(" "))
-        aborted = self._ask(lambda: self.host.template.eh_abort(cmnd))
+        aborted = abort and bool(self._ask(lambda: self.host.template.eh_abort(cmnd)))
         if cmnd.state is not CmndState.EXPIRED:
-            return  # the host has ended meanwhile
+            return False  # the host has ended meanwhile
         cmnd.host, cmnd.status, cmnd.sense = HostStatus.TIME_OUT, 0, b""
         if aborted:
             log.warning("%s: it was aborted", device.name)
@@ -143,6 +143,7 @@ class ErrorHandler:
             self.host.run()
         else:
             self.failed(cmnd)
+        return aborted
 
     def _ask(self, function: Callable[[], bool]) -> bool | None:
         """Whether the driver did it; None when it has no such function."""

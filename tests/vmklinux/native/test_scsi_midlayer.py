@@ -13,7 +13,7 @@ import pytest
 
 from tests.vmklinux.native.scripted_disks import BLOCKS, Rig, ScriptedDisks, rig, sense
 from vmkernel_core.errors import NotSupported, TimedOut, UsageError
-from vmkernel_core.storage.command import Direction, HostStatus, Status
+from vmkernel_core.storage.command import Command, Direction, HostStatus, Status
 from vmkernel_core.storage.device import Request, StorageDevice
 from vmkernel_core.storage.errors import CommandTimedOut, MediumError, PathLost
 from vmkernel_core.storage.sg_array import SgArray
@@ -277,6 +277,25 @@ def test_each_step_is_taken_when_the_one_before_failed(one: Rig) -> None:
         assert one.driver.called == list(LADDER[: step + 1])
         assert (disk.state, disk.in_flight) == ("active", 0)
     assert disk.stats().timeouts == len(LADDER)
+
+
+def test_aborts_are_given_up_after_one_that_failed(one: Rig) -> None:
+    [disk] = disks(one)
+    always(one.driver, one.driver.lose, READ_10)
+    one.driver.says = {"device_reset": True}
+    read = Command(
+        bytes([READ_10, *bytes(6), 0, 1, 0]),
+        Direction.FROM_DEVICE,
+        disk.buffer(512),
+        0,
+        512,
+        timeout=0.1,
+        retries=0,
+    )
+    requests = disk.start([read] * 8)  # their time is up at the same moment
+    assert {request.wait(LIMIT).host for request in requests} == {HostStatus.TIME_OUT}
+    assert one.driver.called == ["abort", "device_reset"]
+    assert disk.stats().timeouts == 8
 
 
 def test_what_was_rescued_is_sent_again(one: Rig) -> None:
