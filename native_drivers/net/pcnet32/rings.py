@@ -95,22 +95,13 @@ class Receiver:
         self.ring = RxRing(pdev, RX, slots, BUFFER)
 
     def harvest(self, dev: NetDevice, budget: int) -> int:
-        """Acknowledge and hand up what came in, until there is no more; how many frames.
+        """Hand up what came in; how many frames. What comes in after the causes were acknowledged interrupts again.
 
         OWN does not tell by itself that a frame is there: QEMU's device clears it before it writes length and ENP. But
         what it began before it answers a read is done: so frames are counted, then the status is read, then they are
         taken.
         """
-        taken, ready = 0, self.ring.ready(budget)
-        while True:
-            status = self.csr.read(CSR0)
-            if status.raw == GONE:
-                return taken
-            if causes := status.causes & ~CSR0.IDON.mask:  # which an Am79C974 does not like to be cleared
-                self.csr.write(CSR0(causes, IENA=1))
-            taken += self.ring.harvest(dev, ready)
-            if taken >= budget:
-                return taken
-            ready = self.ring.ready(budget - taken)
-            if not ready and not causes:
-                return taken
+        ready = self.ring.ready(budget)
+        if self.csr.read(CSR0).raw == GONE:
+            return 0
+        return self.ring.harvest(dev, ready)
