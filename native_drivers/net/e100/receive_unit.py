@@ -50,13 +50,18 @@ class ReceiveUnit:
 
         The C bit does not tell by itself that a frame is there: QEMU's device sets it before it writes the rest. But
         what it began before it answers a read is done: so frames are counted, then the status is read, then they are
-        taken.
+        taken. The first answer tells that the acknowledgement has arrived, too: what came before it is looked for once
+        more.
         """
-        ready = self.ring.ready(budget)
-        status = self.scb.csr.read(SCB_STATUS)
-        if status.raw == GONE:
-            return 0
-        taken = self.ring.harvest(dev, ready)
+        taken = 0
+        for _ in range(2):
+            ready = self.ring.ready(budget - taken)
+            status = self.scb.csr.read(SCB_STATUS)
+            if status.raw == GONE:
+                return taken
+            taken += self.ring.harvest(dev, ready)
+            if not self.ring.ready(1):
+                break
         if status.RUS == RU_NO_RESOURCES:
             taken += self.ring.harvest(dev, budget - taken)  # nothing is on its way any more
             if taken < budget:

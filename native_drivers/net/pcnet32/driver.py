@@ -312,7 +312,7 @@ class Pcnet32(Controls, PciDriver):
         if self.chip.suspends:
             csr.modify(CSR5, SPND=1)
             csr.wait(CSR5, _LIMIT, SPND=1)
-        while self.receiver.harvest(dev, POLL_WEIGHT) == POLL_WEIGHT:
+        while self.receiver.harvest(dev, POLL_WEIGHT):
             pass
         self.collect()
 

@@ -99,9 +99,15 @@ class Receiver:
 
         OWN does not tell by itself that a frame is there: QEMU's device clears it before it writes length and ENP. But
         what it began before it answers a read is done: so frames are counted, then the status is read, then they are
-        taken.
+        taken. The first answer tells that the acknowledgement has arrived, too: what came before it is looked for once
+        more.
         """
-        ready = self.ring.ready(budget)
-        if self.csr.read(CSR0).raw == GONE:
-            return 0
-        return self.ring.harvest(dev, ready)
+        taken = 0
+        for _ in range(2):
+            ready = self.ring.ready(budget - taken)
+            if self.csr.read(CSR0).raw == GONE:
+                return taken
+            taken += self.ring.harvest(dev, ready)
+            if not self.ring.ready(1):
+                break
+        return taken
