@@ -78,7 +78,7 @@ def _holds(result: BenchResult, wanted: Bench, each: int) -> None:
     assert result.bytes == result.transfers * wanted.block_size
     assert result.seconds >= wanted.seconds
     assert result.iops == pytest.approx(result.transfers / result.seconds, rel=1e-3)
-    assert result.mb_per_second == pytest.approx(result.bytes / result.seconds / 1e6, rel=1e-3)
+    assert result.mb_per_second == pytest.approx(result.bytes / result.seconds / 1e6, rel=1e-3, abs=1e-3)
     latency = result.latency_us
     ordered = [latency.minimum, latency.p50, latency.p90, latency.p99, latency.p999, latency.maximum]
     assert ordered == sorted(ordered)
