@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 HostState = Literal["CREATED", "RUNNING", "RECOVERY", "CANCEL", "DEL"]
 #: Seconds that whoever wants to scan a host, or to take a device away, waits for another who does.
 SCAN_LIMIT = 120.0
+#: Seconds that a host which is taken away waits for a scan, before the commands of that end, too.
+REMOVE_PATIENCE = 10.0
 
 
 class ScsiHostTemplate(ABC):
@@ -219,6 +221,11 @@ class ScsiHost:
             self._scanner = 0
             self._scanned.wake_up()
 
+    def scan_ended(self, seconds: float) -> bool:
+        """Wait until nobody else scans; False when the time ran out first. With the baton."""
+        me = lib.vmk_world_task()
+        return wait_event_timeout(self._scanned, lambda: self._scanner in (0, me), seconds)
+
     # ---- AdapterDriver ----
 
     def pci_address(self) -> PciAddress | None:
@@ -280,8 +287,8 @@ def scsi_remove_host(host: ScsiHost) -> None:
 
 def _remove(host: ScsiHost) -> None:
     host.host_state = "CANCEL"
-    if host.parent.gone or host.parent.stopped:
-        host.end()
+    if host.parent.gone or host.parent.stopped or not host.scan_ended(REMOVE_PATIENCE):
+        host.end()  # also what a scan waits for, for ever where the driver's hardware is quiet already
     try:
         with host.scanning():
             for device in host.devices[::-1]:

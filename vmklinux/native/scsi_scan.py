@@ -43,7 +43,7 @@ def scsi_scan_host(host: ScsiHost) -> None:
         host.template.scan_start()
         for channel in range(host.max_channel + 1):
             for number in range(host.max_id):
-                if number != host.this_id and not host.ended:
+                if number != host.this_id and host.state() != "dead":
                     _scan_target(host, channel, number)
 
 

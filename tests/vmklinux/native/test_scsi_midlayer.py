@@ -18,11 +18,17 @@ from vmkernel_core.storage.device import Request, StorageDevice
 from vmkernel_core.storage.errors import CommandTimedOut, MediumError, PathLost
 from vmkernel_core.storage.sg_array import SgArray
 from vmklinux.errors import DriverRefused, DriverStopped
-from vmklinux.native import scsi_device, scsi_error
+from vmklinux.native import scsi_device, scsi_error, scsi_host
 from vmklinux.native.device import baton
 from vmklinux.native.scsi_cmnd import ScsiCmnd
-from vmklinux.native.scsi_host import scsi_block_requests, scsi_done, scsi_unblock_requests
+from vmklinux.native.scsi_host import (
+    scsi_block_requests,
+    scsi_done,
+    scsi_remove_host,
+    scsi_unblock_requests,
+)
 from vmklinux.native.scsi_scan import scsi_add_device, scsi_remove_device, scsi_rescan_device
+from vmklinux.native.wait import WaitQueue, wait_event_timeout
 
 LIMIT = 60.0
 READ_10 = 0x28
@@ -432,6 +438,24 @@ def test_a_command_that_its_device_did_not_wait_for_keeps_its_tag_until_a_reset(
     with baton():
         scsi_done(list(two.driver.held))  # too late: it is nobody's any more
     assert sorted(two.host.tags) == list(range(two.host.can_queue))
+
+
+def test_a_host_that_goes_ends_a_scan_that_waits(one: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scsi_host, "REMOVE_PATIENCE", 0.2)
+    [disk] = disks(one)
+    one.driver.units[1] = [0]
+    always(one.driver, one.driver.lose, 0x12, target=1)
+    scan = threading.Thread(target=one.scan)
+    scan.start()
+    with baton():
+        for _ in range(1000):  # nobody wakes it: it looks again and again
+            if wait_event_timeout(WaitQueue(), lambda: bool(one.driver.held), 0.05):
+                break
+        assert one.driver.held
+        scsi_remove_host(one.host)
+    scan.join(LIMIT)
+    assert not scan.is_alive()
+    assert disk.state == "dead"
 
 
 def test_a_driver_holds_its_commands_back(one: Rig) -> None:
