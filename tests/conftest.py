@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 os.environ["VMK_HCL"] = ""
 
 #: Parameters of fixtures that boot something: tests that share one stay together where tests run in parallel.
-_BOOTED = ("kernel", "linux", "driven", "engine", "device")
+_BOOTED = ("kernel", "linux", "driven", "device")
 
 
 # No example is timed, nor its making: the machine may be busy.

@@ -133,9 +133,9 @@ def controller(driven: tuple[str, str]) -> Controller:
 
 
 @pytest.fixture(scope="module")
-def engine(request: pytest.FixtureRequest) -> Engine:
-    """What drives it."""
-    name = getattr(request, "param", None) or request.getfixturevalue("driven")[1]
+def engine(request: pytest.FixtureRequest, driven: tuple[str, str]) -> Engine:
+    """What drives it; it asks for ``driven`` by name, so that it is made anew when that changes."""
+    name = driven[1]
     return Engine("native", None) if name == NATIVE else Engine("linux", request.getfixturevalue(name))
 
 

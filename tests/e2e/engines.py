@@ -61,5 +61,11 @@ def only(*cards: str, engines: tuple[str, ...] = ENGINES) -> pytest.MarkDecorato
     return pytest.mark.parametrize("driven", _pairs(cards, engines), indirect=True)
 
 
+def with_engines(*engines: str) -> pytest.MarkDecorator:
+    """Run a test that chooses its card by itself with these engines."""
+    params = [pytest.param(("", engine), id=engine) for engine in engines]
+    return pytest.mark.parametrize("driven", params, indirect=True)
+
+
 #: Run a test that chooses its card by itself with each engine.
-by_engine = pytest.mark.parametrize("engine", ENGINES, indirect=True)
+by_engine = with_engines(*ENGINES)

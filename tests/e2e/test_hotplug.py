@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 import pytest
 
 from tests.e2e.conftest import LIMIT, Peer
-from tests.e2e.engines import LINUX, NATIVE, Engine, by_engine
+from tests.e2e.engines import ENGINES, LINUX, NATIVE, Engine, by_engine, with_engines
 from tests.e2e.packets import PEER, ethernet, raw_address
 from tests.e2e.test_e1000_trouble import drained, flood, is_over
 from vmkernel_core._core import lib
@@ -38,9 +38,13 @@ CARDS = {"e1000": "e1000", "e1000e": "e1000e", "rtl8139": "8139cp"}
 NATIVE_CARDS = {"e1000": "e1000", "e1000e": "e1000", "pcnet": "pcnet32", "i82559c": "e100"}
 #: Each of them with each engine that has a driver for it.
 by_card = pytest.mark.parametrize(
-    ("card", "engine"),
-    [(card, engine) for card in CARDS for engine in LINUX] + [(card, NATIVE) for card in NATIVE_CARDS],
-    indirect=["engine"],
+    ("card", "driven"),
+    [
+        pytest.param(card, (card, engine), id=f"{card}-{engine}")
+        for engine in ENGINES
+        for card in (NATIVE_CARDS if engine == NATIVE else CARDS)
+    ],
+    indirect=["driven"],
 )
 BUSY = 50
 #: Seconds within which a device that went by itself is noticed; the watch is twice a second, the machine may be busy.
@@ -139,7 +143,7 @@ def test_plugged_at_run_time(engine: Engine, card: str) -> None:
             is_over(nic, DeviceGone)
 
 
-@pytest.mark.parametrize("engine", ["kernel612"], indirect=True)
+@with_engines("kernel612")
 @pytest.mark.parametrize("seen", ["twice", "late"])
 def test_an_event_of_before_does_not_take_a_card_out(
     engine: Engine, monkeypatch: pytest.MonkeyPatch, seen: str
@@ -246,7 +250,7 @@ WAITS_FOR_EVER = bytes.fromhex("8b0783f8ff74f9c3")
 CODE = 0x7F40_0000
 
 
-@pytest.mark.parametrize("engine", LINUX, indirect=True)
+@with_engines(*LINUX)
 def test_code_that_waits_for_a_device_that_has_gone_is_stopped(engine: Engine) -> None:
     with machine(engine) as (host, platform, _):
         linux, bus = host.linux, platform.bus.handle

@@ -202,12 +202,13 @@ def test_targets_that_let_nobody_in_keep_no_other_from_being_used(
 
 def test_a_redirected_login_goes_where_it_is_sent(directory: Path) -> None:
     # tgt sends nobody to the address that they come from.
-    with Tgt(Target(OPEN, {1: directory / "open"}), host="127.0.0.2") as there:
+    backing = image(directory / "sent", MIB)
+    with Tgt(Target(OPEN, {1: backing}), host="127.0.0.2") as there:
         address, port = there.portal.split(":")
         elsewhere = {"RedirectAddress": address, "RedirectPort": port, "RedirectReason": "Temporary"}
         signpost = Tgt(Target(OPEN, {}, settings=elsewhere))
         with signpost, host_with(f"portal={signpost.portal}", f"target={OPEN}") as host:
-            assert disk(host).read(0, 8) == on_disk(directory / "open", 0, 8)
+            assert disk(host).read(0, 8) == on_disk(backing, 0, 8)
 
 
 def test_a_secret_is_shown_nowhere(tgt: Tgt, directory: Path, caplog: pytest.LogCaptureFixture) -> None:

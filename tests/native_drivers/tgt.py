@@ -51,7 +51,11 @@ class Tgt:
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Tgt:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_exception: object) -> None:
