@@ -23,7 +23,7 @@ from vmklinux import kernels
 
 #: QEMU's devices, as tests/e2e runs them.
 DEVICES = (
-    "e1000", "e1000-82544gc", "e1000-82545em", "e1000e", "i82551", "i82557b", "i82559er", "pcnet", "rtl8139",
+    "e1000", "e1000-82544gc", "e1000-82545em", "e1000e", "i82557b", "i82559er", "pcnet", "rtl8139",
     "virtio-net-pci", "vmxnet3",
 )  # fmt: skip
 #: What is aimed at: so many times what the guest does; and of a driver in Python, so much of what Linux's does here.
