@@ -22,6 +22,11 @@ def _code() -> dict[str, str]:
     return {path.parent.name: f"{__name__}.{path.parts[-3]}.{path.parts[-2]}" for path in found}
 
 
+def names() -> list[str]:
+    """Those of the drivers that there is code for, as their folders have them."""
+    return sorted(_code())
+
+
 def find(name: str) -> Driver | None:
     """The driver in Python of an ESX driver (``net/e1000``, or ``e1000``); None when there is none."""
     package = _code().get(name.rpartition("/")[2])

@@ -9,7 +9,8 @@ import hcl
 from hcl.report import Profile
 from hcl.rules import taint
 from vmkernel_core.engine import module_name
-from vmkernel_core.errors import NoDriver
+from vmkernel_core.errors import NoDriver, UsageError
+from vmkernel_core.operator_keys import DEVICE_FORMS, device_key, device_keys
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -77,10 +78,10 @@ class Gate:
         allow_unresolved: bool,
         on: bool,
     ) -> None:
-        """Nothing was judged yet."""
+        """Nothing was judged yet. UsageError for what names no device."""
         self._engines = engines
         self.policy = policy
-        self.overrides = dict(modules)
+        self.overrides = {_device(key): module for key, module in modules.items()}
         self._allow_unresolved = allow_unresolved
         self._on = on
         self._taints = dict.fromkeys(
@@ -95,8 +96,7 @@ class Gate:
     def judge(self, function: PciFunction, kernel: KernelModules | None) -> Adapter:
         """The adapter of a device that came, with the list's verdict or the operator's; without a kernel, the
         list alone is asked."""
-        ways = (str(function.address), f"{function.vendor:04x}:{function.device:04x}")
-        way = next((way for way in ways if self.overrides.get(way)), "")
+        way = next((way for way in device_keys(function) if self.overrides.get(way)), "")
         listed = self._lookup(function, None)
         choice = self._engines.of(function, listed, linux=kernel is not None, module=bool(way))
         if choice.engine == "native" or kernel is None:
@@ -150,6 +150,13 @@ class Gate:
                 where=f"profile {self.policy}",
                 remedy="the engine linux drives what is certified",
             )
+
+
+def _device(text: str) -> str:
+    key = device_key(text)
+    if key is None:
+        raise UsageError(f"{text!r} names no device", where="modules", remedy=f"write {DEVICE_FORMS}")
+    return key
 
 
 def _reason(verdict: hcl.Verdict) -> str:

@@ -17,13 +17,14 @@ from vmkernel_core._core import ffi, lib
 from vmkernel_core.adapter import Adapter, Gate
 from vmkernel_core.cores import one_core
 from vmkernel_core.devices import Devices
-from vmkernel_core.engine import Engine, EngineName, Leak, Seat, module_name
+from vmkernel_core.engine import Engine, EngineName, Leak, Seat
 from vmkernel_core.engine_choice import EngineChoice
 from vmkernel_core.errors import NoDriver, UsageError, VmkError
 from vmkernel_core.host import Host
 from vmkernel_core.hotplug import Hotplug
 from vmkernel_core.idle import IdleLoop
 from vmkernel_core.memory import MachineMemory
+from vmkernel_core.module_settings import ModuleSettings
 from vmkernel_core.pci import scan
 from vmkernel_core.storage.inventory import Inventory
 from vmkernel_core.time import timed
@@ -52,7 +53,8 @@ class VMkernel(Host):
 
     ``kernel`` is a release or its beginning (``"6.1"``); ``modules`` overrides the HCL, PCI address or
     ``vendor:device`` to module name (the device is then "unsupported", and the host tainted: ``taints``);
-    ``settings`` are module parameters, by module or by the PCI address of the device that the module is loaded for.
+    ``settings`` are module parameters, by module (``e1000``: of either engine; ``native:e1000``, ``linux:e1000``) or by
+    the PCI address of the device that the module is loaded for; what is nearest counts.
     ``policy`` is what a device must have to be driven, as ``hcl validate`` judges it: with "default", a module that may
     serve it - of a device that the HCL does not name, one of those that claim it, with a warning in the log; with
     "strict", a certification run. One that is left alone has the reason in its Adapter's error. What is unsupported is
@@ -84,18 +86,18 @@ class VMkernel(Host):
         engine: EngineName | None = None,
         engines: Mapping[str, EngineName] | None = None,
     ) -> None:
-        """Note what is wanted; start() boots. UsageError for an engine that there is not."""
+        """Note what is wanted; start() boots. UsageError for what there is not: engines, devices, drivers, modules."""
         self.platform = platform
         self.seconds: dict[str, float] = {}
         self.leaks: list[Leak] = []
         self._engines: dict[EngineName, Engine] = {}
         self._release = kernel
         self._size = memory
-        self._settings = {module_name(name): tuple(given) for name, given in (settings or {}).items()}
+        self._settings = ModuleSettings(settings or {})
         self._allow_unresolved = allow_unresolved
-        self._choice = EngineChoice(engine, engines or {}, _knows)
+        self._choice = EngineChoice(engine, engines or {}, _knows, _listed)
         self._gate = Gate(
-            Profile(policy), modules or {}, self._choice, allow_unresolved=allow_unresolved, on=gate
+            _profile(policy), modules or {}, self._choice, allow_unresolved=allow_unresolved, on=gate
         )
         self._core = core
         self._cpus = cpus
@@ -127,6 +129,8 @@ class VMkernel(Host):
 
         Raises NoKernel, PlatformError, ImageError; a device whose driver fails is reported in its Adapter's error.
         """
+        if self._booted:
+            raise UsageError("the host runs already", remedy="stop it first")
         try:
             if self._core is not None:
                 self._stack.enter_context(one_core(self._core))
@@ -135,10 +139,10 @@ class VMkernel(Host):
             self.idle = IdleLoop(self._on_event, self._on_gone)
             self._seat = Seat(
                 self.platform, self.memory, self.idle, self._devices.uplinks, self._inventory,
-                self._settings_for, self._devices.refused, self.seconds, self.leaks,
+                self._settings.of, self._devices.refused, self.seconds, self.leaks,
             )  # fmt: skip
             self._stack.callback(self._each_engine, "close")
-            self._engines["native"] = NativeEngine(self._seat, native_drivers.find)
+            self._engines["native"] = NativeEngine(self._seat, native_drivers.find, native_drivers.names())
             self.seconds.update(image=0.0, load=0.0, probe=0.0)
             if self._kernel is not None and self._choice.engine != "native":
                 self._make_linux(self._kernel)
@@ -179,26 +183,25 @@ class VMkernel(Host):
 
     def _engine(self, name: EngineName) -> Engine:
         """An engine, which is started if it is not running. NoDriver, with the remedy, when no kernel is there."""
+        if not self._engines:
+            raise UsageError("the host was not started", remedy="call start, or use it as a context manager")
         if name not in self._engines:
             if self._kernel is None:
-                raise self._kernel_wanted()
+                raise self._kernel_wanted("this takes a module of a Linux kernel, and no kernel is here")
             linux = self._make_linux(self._kernel)
             linux.start()
             for adapter in self.adapters:
                 linux.add(adapter.function)
         return self._engines[name]
 
-    def _kernel_wanted(self) -> NoDriver:
+    def _kernel_wanted(self, what: str) -> NoDriver:
         why = self._no_kernel
-        return NoDriver(
-            "no driver in Python knows the device, and no kernel is here whose module might",
-            where=why.where if why else "",
-            remedy=why.remedy if why else "",
-        )
+        return NoDriver(what, where=why.where if why else "", remedy=why.remedy if why else "")
 
     def _check_kernel(self) -> None:
         """NoKernel for a host that drives nothing since it has none, but where drivers in Python were asked for."""
-        if self._no_kernel and self._choice.engine is None and not any(one.bound for one in self.adapters):
+        others = (one.bound or one.engine == "native" for one in self.adapters)
+        if self._no_kernel and self._choice.engine is None and not any(others):
             raise self._no_kernel
 
     def _each_engine(self, what: Literal["stop", "close"]) -> None:
@@ -234,7 +237,10 @@ class VMkernel(Host):
     def _judge(self, function: PciFunction) -> Adapter:
         adapter = self._gate.judge(function, self._kernel)
         if self._kernel is None and adapter.module is None and is_driven(f"{function.class_code:06x}"):
-            adapter.error = self._kernel_wanted()  # which modules claim it, only a kernel knows
+            # Which modules claim it, only a kernel knows.
+            adapter.error = self._kernel_wanted(
+                "no driver in Python knows the device, and no kernel is here whose module might"
+            )
         return adapter
 
     @property
@@ -285,6 +291,19 @@ class VMkernel(Host):
         for engine in list(self._engines.values()):
             engine.all_gone()
         self.hotplug.look()
+
+
+def _profile(name: str) -> Profile:
+    try:
+        return Profile(name)
+    except ValueError as error:
+        raise UsageError(f"there is no policy {name!r}", remedy=f"use {' or '.join(Profile)}") from error
+
+
+def _listed() -> Mapping[str, Sequence[EngineName]]:
+    from hcl.reading import installed
+
+    return {name: driver.engines for name, driver in installed().drivers.items()}
 
 
 def _knows(driver: str, function: PciFunction) -> bool | None:

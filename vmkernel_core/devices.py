@@ -6,7 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 import hcl
-from vmkernel_core.errors import NoDriver, VmkError
+from vmkernel_core.errors import NoDriver, UsageError, VmkError
 from vmkernel_core.hotplug import DeviceEvent
 from vmkernel_core.net.uplinks import Uplinks
 
@@ -65,9 +65,13 @@ class Devices:
     def bind(self, adapter: Adapter) -> None:
         """Let the module that is to serve a device have it; of one that the list does not name, each that claims it.
 
-        NoDriver, DriverRefused ...
+        NoDriver, DriverRefused ...; UsageError when a driver has it.
         """
         verdict = adapter.verdict
+        if adapter.bound:
+            raise UsageError(
+                f"{adapter.function} has a driver, {adapter.module}", remedy="unload that module first"
+            )
         if adapter.module is None:
             raise NoDriver(f"no module may serve {adapter.function}", remedy=verdict.reason)
         self._gate.check(adapter)

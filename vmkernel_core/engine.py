@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
+from vmkernel_core.errors import UsageError
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -22,6 +24,14 @@ if TYPE_CHECKING:
 #: Modules of Linux's, or drivers in Python.
 EngineName: TypeAlias = Literal["linux", "native"]
 ENGINES: tuple[EngineName, ...] = ("linux", "native")
+
+
+def engine_name(name: str) -> EngineName:
+    """The engine of that name. UsageError."""
+    for engine in ENGINES:
+        if name == engine:
+            return engine
+    raise UsageError(f"there is no engine {name}", remedy=f"use {' or '.join(ENGINES)}")
 
 
 def module_name(name: str) -> str:
@@ -88,8 +98,9 @@ class ModuleParameter:
 class Seat:
     """What an engine stands on, and whom it tells: the machine, and the host's tables of uplinks and storage.
 
-    ``settings(module, function)`` are those (``name=value``) with which a module is loaded, for a device or for its own
-    sake. ``refused(function, error)`` is told of a device that its driver refused after ``bind`` had returned.
+    ``settings(engine, module, function)`` are those (``name=value``) with which an engine's module is loaded, for a
+    device or for its own sake. ``refused(function, error)`` is told of a device that its driver refused after ``bind``
+    had returned.
     ``seconds`` is where the time that parts of the work took is added: "image", "load", "probe"; ``leaks``, what modules
     left that the engine unloaded by itself.
     """
@@ -99,7 +110,7 @@ class Seat:
     idle: IdleLoop
     uplinks: Uplinks
     storage: Inventory
-    settings: Callable[[str, PciFunction | None], Sequence[str]]
+    settings: Callable[[EngineName, str, PciFunction | None], Sequence[str]]
     refused: Callable[[PciFunction, VmkError], None]
     seconds: dict[str, float]
     leaks: list[Leak]

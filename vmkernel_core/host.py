@@ -6,8 +6,9 @@ import logging
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
-from vmkernel_core.engine import ENGINES, module_name
+from vmkernel_core.engine import ENGINES, engine_name, module_name
 from vmkernel_core.errors import TimedOut, UsageError, VmkError
+from vmkernel_core.module_settings import checked
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -17,8 +18,8 @@ if TYPE_CHECKING:
     from vmkernel_core.devices import Devices
     from vmkernel_core.engine import Engine, EngineName, Leak, LoadedModule, ModuleInfo, ModuleParameter
     from vmkernel_core.hotplug import DeviceEvent, Hotplug
+    from vmkernel_core.module_settings import ModuleSettings
     from vmkernel_core.net.uplink import Uplink, UplinkEvent
-    from vmkernel_core.pci import PciFunction
     from vmkernel_core.platform.base import PciAddress, Platform
     from vmkernel_core.storage.adapter import StorageAdapter
     from vmkernel_core.storage.device import StorageDevice
@@ -41,7 +42,7 @@ class Host(ABC):
     _gate: Gate
     _inventory: Inventory
     _engines: dict[EngineName, Engine]
-    _settings: dict[str, tuple[str, ...]]
+    _settings: ModuleSettings
     _storage_watchers: list[Callable[[StorageEvent], None]]
 
     @abstractmethod
@@ -111,7 +112,8 @@ class Host(ABC):
     # Two engines may have modules of one name: ``engine`` says which is meant, where that is not plain.
 
     def bind(self, adapter: Adapter) -> None:
-        """Load the module that is to serve a device and let its driver probe it. NoDriver, DriverRefused ...
+        """Load the module that is to serve a device and let its driver probe it. NoDriver, DriverRefused ..., UsageError
+        when one has it.
 
         For a device that the list does not name, each module that claims it is tried, until one takes the device.
         """
@@ -152,7 +154,7 @@ class Host(ABC):
     def _meant(self, name: str, engine: EngineName | None) -> EngineName:
         """The engine whose module is meant: which has it loaded, else that of its devices, else which has such a one."""
         if engine is not None:
-            return engine
+            return engine_name(engine)
         loaded = [one for one in ENGINES if self._is_loaded(name, one)]
         found = loaded or sorted({adapter.engine for adapter in self.adapters_of(name)})
         if len(found) > 1:
@@ -177,17 +179,18 @@ class Host(ABC):
         """The parameters that a module takes. ModuleNotFound."""
         return self._engine(self._meant(name, engine)).parameters(name)
 
-    def settings(self, name: str) -> tuple[str, ...]:
-        """The settings (``name=value``) with which the module is loaded the next time."""
-        return self._settings.get(module_name(name), ())
-
-    def _settings_for(self, name: str, function: PciFunction | None) -> Sequence[str]:
-        return self.settings(name) or (self._settings.get(str(function.address), ()) if function else ())
+    def settings(self, name: str, *, engine: EngineName | None = None) -> tuple[str, ...]:
+        """The settings (``name=value``) with which the module is loaded the next time for its own sake."""
+        return self._settings.of(self._meant(name, engine), name)
 
     def set_parameters(self, name: str, settings: Sequence[str], *, engine: EngineName | None = None) -> None:
-        """Replace them; BadParameter when the module would not take one of them."""
-        self._engine(self._meant(name, engine)).check(name, settings)
-        self._settings[module_name(name)] = tuple(settings)
+        """Replace them, those for single devices too; BadParameter when the module would not take one of them.
+
+        They are those of this engine's module only.
+        """
+        engine = self._meant(name, engine)
+        self._engine(engine).check(name, checked(name, settings))
+        self._settings.set(engine, name, settings)
 
     def unload(self, name: str, *, forced: bool = False, engine: EngineName | None = None) -> list[Leak]:
         """Unload one module; what it left behind. Its devices are unbound.

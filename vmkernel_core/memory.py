@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
-from vmkernel_core.errors import VmkError
+from vmkernel_core.errors import UsageError, VmkError
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -16,6 +17,8 @@ PAGE_SIZE = 4096
 BASE = 0x1000_0000_0000
 #: Below 1 MiB a PC's memory has holes (VGA, BIOS) where DMA does not arrive, so nothing is allocated there.
 RESERVED = 1 << 20
+#: The least that a driver could begin with.
+LEAST = 4 << 20
 
 
 class OutOfMachineMemory(VmkError):
@@ -30,6 +33,11 @@ class MachineMemory:
     """
 
     def __init__(self, size: int = 256 << 20) -> None:
+        if size < LEAST or size % PAGE_SIZE:
+            raise UsageError(
+                f"{size} bytes cannot be machine memory",
+                remedy=f"use whole pages of {PAGE_SIZE} bytes, {LEAST >> 20} MiB or more",
+            )
         self.base = BASE
         self.size = size
         self.fd = os.memfd_create("machine-memory", os.MFD_CLOEXEC)
@@ -37,10 +45,16 @@ class MachineMemory:
         error = lib.vmk_map(BASE, size, 3, 1, self.fd, 0) or lib.vmk_memory_init(BASE, size, RESERVED)
         if error:
             os.close(self.fd)
+        if error == -errno.EEXIST:
+            raise UsageError(
+                "this process has a machine already, and can have one at a time",
+                remedy="stop that one first, or use another process",
+            )
+        if error:
             raise OutOfMachineMemory(
                 f"cannot map {size >> 20} MiB of machine memory: {os.strerror(-error)}",
                 where=f"address {BASE:#x}",
-                remedy="close the other machine of this process, or ask for less memory",
+                remedy="ask for less memory",
             )
         self.view = memoryview(ffi.buffer(ffi.cast("char *", BASE), size)).cast("B")
 

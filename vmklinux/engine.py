@@ -63,7 +63,7 @@ class LinuxEngine:
         """The platform runs: from now on modules may be loaded."""
         linux = self.linux
         linux.on_stopped = self._on_stopped
-        self.loader = Loader(linux, lambda name: self._seat.settings(name, None))
+        self.loader = Loader(linux, lambda name: self._seat.settings(self.name, name, None))
         linux.state(Windows).bus = self._seat.platform.bus.handle
         linux.state(NetDevices).on_register = self._new_uplink
         linux.state(Binder).on_failed = self._on_refused
@@ -111,7 +111,8 @@ class LinuxEngine:
         )
 
     def _bind_to(self, function: PciFunction, name: str) -> None:
-        settings = self._seat.settings(name, function)
+        self._check_runs(function, name)
+        settings = self._seat.settings(self.name, name, function)
         if self.kernel.builds_in(name):
             self.loader.start(module_name(name), settings)
         elif module_name(name) not in self.loader.modules:
@@ -119,6 +120,22 @@ class LinuxEngine:
                 self.loader.load(name, settings, allow_unresolved=self._allow_unresolved)
         with timed(self._seat.seconds, "probe"):
             self._probe(function, name)
+
+    def _check_runs(self, function: PciFunction, name: str) -> None:
+        """NoDriver for a module that was stopped: none of its drivers would answer."""
+        if self.kernel.builds_in(name) and self.loader.builtins.dead:
+            raise NoDriver(
+                f"{name} is built into the kernel, of which a driver was stopped, and takes no device any more",
+                where=str(function),
+                remedy="boot the host anew",
+            )
+        module = self.loader.modules.get(module_name(name))
+        if module is not None and module.dead:
+            raise NoDriver(
+                f"the module {name} was stopped and takes no device any more",
+                where=str(function),
+                remedy="unload it and load it again",
+            )
 
     def _probe(self, function: PciFunction, name: str) -> None:
         core = self.linux.state(PciCore)
@@ -205,7 +222,8 @@ class LinuxEngine:
 
     def load(self, name: str) -> None:
         """Load a module."""
-        self.loader.load(name, self._seat.settings(name, None), allow_unresolved=self._allow_unresolved)
+        settings = self._seat.settings(self.name, name, None)
+        self.loader.load(name, settings, allow_unresolved=self._allow_unresolved)
 
     def unload(self, name: str, *, forced: bool = False) -> list[Leak]:
         """Run its exit function, and take back what it left. ``forced``: see Loader.unload."""

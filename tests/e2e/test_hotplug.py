@@ -19,12 +19,12 @@ import pytest
 from tests.e2e.conftest import LIMIT, Peer
 from tests.e2e.engines import ENGINES, LINUX, NATIVE, Engine, by_engine, with_engines
 from tests.e2e.packets import PEER, ethernet, raw_address
-from tests.e2e.test_e1000_trouble import drained, flood, is_over
+from tests.e2e.test_e1000_trouble import adapter_field, drained, flood, is_over
 from vmkernel_core._core import lib
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.errors import DeviceGone, VmkError
 from vmkernel_core.hotplug import DeviceEvent
-from vmkernel_core.memory import store_bytes
+from vmkernel_core.memory import store, store_bytes
 from vmkernel_core.net.uplink import Uplink, UplinkEvent
 from vmkernel_core.pci_function import CAPABILITY_PCI_EXPRESS
 from vmkernel_core.platform.base import PciAddress
@@ -141,6 +141,24 @@ def test_plugged_at_run_time(engine: Engine, card: str) -> None:
             assert removal(events) == DeviceEvent("removed", address)
             assert host.uplinks == {}
             is_over(nic, DeviceGone)
+
+
+@with_engines("kernel612")
+def test_plugged_when_the_module_was_stopped(engine: Engine) -> None:
+    with machine(engine, "e1000") as (host, platform, events):
+        store(adapter_field(host, "tx_ring"), 8, 0x6660_0000_0000)
+        with pytest.raises(DriverStopped):
+            host.uplinks["vmnic0"].open()
+        address = platform.plug("e1000,netdev=wire1,bus=port1")
+        assert events.get(timeout=LIMIT) == DeviceEvent("added", address)
+        card = next(one for one in host.adapters if one.function.address == address)
+        assert card.error is not None
+        assert card.error.what == "the module e1000 was stopped and takes no device any more"
+        assert (card.error.remedy, card.bound) == ("unload it and load it again", False)
+        host.unload("e1000")
+        host.load("e1000")
+        with uplink_at(host, address) as nic:
+            crosses(platform, nic, 1)
 
 
 @with_engines("kernel612")

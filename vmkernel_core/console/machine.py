@@ -5,13 +5,14 @@ from __future__ import annotations
 import re
 import tomllib
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 import msgspec
 
 from hcl.report import Profile
-from vmkernel_core.engine import EngineName
+from vmkernel_core.engine import ENGINES, EngineName
 from vmkernel_core.errors import UsageError
+from vmkernel_core.module_settings import split_settings
 
 if TYPE_CHECKING:
     from vmkernel_core.boot import VMkernel
@@ -27,6 +28,9 @@ class BadMachine(UsageError):
     """The file cannot be read, or says what cannot be."""
 
 
+PlatformType: TypeAlias = Literal["qemu", "model"]
+
+
 class PlatformTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """``[platform]``: where the hardware comes from.
 
@@ -34,7 +38,7 @@ class PlatformTable(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     ``disks`` are files that its disks are made of, as QemuPlatform takes them; ``arguments`` go to QEMU as they are.
     """
 
-    type: Literal["qemu", "model"] = "qemu"
+    type: PlatformType = "qemu"
     devices: list[str] = []
     disks: list[str] = []
     arguments: list[str] = []
@@ -44,8 +48,9 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The file: a platform, a kernel and what to do with them. ``memory`` is in MiB.
 
     ``modules`` overrides the HCL, PCI address or ``vendor:device`` to module; ``parameters`` has the settings of
-    modules, as one text (``"debug=16 Speed=100"``); ``hcl`` is the profile that devices must fit (VMkernel's policy);
-    ``engine`` and ``engines`` are VMkernel's. ``open`` names uplinks to open at boot.
+    modules, as one text (``"debug=16 Speed=100"``), by module, or one engine's with ``native:`` or ``linux:`` before it;
+    ``hcl`` is the profile that devices must fit (VMkernel's policy); ``engine`` and ``engines`` are VMkernel's. ``open``
+    names uplinks to open at boot.
     """
 
     platform: PlatformTable
@@ -70,7 +75,7 @@ class Machine(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
             kernel=self.kernel,
             memory=self.memory << 20,
             modules=self.modules,
-            settings={name: text.split() for name, text in self.parameters.items()},
+            settings={name: split_settings(text) for name, text in self.parameters.items()},
             policy=self.hcl,
             allow_unresolved=self.allow_unresolved,
             core=self.core,
@@ -131,7 +136,18 @@ def read_machine(path: Path) -> Machine:
         raise BadMachine(f"{path}: {what}", where=where, remedy=_remedy(key, what)) from error
 
 
+#: What keys take whose values are words.
+_WORDS: Final = {
+    "engine": ENGINES,
+    "engines[...]": ENGINES,
+    "hcl": tuple(Profile),
+    "platform.type": get_args(PlatformType),
+}
+
+
 def _remedy(key: str, what: str) -> str:
+    if words := _WORDS.get(key):
+        return f"use {' or '.join(words)}"
     if "unknown field" in what or "missing" in what:
         table = PlatformTable if key == "platform" else Machine
         return f"it takes {', '.join(table.__struct_fields__)}"

@@ -54,13 +54,14 @@ ENVIRONMENT = {
     "VMK_SOCKET": "the socket of the vmkernel to talk to",
     "VMK_HCL": "the site's directory of what is laid over the list (/etc/vmklinux/hcl.d)",
     "VMK_KERNELS": "the directory of the kernel cache",
+    "VMK_FIRMWARE": "the directory of firmware files that drivers ask for",
     "VMK_DEBUG=1": "errors come with their traceback",
 }
 
 
 vmk = program(
     "vmk",
-    "Run the Linux distribution's own, unmodified drivers in this process.",
+    "Run the Linux distribution's own, unmodified drivers in this process, or drivers in Python.",
     COMMANDS,
     EXIT_CODES,
     ENVIRONMENT,

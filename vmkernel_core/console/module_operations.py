@@ -106,7 +106,7 @@ def module_get(host: VMkernel, wanted: ModuleName) -> ModuleDetails:
         description=info.description,
         depends=list(info.depends),
         firmware=list(info.firmware),
-        parameters=list(host.settings(info.name)),
+        parameters=list(host.settings(info.name, engine=info.engine)),
         failed={
             str(adapter.function.address): str(adapter.error)
             for adapter in host.adapters_of(info.name, info.engine)
@@ -133,18 +133,16 @@ def module_unload(host: VMkernel, wanted: ModuleName) -> Unloaded:
 @operation("system.module.parameters.list", ModuleName, list[Parameter])
 def parameters_list(host: VMkernel, wanted: ModuleName) -> list[Parameter]:
     """The parameters that a module takes, in its order."""
-    parts = (setting.partition("=") for setting in host.settings(wanted.name))
+    known = host.parameters(wanted.name, engine=wanted.engine)
+    parts = (setting.partition("=") for setting in host.settings(wanted.name, engine=wanted.engine))
     values = {name.replace("-", "_"): value if equals else "1" for name, equals, value in parts}
-    return [
-        Parameter(one.name, one.type, values.get(one.name, ""), one.description)
-        for one in host.parameters(wanted.name, engine=wanted.engine)
-    ]
+    return [Parameter(one.name, one.type, values.get(one.name, ""), one.description) for one in known]
 
 
 @operation("system.module.parameters.set", ParameterSettings, list[Parameter])
 def parameters_set(host: VMkernel, wanted: ParameterSettings) -> list[Parameter]:
     """Note settings for the next load of the module, for as long as the vmkernel runs."""
-    before = host.settings(wanted.name) if wanted.append else ()
+    before = host.settings(wanted.name, engine=wanted.engine) if wanted.append else ()
     host.set_parameters(wanted.name, [*before, *wanted.settings], engine=wanted.engine)
     return parameters_list(host, ModuleName(wanted.name, wanted.engine))
 

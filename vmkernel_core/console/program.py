@@ -5,6 +5,7 @@ Commands are named in a table and imported when they are called, so that the pro
 
 from __future__ import annotations
 
+import errno
 import importlib
 import logging
 import os
@@ -104,12 +105,33 @@ def run(program: Program, arguments: Sequence[str] | None = None) -> None:
     """Run a program with these arguments, else the process's, and end the process with its exit code."""
     try:
         code = _run(program, sys.argv[1:] if arguments is None else list(arguments))
-        sys.stdout.flush()
+        if sys.stdout is not None:  # None: the shell closed it
+            sys.stdout.flush()
     except BrokenPipeError:
-        # What is left in the buffer cannot be written; without this the interpreter would try it at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         code = BROKEN_PIPE
+    except OSError as error:
+        if not _is_full(error):
+            raise
+        _give_up_output()
+        place = f" ({error.filename})" if error.filename else ""
+        _say(
+            str(program.name),
+            f"cannot write any more{place}: {error.strerror}; make room, or write elsewhere",
+        )
+        code = VmkError.exit_code
     sys.exit(code)
+
+
+def _is_full(error: Exception) -> bool:
+    """Whether a file, such as the output, takes no more."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+
+
+def _give_up_output() -> None:
+    """What is left in the buffer cannot be written; without this the interpreter would try it at its end."""
+    if sys.stdout is not None:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run(program: Program, arguments: list[str]) -> int:
@@ -130,9 +152,9 @@ def _run(program: Program, arguments: list[str]) -> int:
         hint = f"; see: {context_of_error.command_path} --help" if context_of_error else ""
         _say(name, error.format_message().rstrip(".") + hint)
         return BAD_USAGE
-    except BrokenPipeError:
-        raise
     except Exception as error:
+        if isinstance(error, BrokenPipeError) or _is_full(error):
+            raise
         return _failed(name, error)
     return 0
 

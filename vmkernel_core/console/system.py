@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shlex
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
@@ -10,7 +9,7 @@ import click
 from vmkernel_core.console.show import show
 from vmkernel_core.console.target import asks
 from vmkernel_core.engine import ENGINES, EngineName
-from vmkernel_core.errors import UsageError
+from vmkernel_core.module_settings import split_settings
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,6 +26,8 @@ class _Module(click.ParamType[NameAndEngine]):
 
     def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> NameAndEngine:
         engine, colon, name = value.rpartition(":")
+        if not name:
+            self.fail(f"{value!r} names no module; write e1000, linux:e1000 or native:e1000", param, ctx)
         for known in ENGINES:
             if engine == known:
                 return name, known
@@ -144,10 +145,7 @@ def parameters_set(vmkernel: Caller, as_json: bool, module: NameAndEngine, text:
     from vmkernel_core.console.module_operations import ParameterSettings, parameters_set
 
     name, engine = module
-    try:
-        settings = shlex.split(text)
-    except ValueError as error:
-        raise UsageError(f"cannot read {text!r}: {error}", remedy='write "name=value name=value"') from error
+    settings = split_settings(text)
     show(vmkernel.call(parameters_set, ParameterSettings(name, settings, append, engine)), as_json)
     if not as_json:
         click.echo(f"{name} is loaded with these values the next time.")

@@ -67,14 +67,17 @@ class _Bound:
 
 
 class NativeEngine:
-    """Drivers in Python, and their devices (Engine). ``find`` gives a driver by its name, None when there is none."""
+    """Drivers in Python, and their devices (Engine). ``find`` gives a driver by its name, None when there is none;
+    ``names`` are those of all.
+    """
 
     name: EngineName = "native"
 
-    def __init__(self, seat: Seat, find: Callable[[str], Driver | None]) -> None:
+    def __init__(self, seat: Seat, find: Callable[[str], Driver | None], names: Sequence[str]) -> None:
         """No driver is loaded."""
         self._seat = seat
         self._find = find
+        self._names = names
         self._loaded: dict[str, Driver] = {}
         self._bound: list[_Bound] = []
         self._bridges: list[PciFunction] = []
@@ -126,7 +129,7 @@ class NativeEngine:
         driver, seat = self._driver(name), self._seat
         if not (issubclass(driver, PciDriver) and driver.claims(function)):
             raise NoDriver(f"the driver {name} in Python does not know the device", where=str(function))
-        parameters = self._parse(driver, seat.settings(name, function))
+        parameters = self._parse(driver, seat.settings(self.name, name, function))
         self._loaded.setdefault(driver.name, driver)
         bridges = self._above(function)
         pdev = PciDev(function, seat.platform, driver.name, seat.memory, seat.idle, bridges)
@@ -240,7 +243,7 @@ class NativeEngine:
         driver = self._find(name)
         if driver is None:
             raise UsageError(
-                f"there is no driver {name} in Python", remedy="native_drivers has a folder for each"
+                f"there is no driver {name} in Python", remedy=f"there are {', '.join(self._names)}"
             )
         return driver
 
@@ -252,7 +255,7 @@ class NativeEngine:
     def load(self, name: str) -> None:
         """Let a driver without hardware begin; one that has some waits for it."""
         driver, seat = self._driver(name), self._seat
-        parameters = self._parse(driver, seat.settings(driver.name, None))
+        parameters = self._parse(driver, seat.settings(self.name, driver.name, None))
         if not issubclass(driver, PciDriver):
             device = Device(driver.name, driver.name, seat.memory, seat.idle)
             self._probe(_Bound(driver, device, None), lambda: driver(device, parameters))
@@ -299,7 +302,7 @@ class NativeEngine:
     def _parse(driver: Driver, settings: Sequence[str]) -> dict[str, str]:
         """What a driver is given: the text of each parameter that was set."""
         known = {one.name: one for one in driver.known_parameters}
-        parsed = [parse_setting(driver.name, known, setting) for setting in settings]
+        parsed = [parse_setting(f"native:{driver.name}", known, setting) for setting in settings]
         return {one.parameter.name: str(one.values[0]) for one in parsed}
 
     # ---- what happens ----

@@ -153,7 +153,7 @@ def test_parameters(running: Running) -> None:
     told = {one["name"]: one["value"] for one in running.json(*base, "list", "-m", "e1000")}
     assert told["TxDescriptors"] == "512"
     wrong = running.vmk(*base, "set", "-m", "native:megaraid_sas", "-p", "nosuch=1")
-    assert "module megaraid_sas: has no parameter 'nosuch'" in said(wrong)
+    assert "module native:megaraid_sas: has no parameter 'nosuch'" in said(wrong)
     told = {one["name"]: one["type"] for one in running.json(*base, "list", "-m", "vmkiscsi")}
     assert (told["portal"], told["sessions"]) == ("charp", "uint")
     running.table(*base, "set", "-m", "vmkiscsi", "-p", "sessions=2")
@@ -162,6 +162,60 @@ def test_parameters(running: Running) -> None:
     assert "portal" in said(wrong)
     wrong = running.vmk(*base, "set", "-m", "vmkiscsi", "-p", "sessions=many")
     assert "parameter sessions (uint) does not take 'many'" in said(wrong)
+
+
+def test_parameters_of_both_engines(kernel61: Kernel, tmp_path: Path) -> None:
+    machine = f"""
+kernel = "{kernel61.release}"
+[platform]
+devices = ["e1000,addr=5", "e1000,addr=6"]
+[engines]
+"0000:00:06.0" = "native"
+[parameters]
+"linux:e1000" = "copybreak=100"
+"native:e1000" = "TxDescriptors=512"
+"""
+    base = ("system", "module", "parameters")
+    with Running(machine, tmp_path) as running:
+        assert [one["is_loaded"] for one in running.json("system", "module", "list")] == [True, True]
+        for module, name, value in (
+            ("linux:e1000", "copybreak", "100"),
+            ("native:e1000", "TxDescriptors", "512"),
+        ):
+            told = {
+                one["name"]: one["value"] for one in running.json(*base, "list", "-m", module) if one["value"]
+            }
+            assert told == {name: value}
+            assert running.json("system", "module", "get", "-m", module)["parameters"] == [f"{name}={value}"]
+        running.table(*base, "set", "-m", "linux:e1000", "-p", "debug=3", "--append")
+        [native] = [one for one in running.json(*base, "list", "-m", "native:e1000") if one["value"]]
+        assert (native["name"], native["value"]) == ("TxDescriptors", "512")
+        wrong = running.vmk(*base, "set", "-m", "native:e1000", "-p", "debug=3")
+        assert "module native:e1000: has no parameter 'debug'; it takes TxDescriptors, " in said(wrong)
+        wrong = running.vmk(*base, "list", "-m", "e1000")
+        assert "linux and native have a module e1000" in said(wrong)
+        assert running.end() == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "code", "text"),
+    [
+        ("native:tg3", 3, "there is no driver tg3 in Python; there are e100, e1000, megaraid_sas, "),
+        ("linux:e1000", 4, "this takes a module of a Linux kernel, and no kernel is here"),
+        ("native:", 3, "'native:' names no module; write e1000, linux:e1000 or native:e1000"),
+        ("", 3, "'' names no module"),
+    ],
+)
+def test_modules_that_there_are_not(running: Running, module: str, code: int, text: str) -> None:
+    wrong = running.vmk("system", "module", "get", "-m", module)
+    assert wrong.returncode == code
+    assert text in said(wrong)
+
+
+def test_what_no_driver_takes_is_told_and_not_that_there_is_no_kernel(bare: dict[str, str]) -> None:
+    run = vmk("demo", "--platform", "model", "-p", "debug=16", **bare)
+    assert (run.returncode, run.stdout) == (3, "")
+    assert said(run).startswith("module native:e1000: has no parameter 'debug'; it takes TxDescriptors")
 
 
 def test_unload_and_load(running: Running) -> None:

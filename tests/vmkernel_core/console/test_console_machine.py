@@ -70,9 +70,13 @@ def test_every_key(tmp_path: Path) -> None:
             "[platform]\ndevice = []",
             "unknown field `device` (key platform); it takes type, devices, disks, arguments",
         ),
-        ("[platform]\ntype = 'moon'", "Invalid enum value 'moon' (key platform.type)"),
-        ("engine = 'bsd'\n[platform]", "Invalid enum value 'bsd' (key engine)"),
-        ("[platform]\n[engines]\n'net/e1000' = 'bsd'", "Invalid enum value 'bsd' (key engines[...])"),
+        ("[platform]\ntype = 'moon'", "Invalid enum value 'moon' (key platform.type); use qemu or model"),
+        ("engine = 'bsd'\n[platform]", "Invalid enum value 'bsd' (key engine); use linux or native"),
+        ("hcl = 'lax'\n[platform]", "Invalid enum value 'lax' (key hcl); use default or strict"),
+        (
+            "[platform]\n[engines]\n'net/e1000' = 'bsd'",
+            "Invalid enum value 'bsd' (key engines[...]); use linux or native",
+        ),
         ("[platform]\ndevices = [1]", "Expected `str`, got `int` (key platform.devices[0])"),
         ("[platform]\n[parameters]\ne1000 = 4", "Expected `str`, got `int` (key parameters[...])"),
     ],
@@ -97,6 +101,22 @@ def test_what_is_wrong_is_named(tmp_path: Path, text: str, what: str) -> None:
 def test_models_that_there_are_not(platform: PlatformTable, what: str) -> None:
     with pytest.raises(UsageError, match=what):
         Machine(platform=platform).vmkernel()
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        ("[engines]\n'net/nothing' = 'native'", "'net/nothing' names neither a device nor a driver"),
+        ("[modules]\ne1000 = 'e1000e'", "'e1000' names no device .modules.; write a PCI address"),
+        ("[parameters]\n'8086:100e' = 'x=1'", "'8086:100e' names no module .settings.; write"),
+        ("[parameters]\ne1000 = 'x=\"1'", "cannot read 'x=\"1': No closing quotation"),
+    ],
+)
+def test_what_no_vmkernel_takes(tmp_path: Path, text: str, what: str) -> None:
+    file = tmp_path / "machine.toml"
+    file.write_text(f"[platform]\n{text}")
+    with pytest.raises(UsageError, match=what):
+        read_machine(file).vmkernel()
 
 
 def test_the_command_says_it_in_a_line(tmp_path: Path) -> None:

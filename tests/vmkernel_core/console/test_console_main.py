@@ -14,7 +14,7 @@ import click
 import pytest
 
 import hcl
-from tests.vmkernel_core.console.vmk_command import COMMAND, environment, said, vmk
+from tests.vmkernel_core.console.vmk_command import COMMAND, LIMIT, environment, said, vmk
 from vmkernel_core.console import main as console
 from vmkernel_core.console.program import Program
 from vmkernel_core.errors import DeviceGone, TimedOut, UsageError, VmkError
@@ -143,6 +143,29 @@ def test_a_broken_pipe_is_quiet(tmp_path: Path) -> None:
         told = process.stderr.read()
         assert process.wait(30) == 141
     assert told == b""
+
+
+@pytest.mark.parametrize("arguments", [["kernel", "list", "--json"], ["--help"]])
+def test_an_output_that_takes_no_more(tmp_path: Path, arguments: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        run = subprocess.run(
+            [*COMMAND, *arguments], env=environment(VMK_KERNELS=str(tmp_path)),
+            stdout=full, stderr=subprocess.PIPE, text=True, timeout=LIMIT, check=False,
+        )  # fmt: skip
+    assert run.returncode == 1
+    assert said(run) == "cannot write any more: No space left on device; make room, or write elsewhere"
+
+
+def test_an_output_that_was_closed(tmp_path: Path) -> None:
+    command = ["/bin/sh", "-c", '"$@" >&-', "sh", *COMMAND, "kernel", "list", "--json"]
+    run = subprocess.run(
+        command,
+        env=environment(VMK_KERNELS=str(tmp_path)),
+        stderr=subprocess.PIPE,
+        timeout=LIMIT,
+        check=False,
+    )
+    assert (run.returncode, run.stderr) == (0, b"")
 
 
 @pytest.mark.parametrize("seconds", [0.7, 1.2, 2.5])

@@ -112,10 +112,11 @@ class Bench:
         self.platform = platform
         self.engine = NativeEngine(
             Seat(
-                platform, memory, idle, self.uplinks, Inventory(), lambda name, _: self.settings.get(name, []),
+                platform, memory, idle, self.uplinks, Inventory(),
+                lambda _engine, name, _: self.settings.get(name, []),
                 lambda _function, _error: None, {}, [],
             ),
-            self.drivers.get,
+            self.drivers.get, ["edu", "initiator"],
         )  # fmt: skip
         functions = scan(platform)
         self.edu = next(one for one in functions if one.vendor == 0x1234)
