@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from vmkernel_core.console.client import Caller
 
 _COLUMNS = (
-    "address", "vmkernel_name", "vendor_id", "device_id", "device_class_name", "device_name", "module_name", "bound",
-    "hcl_status", "error",
+    "address", "vmkernel_name", "vendor_id", "device_id", "device_class_name", "device_name", "module_name", "engine",
+    "bound", "hcl_status", "error",
 )  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from vmkernel_core.console.protocol import operation
+from vmkernel_core.engine import EngineName
 from vmkernel_core.pci_classes import class_name
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ class PciDevice(msgspec.Struct, frozen=True):
     device_name: str | None
     module_name: str | None
     """The module that may serve it, by the HCL or an override."""
+    engine: EngineName | None
+    """Whose that module is: Linux's, or a driver in Python."""
     bound: bool
     """Whether its driver has it."""
     hcl_driver: str | None
@@ -88,6 +91,7 @@ def _device(host: VMkernel, adapter: Adapter) -> PciDevice:
         bars=[PciBar(bar.index, str(bar.kind), bar.address, bar.size) for bar in function.bars],
         device_name=hcl.device_name(function.vendor, function.device),
         module_name=adapter.module,
+        engine=adapter.engine if adapter.module else None,
         bound=adapter.bound,
         hcl_driver=verdict.driver,
         hcl_rung=str(verdict.rung),

@@ -145,6 +145,7 @@ def test_pci_list(running: Running) -> None:
     assert len(everything) > 1
     assert (card["vendor_id"], card["device_id"], card["device_class"]) == ("8086", "100e", "020000")
     assert (card["module_name"], card["bound"], card["hcl_driver"]) == ("e1000", True, "net/e1000")
+    assert card["engine"] == "linux"
     assert [(bar["kind"], bar["size"]) for bar in card["bars"]] == [("memory32", 0x20000), ("io", 0x40)]
     wrong = running.vmk("hardware", "pci", "list", "-c", "net")
     assert (wrong.returncode, said(wrong)) == (

@@ -105,6 +105,8 @@ def test_what_boots(running: Running, tmp_path: Path) -> None:
     )  # fmt: skip
     [hba] = running.json("storage", "core", "adapter", "list")
     assert (hba["name"], hba["driver"]) == ("vmhba0", "megaraid_sas")
+    told = {one["module_name"]: one["engine"] for one in running.json("hardware", "pci", "list")}
+    assert told == {"e1000": "native", "megaraid_sas": "native", None: None}
     file = tmp_path / "machine.toml"
     file.write_text(MACHINE)
     run = vmk("boot", "-c", str(file), "--socket", str(tmp_path / "vmk.sock"))
