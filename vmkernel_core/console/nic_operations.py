@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, TypeVar, cast
 
 import msgspec
 
-from vmkernel_core.console.protocol import Nothing, operation
+from vmkernel_core.console.protocol import Nothing, one_of, operation
 from vmkernel_core.errors import DeviceGone, UsageError, VmkError
 from vmkernel_core.net.settings import Duplex
 
@@ -110,9 +110,7 @@ def find(host: VMkernel, name: str) -> Uplink:
     try:
         return host.uplinks[name]
     except KeyError:
-        raise UsageError(
-            f"there is no uplink {name}", remedy=f"use one of {', '.join(host.uplinks) or 'none'}"
-        ) from None
+        raise UsageError(f"there is no uplink {name}", remedy=one_of(host.uplinks)) from None
 
 
 def adapter_of(host: VMkernel, uplink: Uplink) -> Adapter | None:

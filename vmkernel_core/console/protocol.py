@@ -14,7 +14,7 @@ import msgspec
 from vmkernel_core.errors import UsageError, VmkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from vmkernel_core.boot import VMkernel
 
@@ -104,6 +104,13 @@ def operation(
         return Operation(name, arguments, result, function)
 
     return make
+
+
+def one_of(names: Iterable[str]) -> str:
+    """The remedy for a name of what devices make, such as an uplink, that there is not."""
+    if known := ", ".join(dict.fromkeys(names)):
+        return f"use one of {known}"
+    return "there is none; `vmk hardware pci list` tells what became of each device"
 
 
 def decode_request(line: bytes) -> Request:

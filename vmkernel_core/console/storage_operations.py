@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
 
-from vmkernel_core.console.protocol import Nothing, operation
+from vmkernel_core.console.protocol import Nothing, one_of, operation
 from vmkernel_core.errors import UsageError
 from vmkernel_core.storage.adapter import AdapterState
 from vmkernel_core.storage.command import UNMAP
@@ -118,9 +118,7 @@ def _known(named: Mapping[str, Named], name: str, what: str) -> Named:
     try:
         return named[name]
     except KeyError:
-        raise UsageError(
-            f"there is no storage {what} {name}", remedy=f"use one of {', '.join(named) or 'none'}"
-        ) from None
+        raise UsageError(f"there is no storage {what} {name}", remedy=one_of(named)) from None
 
 
 def adapters(host: VMkernel, name: str | None) -> list[StorageAdapter]:
@@ -134,10 +132,7 @@ def paths_to(host: VMkernel, name: str) -> list[StorageDevice]:
     every = list(host.storage.values())
     if found := [one for one in every if one.name == name] or [one for one in every if one.path == name]:
         return sorted(found, key=lambda one: one.state != "active")
-    raise UsageError(
-        f"there is no storage device {name}",
-        remedy=f"use one of {', '.join(dict.fromkeys(one.name for one in every)) or 'none'}",
-    )
+    raise UsageError(f"there is no storage device {name}", remedy=one_of(one.name for one in every))
 
 
 def _devices(host: VMkernel, name: str | None) -> list[list[StorageDevice]]:
