@@ -72,28 +72,28 @@ class Coalescing:
     ``low`` and ``high`` hold below and above the packet rates (packets a second), if adaptive coalescing is on.
     """
 
-    rx_usecs: int
-    rx_frames: int
-    rx_usecs_irq: int
-    rx_frames_irq: int
-    tx_usecs: int
-    tx_frames: int
-    tx_usecs_irq: int
-    tx_frames_irq: int
-    stats_block_usecs: int
-    adaptive_rx: bool
-    adaptive_tx: bool
-    rate_low: int
-    rx_usecs_low: int
-    rx_frames_low: int
-    tx_usecs_low: int
-    tx_frames_low: int
-    rate_high: int
-    rx_usecs_high: int
-    rx_frames_high: int
-    tx_usecs_high: int
-    tx_frames_high: int
-    sample_interval: int
+    rx_usecs: int = 0
+    rx_frames: int = 0
+    rx_usecs_irq: int = 0
+    rx_frames_irq: int = 0
+    tx_usecs: int = 0
+    tx_frames: int = 0
+    tx_usecs_irq: int = 0
+    tx_frames_irq: int = 0
+    stats_block_usecs: int = 0
+    adaptive_rx: bool = False
+    adaptive_tx: bool = False
+    rate_low: int = 0
+    rx_usecs_low: int = 0
+    rx_frames_low: int = 0
+    tx_usecs_low: int = 0
+    tx_frames_low: int = 0
+    rate_high: int = 0
+    rx_usecs_high: int = 0
+    rx_frames_high: int = 0
+    tx_usecs_high: int = 0
+    tx_frames_high: int = 0
+    sample_interval: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from vmklinux.native.uplink import NativeUplink
 if TYPE_CHECKING:
     from vmkernel_core.net.uplink import Feature, Uplink
     from vmklinux.native.pci import PciDev
+    from vmklinux.native.ring import TxRing
     from vmklinux.native.tx_batch import TxBatch
 
 ETH_MIN_MTU, ETH_DATA_LEN = 68, 1500  # include/uapi/linux/if_ether.h
@@ -200,6 +201,14 @@ def netif_wake_queue(dev: NetDevice) -> None:
 def netif_queue_stopped(dev: NetDevice) -> bool:
     """Whether it is."""
     return bool(lib.native_port_queue_stopped(dev.handle))
+
+
+def netif_txq_maybe_wake(dev: NetDevice, ring: TxRing[Any]) -> bool:
+    """Wake a stopped queue once half of the ring is free; whether it was woken now."""
+    if not netif_queue_stopped(dev) or ring.room <= ring.slots // 2:
+        return False
+    netif_wake_queue(dev)
+    return True
 
 
 def netif_device_detach(dev: NetDevice) -> None:

@@ -109,21 +109,22 @@ class NativeUplink:
 
     def _stop(self) -> None:
         """The group of what ndo_open took is released: stop the device first. With the baton."""
-        if not self._dev.running:
-            return
-        if not self._closing:
-            self.unregister()  # the driver lets go of everything
-        self._taken = None
-        self._dev.running = False
-        self._dev.state_changed()
-        timer_delete(self._watchdog)
-        try:
-            if self._pdev.stopped is None:
-                if not self._dev.present and not self._pdev.gone:
-                    power.power_up(self._pdev)  # its driver goes while it sleeps
-                self._ops.ndo_stop()
-        finally:
-            self._quiet()
+        with self._dev.rtnl.lock():  # a reset that sleeps ends first: it has the rings
+            if not self._dev.running:
+                return
+            if not self._closing:
+                self.unregister()  # the driver lets go of everything
+            self._taken = None
+            self._dev.running = False
+            self._dev.state_changed()
+            timer_delete(self._watchdog)
+            try:
+                if self._pdev.stopped is None:
+                    if not self._dev.present and not self._pdev.gone:
+                        power.power_up(self._pdev)  # its driver goes while it sleeps
+                    self._ops.ndo_stop()
+            finally:
+                self._quiet()
 
     def _quiet(self) -> None:
         """Nothing is polled, and there is no link."""

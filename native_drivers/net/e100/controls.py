@@ -14,8 +14,8 @@ from native_drivers.net.e100.mdi import LEDS
 from native_drivers.net.e100.registers import PORT, SCB_COMMAND, SCB_INTERRUPT, SCB_STATUS, SELF_TEST
 from vmkernel_core.errors import NotSupported, TimedOut
 from vmkernel_core.net.settings import RegisterDump, Rings, SelfTest, WakeOnLan
+from vmklinux.native.ethernet import EthernetDriver
 from vmklinux.native.mii import BMCR
-from vmklinux.native.netdevice import NetDeviceOps
 from vmklinux.native.register import Register
 from vmklinux.native.timer import msleep
 
@@ -44,7 +44,7 @@ _PHY_DUMP = range(28, -1, -1)
 _LOOP_FRAME = b"\xff" * 1500
 
 
-class Controls(NetDeviceOps):
+class Controls(EthernetDriver):
     """The half of the driver that ethtool speaks with."""
 
     chip: Chip
@@ -56,8 +56,6 @@ class Controls(NetDeviceOps):
     commands: CommandUnit
     receiver: ReceiveUnit
     wanted: Wanted
-    rx_slots: int
-    tx_slots: int
     discarded: int
     in_chipset: bool
     can_wake: bool
@@ -67,14 +65,6 @@ class Controls(NetDeviceOps):
     dump_buffer: tuple[memoryview, int]
 
     # ---- what the other half does ----
-
-    @abstractmethod
-    def up(self) -> None:
-        """Start the device."""
-
-    @abstractmethod
-    def down(self) -> None:
-        """Stop it."""
 
     @abstractmethod
     def reset(self) -> None:
@@ -87,10 +77,6 @@ class Controls(NetDeviceOps):
     @abstractmethod
     def configure(self) -> None:
         """Tell it what ``wanted`` has."""
-
-    @abstractmethod
-    def make_rings(self) -> None:
-        """Of the sizes that are set."""
 
     @abstractmethod
     def collect(self) -> Mapping[str, int]:
@@ -128,16 +114,7 @@ class Controls(NetDeviceOps):
 
     def set_ringparam(self, settings: Rings) -> None:
         """Other rings; too small ones are made as small as can be."""
-        running = self.netdev.running
-        if running:
-            self.down()
-            self.commands.ring.free()
-            self.receiver.ring.free()
-        self.rx_slots = max(settings.rx, _RX_RANGE[0])
-        self.tx_slots = max(settings.tx, _TX_RANGE[0])
-        if running:
-            self.make_rings()
-            self.up()
+        self.resize_rings(max(settings.rx, _RX_RANGE[0]), max(settings.tx, _TX_RANGE[0]))
 
     # ---- wake on LAN ----
 
@@ -217,20 +194,12 @@ class Controls(NetDeviceOps):
         """Link and EEPROM; offline also the device itself, and whether a frame comes back from MAC and PHY."""
         results = {"Link": 0 if self.mii.link_ok() else 1, "EEPROM": self._eeprom_test()}
         if offline:
-            running = self.netdev.running
-            if running:
-                self.down()
-            else:
-                self.make_rings()
-            results["Self test"] = self.internal_test()
-            results["MAC loopback"] = self._loopback_test(Loopback.MAC)
-            # The PHY of a chipset's device cannot do it.
-            results["PHY loopback"] = self._loopback_test(Loopback.MAC if self.in_chipset else Loopback.PHY)
-            if running:
-                self.up()
-            else:
-                self.commands.ring.free()
-                self.receiver.ring.free()
+            with self.paused():
+                results["Self test"] = self.internal_test()
+                results["MAC loopback"] = self._loopback_test(Loopback.MAC)
+                # The PHY of a chipset's device cannot do it.
+                phy = Loopback.MAC if self.in_chipset else Loopback.PHY
+                results["PHY loopback"] = self._loopback_test(phy)
         return SelfTest(not any(results.values()), offline, results)
 
     def internal_test(self) -> int:

@@ -10,12 +10,14 @@ from native_drivers.net.e100.blocks import (
     CONFIGURE,
     IA_SETUP,
     MULTICAST_SETUP,
+    RFD,
     Configure,
     Counters,
     Dump,
     IaSetup,
     MulticastSetup,
     SelfTest,
+    TxCB,
 )
 from native_drivers.net.e100.chip import IDS, VENDOR, chip_of, in_chipset
 from native_drivers.net.e100.command_unit import CommandUnit, CommandUnitBusy
@@ -34,28 +36,21 @@ from native_drivers.net.e100.registers import (
     SOFTWARE_RESET,
 )
 from native_drivers.net.e100.scb import Scb
-from vmkernel_core.errors import DeviceGone, TimedOut, VmkError
+from vmkernel_core.errors import TimedOut, VmkError
 from vmklinux.module.param import TYPES, Parameter
 from vmklinux.native.dma import dma_alloc_coherent
-from vmklinux.native.irq import request_irq
 from vmklinux.native.mii import Mii
 from vmklinux.native.netdevice import (
     alloc_etherdev,
     napi_complete,
-    napi_disable,
-    napi_enable,
     napi_schedule,
     netif_carrier_off,
     netif_carrier_on,
-    netif_device_attach,
-    netif_device_detach,
     netif_queue_stopped,
     netif_stop_queue,
-    netif_wake_queue,
-    register_netdev,
+    netif_txq_maybe_wake,
 )
 from vmklinux.native.pci import (
-    PciDriver,
     pci_enable_device,
     pci_enable_wake,
     pci_iomap,
@@ -63,14 +58,14 @@ from vmklinux.native.pci import (
     pci_set_master,
 )
 from vmklinux.native.register import Registers
-from vmklinux.native.timer import Timer, mod_timer, timer_delete, udelay
-from vmklinux.native.workqueue import Workqueue
+from vmklinux.native.timer import udelay
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from vmkernel_core.net.settings import LinkSettings
     from vmkernel_core.pci_function import PciFunction
+    from vmklinux.native.ring import RxRing, TxRing
     from vmklinux.native.tx_batch import TxBatch
 
 log = logging.getLogger(__name__)
@@ -79,8 +74,8 @@ _BOOL = TYPES["param_ops_bool"]
 _MEMORY_BAR, _PORT_BAR = 0, 1
 #: Microseconds for a reset (manual, 6.3.3).
 _RESET = 10
-#: Seconds between two looks at link and counters; the queue may be stopped for so long.
-_WATCH, _TX_LIMIT = 2.0, 2.0
+#: Seconds that the queue may be stopped.
+_TX_LIMIT = 2.0
 #: Descriptors per ring, as they are at first.
 _RX_SLOTS, _TX_SLOTS = 256, 128
 #: Steps of the adaptive interframe spacing, and its most; frames in 2 s, by Mb/s, that make a link a busy one.
@@ -95,7 +90,7 @@ class SelfTestFailed(VmkError):
     """The device found itself broken, or does not reach memory."""
 
 
-class E100(Controls, PciDriver):
+class E100(Controls):
     """A chip of the 8255x family with a PHY that has MII registers."""
 
     name = "e100"
@@ -143,48 +138,35 @@ class E100(Controls, PciDriver):
         self.link_settings: LinkSettings | None = None
         self.can_wake = self.chip.masks and pci_pme_capable(pdev, "D3hot")
         self.wakes = self.can_wake and bool(self.eeprom[ID] & ID_WAKE)
-        self._work = Workqueue(pdev)
-        self._timer = Timer(pdev, self._watch)
         dev = alloc_etherdev(pdev, self)
         dev.dev_addr = self.eeprom[:6]
         dev.watchdog_timeo = _TX_LIMIT
-        register_netdev(dev)
+        self.register()
 
     def suspend(self) -> None:
         """Stop. After a reset the device wakes the machine at a magic packet, if it may do so at all."""
-        netif_device_detach(self.netdev)
-        if self.netdev.running:
-            self.down()
+        super().suspend()
         pci_enable_wake(self.pdev, self.wakes)
 
     def resume(self) -> None:
         """Begin anew."""
         pci_enable_wake(self.pdev, False)
-        if self.netdev.running:
-            self.up()
-        netif_device_attach(self.netdev)
-
-    def shutdown(self) -> None:
-        """As for sleep: the machine may be woken."""
-        self.suspend()
+        super().resume()
 
     # ---- open and closed ----
 
-    def ndo_open(self) -> None:
-        """Make rings, start everything."""
-        self.make_rings()
-        request_irq(self.pdev, self.interrupt)
-        self.up()
-
     def make_rings(self) -> None:
         """Of the sizes that are set."""
-        self.commands = CommandUnit(self.pdev, self.scb, self.tx_slots)
-        self.receiver = ReceiveUnit(self.pdev, self.scb, self.rx_slots)
+        self.commands, self.receiver = (
+            CommandUnit(self.pdev, self.scb, self.tx_slots),
+            ReceiveUnit(self.pdev, self.scb, self.rx_slots),
+        )
         self._discarded_before = 0
 
-    def ndo_stop(self) -> None:
-        """Stop everything."""
-        self.down()
+    @property
+    def rings(self) -> tuple[TxRing[TxCB], RxRing[RFD]]:
+        """Both."""
+        return self.commands.ring, self.receiver.ring
 
     def reset(self) -> None:
         """The device does nothing and has forgotten all, but for the PHY; it cannot interrupt."""
@@ -201,50 +183,30 @@ class E100(Controls, PciDriver):
         self.commands.act(IaSetup, IA_SETUP, address=self.netdev.dev_addr)
         self.counters.start()
 
-    def up(self) -> None:
-        """With rings there: the device runs."""
-        dev = self.netdev
+    def start(self) -> None:
+        """Reset it, and have both units begin."""
         self.reset()
         self.restore_link()
         self.program()
         self.set_filters()
         self.receiver.start()
-        napi_enable(dev)
-        netif_wake_queue(dev)
-        self._interrupts()
-        self._look_at_link()
-        mod_timer(self._timer, _WATCH)
 
-    def down(self) -> None:
-        """The device is reset and does nothing; rings stay. Nothing is left to do when it has gone."""
-        timer_delete(self._timer)
-        napi_disable(self.netdev)
-        netif_carrier_off(self.netdev)
+    def run(self) -> None:
+        """It may interrupt."""
+        self._interrupts()
+
+    def stop(self) -> None:
+        """Count once more, and reset it."""
         try:
             self.collect()
-        except (DeviceGone, TimedOut) as error:
+        except TimedOut as error:
             log.debug("%s: the last counts are lost: %s", self.netdev.name, error)
         self.reset()
-
-    def restart(self) -> None:
-        """Stop a device that runs, and start it again; under the RTNL."""
-        if self.netdev.running and self.netdev.present:
-            self.down()
-            self.up()
 
     def _hangs(self, error: Exception) -> None:
         """It does not do what it was told: reset it, soon."""
         log.warning("%s hangs and is reset: %s", self.netdev.name, error)
-        self._work.schedule_work(self._recover)
-
-    def _recover(self) -> None:
-        """The work item of a reset that nobody waits for."""
-        with self.netdev.rtnl.lock():
-            self.restart()
-
-    def ndo_tx_timeout(self) -> None:
-        """The device sends nothing more: reset it."""
-        self._work.schedule_work(self._recover)
+        self.schedule_restart()
 
     # ---- frames ----
 
@@ -270,12 +232,9 @@ class E100(Controls, PciDriver):
         except TimedOut as error:
             self._hangs(error)
             frames = 0
-        if netif_queue_stopped(self.netdev):
-            ring = self.commands.ring
-            ring.reclaim()
-            if ring.room > ring.slots // 2:
-                netif_wake_queue(self.netdev)
-                self._interrupts()
+        self.commands.ring.reclaim()
+        if netif_txq_maybe_wake(self.netdev, self.commands.ring):
+            self._interrupts()
         if frames < budget:
             napi_complete(self.netdev)
         return frames
@@ -292,7 +251,8 @@ class E100(Controls, PciDriver):
 
     # ---- the link, and what is to be done now and then ----
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """Counters, the link, for which nothing interrupts, and remedies."""
         try:
             counted = self.collect()
             self._look_at_link()
@@ -301,7 +261,6 @@ class E100(Controls, PciDriver):
                 self.set_filters()  # an 82557 may stop receiving until it gets such a command
         except (CommandUnitBusy, TimedOut) as error:
             self._hangs(error)
-        mod_timer(self._timer, _WATCH)
 
     def _look_at_link(self) -> None:
         if not self.mii.link_ok():

@@ -3,3 +3,5 @@
 from native_drivers.net.e1000.driver import E1000
 
 DRIVER = E1000
+
+__all__ = ["DRIVER", "E1000"]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
 from typing import TYPE_CHECKING, ClassVar
 
 from native_drivers.net.e1000.moderation import Moderation
 from native_drivers.net.e1000.modes import MODES
 from native_drivers.net.e1000.phy_registers import EPSCR, GCON, GSTATUS, PSCR, PSSR
-from native_drivers.net.e1000.receive import Receiver
 from native_drivers.net.e1000.registers import (
     CTRL,
     CTRL_EXT,
@@ -53,12 +51,11 @@ from native_drivers.net.e1000.registers import (
 )
 from native_drivers.net.e1000.rings import LEAST, MOST, MULTIPLE
 from native_drivers.net.e1000.self_test import SelfTester
-from native_drivers.net.e1000.transmit import Transmitter
 from native_drivers.net.e1000.wake_on_lan import FILTERS
 from vmkernel_core.errors import NotSupported, UsageError
 from vmkernel_core.net.settings import Coalescing, LinkSettings, Pause, RegisterDump, Rings, WakeOnLan
+from vmklinux.native.ethernet import EthernetDriver
 from vmklinux.native.mii import ADVERTISE, BMCR, BMSR, LPA, PHYSID1, PHYSID2
-from vmklinux.native.netdevice import NetDeviceOps
 from vmklinux.native.pci import CAPABILITY_POWER, pci_find_capability
 
 if TYPE_CHECKING:
@@ -67,10 +64,11 @@ if TYPE_CHECKING:
     from native_drivers.net.e1000.eeprom import Eeprom
     from native_drivers.net.e1000.link import Link
     from native_drivers.net.e1000.phy import Phy
+    from native_drivers.net.e1000.receive import Receiver
     from native_drivers.net.e1000.statistics import Statistics
+    from native_drivers.net.e1000.transmit import Transmitter
     from vmkernel_core.net.settings import SelfTest, Wake
     from vmklinux.native.ethtool import PhysId
-    from vmklinux.native.pci import PciDev
     from vmklinux.native.register import Register, Registers
 
 _COPPER = frozenset({"Autoneg", "TP"})
@@ -89,10 +87,9 @@ _PHY_DUMPED: tuple[type[Register], ...] = (
 _LED_ON, _LED_OFF, _BLINKS = 0xE, 0xF, 2
 
 
-class Controls(NetDeviceOps):
+class Controls(EthernetDriver):
     """The part of the driver that is asked and told by ethtool; what it needs of the rest stands here."""
 
-    pdev: PciDev
     controller: Controller
     chip: Chip
     registers: Registers
@@ -103,24 +100,10 @@ class Controls(NetDeviceOps):
     statistics: Statistics
     transmitter: Transmitter
     receiver: Receiver
-    tx_slots: int
-    rx_slots: int
     wakes: frozenset[Wake]
     restarts: int
     timeouts: int
     supported_coalesce_params: ClassVar[frozenset[str]] = frozenset({"rx_usecs"})
-
-    @abstractmethod
-    def restart(self) -> None:
-        """Reset a chip that runs, and go on; under the RTNL."""
-
-    @abstractmethod
-    def pause(self) -> None:
-        """Leave a chip alone that may run: it is reset, and its interrupts are somebody else's."""
-
-    @abstractmethod
-    def proceed(self) -> None:
-        """Have it back after ``pause``."""
 
     # ---- link ----
 
@@ -184,47 +167,14 @@ class Controls(NetDeviceOps):
     def set_ringparam(self, settings: Rings) -> None:
         """What is too few, or no multiple of 8, becomes the next number that is possible."""
         rx, tx = (max(-(-wanted // MULTIPLE) * MULTIPLE, LEAST) for wanted in (settings.rx, settings.tx))
-        if (rx, tx) == (self.rx_slots, self.tx_slots):
-            return
-        if self.netdev.running:
-            before = self.receiver, self.transmitter
-            self.receiver = Receiver(self.netdev, self.registers, rx)
-            self.transmitter = Transmitter(
-                self.netdev, self.registers, self.statistics, tx, self.chip.least_frame
-            )
-            self.restart()
-            for ring in before:
-                ring.free()
-        self.rx_slots, self.tx_slots = rx, tx
+        if (rx, tx) != (self.rx_slots, self.tx_slots):
+            self.resize_rings(rx, tx)
 
     def get_coalesce(self) -> Coalescing:
         """One time counts for all interrupts."""
         if self.chip.early:
             raise NotSupported(f"the {self.chip.name} does not moderate interrupts")
-        return Coalescing(
-            self.moderation.microseconds,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            False,
-            False,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-            0,
-        )
+        return Coalescing(rx_usecs=self.moderation.microseconds)
 
     def set_coalesce(self, settings: Coalescing) -> None:
         """It."""

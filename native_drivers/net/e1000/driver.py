@@ -15,33 +15,25 @@ from native_drivers.net.e1000.link import Link
 from native_drivers.net.e1000.moderation import Moderation
 from native_drivers.net.e1000.phy import Phy
 from native_drivers.net.e1000.receive import Receiver
-from native_drivers.net.e1000.registers import CTRL, ICR, ICS, IMC, IMS, RCTL, STATUS
+from native_drivers.net.e1000.registers import CTRL, ICR, IMC, IMS, RCTL, STATUS
 from native_drivers.net.e1000.statistics import Statistics
 from native_drivers.net.e1000.transmit import Transmitter
-from vmkernel_core.errors import DeviceGone
-from vmklinux.native.irq import request_irq
 from vmklinux.native.netdevice import (
     alloc_etherdev,
     napi_complete,
-    napi_disable,
-    napi_enable,
     napi_schedule,
     netif_carrier_off,
     netif_carrier_on,
-    netif_device_attach,
-    netif_device_detach,
-    netif_wake_queue,
-    register_netdev,
 )
-from vmklinux.native.pci import PciDriver, pci_enable_device, pci_iomap, pci_set_master
+from vmklinux.native.pci import pci_enable_device, pci_iomap, pci_set_master
 from vmklinux.native.register import Registers
-from vmklinux.native.timer import Timer, mod_timer, timer_delete
-from vmklinux.native.workqueue import Workqueue
 
 if TYPE_CHECKING:
+    from native_drivers.net.e1000.descriptors import RDESC, TransmitDescriptor
     from vmkernel_core.net.settings import Wake
     from vmkernel_core.net.uplink import Feature
     from vmkernel_core.pci_function import PciFunction
+    from vmklinux.native.ring import RxRing, TxRing
     from vmklinux.native.tx_batch import TxBatch
 
 log = logging.getLogger(__name__)
@@ -50,15 +42,15 @@ _REGISTER_BAR = 0
 #: What interrupts always: frames came in, receive buffers run short, the link changed.
 _WANTED = IMS(RXT0=1, RXDMT0=1, RXSEQ=1, LSC=1)
 _ALL = (1 << ICR.width) - 1
-#: Seconds between looks at the link, for the case that its interrupt was missed, and every how many of them the counters
-#: are fetched: long before one of 32 bits can reach its end, at 1.5 million frames a second after 48 minutes.
-_WATCH, _COUNT_EVERY = 2.0, 300
+#: At every how many looks the counters are fetched, every ten minutes: long before one of 32 bits can reach its end, at
+#: 1.5 million frames a second after 48 minutes.
+_COUNT_EVERY = 300
 _OFFLOADS: frozenset[Feature] = frozenset(
     {"scatter-gather", "tx-checksum", "rx-checksum", "tso", "vlan-insert", "vlan-strip"}
 )
 
 
-class E1000(Controls, PciDriver):
+class E1000(Controls):
     """A chip of the 8254x family, or an 82574L, with a copper PHY."""
 
     name = "e1000"
@@ -95,8 +87,6 @@ class E1000(Controls, PciDriver):
         self.wakes: frozenset[Wake] = frozenset()
         self.restarts = self.timeouts = 0
         self._receive_control = 0
-        self._work = Workqueue(pdev)
-        self._timer = Timer(pdev, self._watch)
         self._watches = 0
         pdev.devres.add(self.controller.let_go)
         self._make_known(self.eeprom.mac_address())
@@ -108,13 +98,11 @@ class E1000(Controls, PciDriver):
         dev.hw_features = _OFFLOADS | (frozenset() if self.chip.early else {"tso6"})
         dev.features = dev.hw_features | {"vlan-filter"}
         self.filters.set_mac(mac)
-        register_netdev(dev)
+        self.register()
 
     def suspend(self) -> None:
         """Stop, and let the chip wake the machine if somebody wants that."""
-        netif_device_detach(self.netdev)
-        if self.netdev.running:
-            self._down()
+        super().suspend()
         wake_on_lan.arm(self.registers, self.chip, self.wakes)
         if self.wakes:  # what does not come in cannot wake
             self.filters.restore()
@@ -124,33 +112,31 @@ class E1000(Controls, PciDriver):
         """Begin anew where it was."""
         wake_on_lan.disarm(self.registers)
         self.controller.reset()
-        if self.netdev.running:
-            self._up()
-        netif_device_attach(self.netdev)
-
-    def shutdown(self) -> None:
-        """As for sleep: the machine may be woken."""
-        self.suspend()
+        super().resume()
 
     # ---- open and closed ----
 
-    def ndo_open(self) -> None:
-        """Make rings, start everything."""
-        self.transmitter = Transmitter(
-            self.netdev, self.registers, self.statistics, self.tx_slots, self.chip.least_frame
+    def make_rings(self) -> None:
+        """Of the sizes that are set."""
+        dev, registers, least = self.netdev, self.registers, self.chip.least_frame
+        self.transmitter, self.receiver = (
+            Transmitter(dev, registers, self.statistics, self.tx_slots, least),
+            Receiver(dev, registers, self.rx_slots),
         )
-        self.receiver = Receiver(self.netdev, self.registers, self.rx_slots)
-        self._irq = request_irq(self.pdev, self.interrupt)
-        self._up()
+
+    @property
+    def rings(self) -> tuple[TxRing[TransmitDescriptor], RxRing[RDESC]]:
+        """Both."""
+        return self.transmitter.ring, self.receiver.ring
 
     def ndo_stop(self) -> None:
         """Stop everything; the PHY is turned off unless it may have to wake the machine."""
-        self._down()
+        super().ndo_stop()
         if not self.window.gone and not self.wakes:
             self.link.stop()
 
-    def _up(self) -> None:
-        """After a reset, with rings there: the chip runs."""
+    def start(self) -> None:
+        """After a reset: everything but interrupts."""
         registers, dev = self.registers, self.netdev
         receive_bytes = self.controller.set_up(self._most_frame)
         flow_control.set_thresholds(registers, receive_bytes, self._most_frame)
@@ -164,47 +150,20 @@ class E1000(Controls, PciDriver):
         self._receive_control = 0
         self.ndo_set_rx_mode()
         self.receiver.give()
-        napi_enable(dev)
-        netif_wake_queue(dev)
-        registers.write(_WANTED)
-        registers.write(ICS(LSC=1))  # to look at the link once
-        mod_timer(self._timer, _WATCH)
 
-    def _down(self) -> None:
-        """The chip is reset and does nothing; rings stay. Nothing is left to do when it has gone."""
-        timer_delete(self._timer)
-        napi_disable(self.netdev)
-        netif_carrier_off(self.netdev)
-        try:
-            self.statistics.update()
-            self.controller.reset()
-        except DeviceGone:
-            log.debug("%s has gone before it was stopped", self.netdev.name)
+    def run(self) -> None:
+        """It may interrupt."""
+        self.registers.write(_WANTED)
+
+    def stop(self) -> None:
+        """Count once more, and reset it."""
+        self.statistics.update()
+        self.controller.reset()
 
     def restart(self) -> None:
-        """Reset a chip that runs, and go on; under the RTNL."""
-        if self.netdev.running and self.netdev.present:
-            self.restarts += 1
-            self._down()
-            self._up()
-
-    def pause(self) -> None:
-        """Leave a chip alone that may run: it is reset, and its interrupts are somebody else's."""
-        if self.netdev.running:
-            self._down()
-            self._irq.now()
-
-    def proceed(self) -> None:
-        """Have it back after ``pause``."""
-        self.controller.reset()
-        if self.netdev.running:
-            self._irq = request_irq(self.pdev, self.interrupt)
-            self._up()
-
-    def _recover(self) -> None:
-        """The work item of a reset that nobody waits for."""
-        with self.netdev.rtnl.lock():
-            self.restart()
+        """And count it."""
+        self.restarts += self.netdev.running and self.netdev.present
+        super().restart()
 
     @property
     def _most_frame(self) -> int:
@@ -219,7 +178,7 @@ class E1000(Controls, PciDriver):
             return False
         self.window.write(IMC.offset, 4, _ALL)  # until poll is done
         if causes & ICR.LSC.mask:
-            self._work.schedule_work(self._look_at_link)
+            self.work.schedule_work(self._look_at_link)
         napi_schedule(self.netdev)
         return True
 
@@ -237,20 +196,20 @@ class E1000(Controls, PciDriver):
         self.transmitter.send(batch)
 
     def ndo_tx_timeout(self) -> None:
-        """The chip sends nothing more: reset it."""
+        """And count it."""
         self.timeouts += 1
-        self._work.schedule_work(self._recover)
+        super().ndo_tx_timeout()
 
     # ---- the link ----
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """The link, for the case that its interrupt was missed, and now and then the counters."""
         self._watches += 1
         status = self.registers.read(STATUS)
         if not self.window.gone and bool(status.LU) != self.netdev.carrier:
-            self._work.schedule_work(self._look_at_link)
+            self.work.schedule_work(self._look_at_link)
         if self._watches % _COUNT_EVERY == 0:
             self.statistics.update()
-        mod_timer(self._timer, _WATCH)
 
     def _look_at_link(self) -> None:
         """The link came, went, or came anew: tell of it. What could not be sent before it went never will be."""

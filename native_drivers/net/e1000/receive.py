@@ -20,28 +20,24 @@ class Receiver:
         """All its buffers are for the chip. OutOfMachineMemory."""
         self._dev = dev
         self._registers = registers
-        self._ring = RxRing(dev.pdev, RX_LAYOUT, slots)
+        self.ring = RxRing(dev.pdev, RX_LAYOUT, slots)
         self._tail = 0
 
     def prepare(self) -> None:
         """The chip was reset: begin anew."""
-        self._ring.reset()
-        tell_rx(self._registers, self._ring)
+        self.ring.reset()
+        tell_rx(self._registers, self.ring)
         self._tail = 0
 
     def give(self) -> None:
         """Let the chip have the buffers that are free; reception is on."""
-        tail = self._ring.tail
+        tail = self.ring.tail
         if tail != self._tail:
             self._tail = tail
             self._registers.window.write(RDT.offset, 4, tail)
 
-    def free(self) -> None:
-        """Give the ring's memory back: the chip does not use it any more."""
-        self._ring.free()
-
     def harvest(self, budget: int) -> int:
         """Hand up at most that many frames; how many there were."""
-        frames = self._ring.harvest(self._dev, budget)
+        frames = self.ring.harvest(self._dev, budget)
         self.give()
         return frames

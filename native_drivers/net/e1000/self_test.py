@@ -70,17 +70,14 @@ class SelfTester:
         """The link's test; ``offline`` all, after which the chip begins anew."""
         results = {"Link test   (on/offline)": self._link()}
         if offline:
-            self._driver.pause()
-            try:
+            with self._driver.paused():
                 results = {
                     "Register test  (offline)": self._kept(),
                     "Eeprom test    (offline)": int(not self._driver.eeprom.checksum_is_good),
                     "Interrupt test (offline)": self._interrupts(),
-                    "Loopback test  (offline)": loopback.run(self._driver),
+                    "Loopback test  (offline)": loopback.run(self._driver),  # which resets it
                     **results,
                 }
-            finally:
-                self._driver.proceed()
         return SelfTest(not any(results.values()), offline, results)
 
     def _link(self) -> int:

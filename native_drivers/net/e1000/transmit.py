@@ -9,7 +9,7 @@ from native_drivers.net.e1000 import offload
 from native_drivers.net.e1000.descriptors import TDESC
 from native_drivers.net.e1000.registers import IMS, TDT
 from native_drivers.net.e1000.rings import TX_LAYOUT, tell_tx
-from vmklinux.native.netdevice import netif_queue_stopped, netif_wake_queue
+from vmklinux.native.netdevice import netif_queue_stopped, netif_txq_maybe_wake
 from vmklinux.native.ring import TxRing
 
 if TYPE_CHECKING:
@@ -36,29 +36,25 @@ class Transmitter:
         """An empty ring. OutOfMachineMemory."""
         self._dev = dev
         self._registers = registers
-        self._ring = TxRing(dev.pdev, replace(TX_LAYOUT, least=least_frame), slots)
+        self.ring = TxRing(dev.pdev, replace(TX_LAYOUT, least=least_frame), slots)
         self._context = b""
         self._statistics = statistics
 
     def start(self) -> None:
         """The chip was reset: begin anew; what was not sent is lost."""
-        self._ring.reset()
+        self.ring.reset()
         self._context = b""
-        tell_tx(self._registers, self._ring)
-
-    def free(self) -> None:
-        """Give the ring's memory back: the chip does not use it any more."""
-        self._ring.free()
+        tell_tx(self._registers, self.ring)
 
     @property
     def pending(self) -> bool:
         """Whether the chip still has frames."""
-        self._ring.reclaim()
-        return self._ring.pending
+        self.ring.reclaim()
+        return self.ring.pending
 
     def send(self, batch: TxBatch) -> None:
         """Take frames from the batch."""
-        ring, window = self._ring, self._registers.window
+        ring, window = self.ring, self._registers.window
         ring.reclaim()
         ring.post(batch)
         if batch.taken < len(batch):
@@ -72,7 +68,7 @@ class Transmitter:
 
     def _put(self, frame: Frame) -> bool:
         """A frame that asks for an offload; False when there is no room, or when it asks for none."""
-        ring = self._ring
+        ring = self.ring
         if frame.checksum is None or ring.room < ring.slots_for(len(frame.data)) + 1:
             return False
         if not offload.is_possible(frame):
@@ -95,14 +91,11 @@ class Transmitter:
             self._statistics.dropped += 1
             return True
         tag = {} if frame.vlan is None else {"VLE": 1, "special": frame.vlan}
-        return self._ring.put(offload.summed(frame), TDESC(IFCS=1, RS=1, **tag))
+        return self.ring.put(offload.summed(frame), TDESC(IFCS=1, RS=1, **tag))
 
     def wake(self) -> int:
         """Frames wait for room: let them have it once half the ring is free. The interrupts that are wanted."""
         if not netif_queue_stopped(self._dev):
             return 0
-        self._ring.reclaim()
-        if self._ring.room < self._ring.slots // 2:
-            return WHEN_FULL.raw
-        netif_wake_queue(self._dev)
-        return 0
+        self.ring.reclaim()
+        return 0 if netif_txq_maybe_wake(self._dev, self.ring) else WHEN_FULL.raw

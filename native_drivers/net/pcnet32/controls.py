@@ -10,7 +10,7 @@ from native_drivers.net.pcnet32.registers import BCR2, BCR32, CSR0, CSR15, LED
 from native_drivers.net.pcnet32.rings import BLANK, ERRORS
 from vmkernel_core.errors import TimedOut
 from vmkernel_core.net.settings import RegisterDump, Rings, SelfTest
-from vmklinux.native.netdevice import NetDeviceOps
+from vmklinux.native.ethernet import EthernetDriver
 from vmklinux.native.timer import msleep
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ _LOOP_LIMIT, _PAUSE = 200, 1
 _LOOP_FRAME = bytes(range(14, 75))
 
 
-class Controls(NetDeviceOps):
+class Controls(EthernetDriver):
     """The half of the driver that ethtool speaks with."""
 
     chip: Chip
@@ -44,29 +44,11 @@ class Controls(NetDeviceOps):
     aprom: bytes
     transmitter: Transmitter
     receiver: Receiver
-    rx_slots: int
-    tx_slots: int
     tx_failed: Counter[str]
     missed: int
     babbles: int
 
     # ---- what the other half does ----
-
-    @abstractmethod
-    def up(self) -> None:
-        """Start the chip."""
-
-    @abstractmethod
-    def down(self) -> None:
-        """Stop it."""
-
-    @abstractmethod
-    def initialize(self) -> None:
-        """It can be started."""
-
-    @abstractmethod
-    def make_rings(self) -> None:
-        """Of the sizes that are set."""
 
     @abstractmethod
     def collect(self) -> None:
@@ -94,20 +76,9 @@ class Controls(NetDeviceOps):
 
     def set_ringparam(self, settings: Rings) -> None:
         """Other rings; the next power of two counts."""
-        running = self.netdev.running
-        if running:
-            self.down()
-            self._free_rings()
-        self.rx_slots, self.tx_slots = (
-            1 << (max(slots, _FEWEST) - 1).bit_length() for slots in (settings.rx, settings.tx)
+        self.resize_rings(
+            *(1 << (max(slots, _FEWEST) - 1).bit_length() for slots in (settings.rx, settings.tx))
         )
-        if running:
-            self.make_rings()
-            self.up()
-
-    def _free_rings(self) -> None:
-        self.transmitter.ring.free()
-        self.receiver.ring.free()
 
     # ---- counters and contents ----
 
@@ -140,23 +111,15 @@ class Controls(NetDeviceOps):
         """Link; offline also whether a frame comes back inside of the chip."""
         results = {"Link": 0 if self.media.link_ok() else 1}
         if offline:
-            running = self.netdev.running
-            if running:
-                self.down()
-            else:
-                self.make_rings()
-            results["Loopback"] = self._loopback_test()
-            if running:
-                self.up()
-            else:
-                self._free_rings()
+            with self.paused():
+                results["Loopback"] = self._loopback_test()
         return SelfTest(not any(results.values()), offline, results)
 
     def _loopback_test(self) -> int:
         """0 or -EAGAIN; the chip is stopped, and is so again."""
         frame = self.netdev.dev_addr * 2 + _LOOP_FRAME
         try:
-            self.initialize()
+            self.start()
             self.csr.write(CSR0(STOP=1))
             self.csr.modify(CSR15, LOOP=1, INTL=1)
             if self.chip.mii:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from native_drivers.net.pcnet32.chips import IDS, chip_of
 from native_drivers.net.pcnet32.controls import Controls
-from native_drivers.net.pcnet32.descriptors import STYLE, InitializationBlock
+from native_drivers.net.pcnet32.descriptors import RMD, STYLE, TMD, InitializationBlock
 from native_drivers.net.pcnet32.media import Media
 from native_drivers.net.pcnet32.ports import Bcrs, Csrs, Ports
 from native_drivers.net.pcnet32.registers import (
@@ -30,9 +30,7 @@ from native_drivers.net.pcnet32.registers import (
     PADR,
 )
 from native_drivers.net.pcnet32.rings import Receiver, Transmitter
-from vmkernel_core.errors import DeviceGone
 from vmklinux.native.dma import dma_alloc_coherent
-from vmklinux.native.irq import request_irq
 from vmklinux.native.netdevice import (
     POLL_WEIGHT,
     alloc_etherdev,
@@ -42,19 +40,17 @@ from vmklinux.native.netdevice import (
     napi_schedule,
     netif_carrier_off,
     netif_carrier_on,
-    netif_device_attach,
-    netif_device_detach,
     netif_queue_stopped,
     netif_stop_queue,
+    netif_txq_maybe_wake,
     netif_wake_queue,
-    register_netdev,
 )
-from vmklinux.native.pci import PciDriver, pci_enable_device, pci_iomap, pci_set_master
-from vmklinux.native.timer import Timer, mod_timer, msleep, timer_delete
-from vmklinux.native.workqueue import Workqueue
+from vmklinux.native.pci import pci_enable_device, pci_iomap, pci_set_master
+from vmklinux.native.timer import msleep
 
 if TYPE_CHECKING:
     from vmkernel_core.pci_function import PciFunction
+    from vmklinux.native.ring import RxRing, TxRing
     from vmklinux.native.tx_batch import TxBatch
 
 log = logging.getLogger(__name__)
@@ -64,8 +60,8 @@ _PORT_BAR = 0
 _LIMIT = 0.2
 #: Milliseconds that a ring full of frames may take, and between two looks.
 _DRAIN, _PAUSE = 200, 1
-#: Seconds between two looks at the link; the queue may be stopped for so long.
-_WATCH, _TX_LIMIT = 2.0, 5.0
+#: Seconds that the queue may be stopped.
+_TX_LIMIT = 5.0
 #: Descriptors per ring, as they are at first.
 _SLOTS = 128
 #: Of the SRAM's 24 pages of 512 bytes the highest (numbers count from 0), and that at which reception begins.
@@ -73,7 +69,7 @@ _SRAM_SIZE, _SRAM_BOUNDARY = 0x17, 0x0C
 _WHOLE_FRAME = 3
 
 
-class Pcnet32(Controls, PciDriver):
+class Pcnet32(Controls):
     """A chip of the PCnet-PCI family."""
 
     name = "pcnet32"
@@ -101,54 +97,33 @@ class Pcnet32(Controls, PciDriver):
         self.rx_slots = self.tx_slots = _SLOTS
         self.tx_failed: Counter[str] = Counter()
         self.missed = self.babbles = self._missed_before = 0
-        self._work = Workqueue(pdev)
-        self._timer = Timer(pdev, self._watch)
         dev = alloc_etherdev(pdev, self)
         dev.dev_addr = self._mac()
         dev.watchdog_timeo = _TX_LIMIT
-        register_netdev(dev)
+        self.register()
 
     def _mac(self) -> bytes:
         """After a reset the chip has it from the PROM, unless something is wrong there."""
         csr = b"".join(self.csr.read(PADR[i]).raw.to_bytes(2, "little") for i in range(PADR.count))
         return self.aprom[:6] if csr[0] & 1 or not any(csr) else csr
 
-    def suspend(self) -> None:
-        """Stop."""
-        netif_device_detach(self.netdev)
-        if self.netdev.running:
-            self.down()
-
-    def resume(self) -> None:
-        """Begin anew."""
-        if self.netdev.running:
-            self.up()
-        netif_device_attach(self.netdev)
-
-    def shutdown(self) -> None:
-        """As for sleep."""
-        self.suspend()
-
     # ---- open and closed ----
-
-    def ndo_open(self) -> None:
-        """Make rings, start everything."""
-        self.make_rings()
-        request_irq(self.pdev, self.interrupt)
-        self.up()
 
     def make_rings(self) -> None:
         """Of the sizes that are set."""
-        self.transmitter = Transmitter(self.pdev, self.csr, self.tx_slots, self.tx_failed)
-        self.receiver = Receiver(self.pdev, self.csr, self.rx_slots)
+        self.transmitter, self.receiver = (
+            Transmitter(self.pdev, self.csr, self.tx_slots, self.tx_failed),
+            Receiver(self.pdev, self.csr, self.rx_slots),
+        )
         self._bad_before = 0
 
-    def ndo_stop(self) -> None:
-        """Stop everything."""
-        self.down()
+    @property
+    def rings(self) -> tuple[TxRing[TMD], RxRing[RMD]]:
+        """Both."""
+        return self.transmitter.ring, self.receiver.ring
 
-    def initialize(self) -> None:
-        """With rings there: the chip is reset, has its settings, and can be started."""
+    def start(self) -> None:
+        """Reset it, and have it read the initialization block."""
         csr, bcr = self.csr, self.bcr
         self.ports.reset()
         self._missed_before = csr.read(CSR112).raw
@@ -165,8 +140,8 @@ class Pcnet32(Controls, PciDriver):
         self._applied = mode, groups, address = self._settings()
         self.block.set(
             MODE=mode.raw,
-            RLEN=self.rx_slots.bit_length() - 1,
-            TLEN=self.tx_slots.bit_length() - 1,
+            RLEN=self.receiver.ring.slots.bit_length() - 1,
+            TLEN=self.transmitter.ring.slots.bit_length() - 1,
             PADR=address,
             LADRF=groups,
             RDRA=self.receiver.ring.table.dma(0),
@@ -178,47 +153,17 @@ class Pcnet32(Controls, PciDriver):
         csr.write(CSR0(INIT=1))
         csr.wait(CSR0, _LIMIT, IDON=1, STOP=0)
 
-    def up(self) -> None:
-        """With rings there: the chip runs."""
-        self.initialize()
-        self._start()
-        self._look_at_link()
-        mod_timer(self._timer, _WATCH)
-
-    def _start(self) -> None:
-        """After initialize: frames may come and go."""
-        napi_enable(self.netdev)
-        netif_wake_queue(self.netdev)
+    def run(self) -> None:
+        """Frames may come and go."""
         self._interrupts()
         self.csr.write(CSR0(STRT=1, IENA=1))
         self.csr.wait(CSR0, _LIMIT, STRT=1)
 
-    def down(self) -> None:
-        """The chip is stopped; rings stay. Nothing is left to do when it has gone."""
-        timer_delete(self._timer)
-        napi_disable(self.netdev)
-        netif_carrier_off(self.netdev)
-        try:
-            self.collect()
-            self.csr.write(CSR0(STOP=1))
-            self.csr.wait(CSR0, _LIMIT, STOP=1)
-        except DeviceGone:
-            log.debug("%s has gone before it was stopped", self.netdev.name)
-
-    def restart(self) -> None:
-        """Stop a chip that runs, and start it again; under the RTNL."""
-        if self.netdev.running and self.netdev.present:
-            self.down()
-            self.up()
-
-    def _recover(self) -> None:
-        """The work item of a reset that nobody waits for."""
-        with self.netdev.rtnl.lock():
-            self.restart()
-
-    def ndo_tx_timeout(self) -> None:
-        """The chip sends nothing more: reset it."""
-        self._work.schedule_work(self._recover)
+    def stop(self) -> None:
+        """Count once more, and stop it."""
+        self.collect()
+        self.csr.write(CSR0(STOP=1))
+        self.csr.wait(CSR0, _LIMIT, STOP=1)
 
     # ---- frames ----
 
@@ -228,9 +173,9 @@ class Pcnet32(Controls, PciDriver):
         self.csr.write(CSR3(IDONM=1, MERRM=1, MISSM=1, TINTM=not waiting, DXSUFLO=1))
 
     def interrupt(self) -> bool:
-        """Something happened. A chip that has gone reads as all ones."""
+        """Something happened. A chip that has gone reads as all ones; one that is being started has nothing to say."""
         status = self.csr.read(CSR0)
-        if not status.INTR or status.raw == GONE:
+        if not (status.INTR and status.IENA) or status.raw == GONE:
             return False
         self.csr.write(CSR0(status.causes & ~CSR0.IDON.mask, IENA=1))
         self.babbles += status.BABL
@@ -240,12 +185,9 @@ class Pcnet32(Controls, PciDriver):
     def poll(self, budget: int) -> int:
         """Frames in; and room for frames out, if somebody waits for it."""
         frames = self.receiver.harvest(self.netdev, budget)
-        if netif_queue_stopped(self.netdev):
-            ring = self.transmitter.ring
-            self.transmitter.reclaim()
-            if ring.room > ring.slots // 2:
-                netif_wake_queue(self.netdev)
-                self._interrupts()
+        self.transmitter.reclaim()
+        if netif_txq_maybe_wake(self.netdev, self.transmitter.ring):
+            self._interrupts()
         if frames < budget:
             napi_complete(self.netdev)
         return frames
@@ -259,12 +201,9 @@ class Pcnet32(Controls, PciDriver):
 
     # ---- the link ----
 
-    def _watch(self) -> None:
+    def watch(self) -> None:
+        """Counters, and the link: nothing interrupts for it."""
         self.collect()
-        self._look_at_link()
-        mod_timer(self._timer, _WATCH)
-
-    def _look_at_link(self) -> None:
         if not self.media.link_ok():
             netif_carrier_off(self.netdev)
         elif not self.netdev.carrier:
@@ -296,8 +235,10 @@ class Pcnet32(Controls, PciDriver):
         """
         if self._settings() != self._applied:
             self._rest()
-            self.initialize()
-            self._start()
+            self.start()
+            napi_enable(self.netdev)
+            netif_wake_queue(self.netdev)
+            self.run()
 
     def _rest(self) -> None:
         """Nothing is under way and nothing waits in the rings: what was to be sent is, what came is handed up."""
@@ -331,7 +272,9 @@ class Pcnet32(Controls, PciDriver):
         """Add up frames that were not sent, and those for which there was no descriptor: a count of 16 bits."""
         self.transmitter.reclaim()
         count = self.csr.read(CSR112).raw
-        missed = 0 if self.csr.window.gone else (count - self._missed_before) & 0xFFFF
+        if count == GONE:  # or else it is the count, which the next look will see
+            return
+        missed = (count - self._missed_before) & 0xFFFF
         bad = self.receiver.ring.counts[1]
         stats = self.netdev.stats
         stats.tx_errors = self.babbles + self.tx_failed.total()
