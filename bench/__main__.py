@@ -14,8 +14,12 @@ from bench.report import show
 from vmkernel_core.errors import VmkError
 from vmklinux import kernels
 
+#: QEMU's cards, one of each family that a driver in Python knows.
+DEVICES = ("e1000", "i82557b", "pcnet")
+
 
 @click.command()
+@click.argument("devices", nargs=-1)
 @click.option("--kernel", "release", metavar="RELEASE", help="Kernel release or its beginning.")
 @click.option(
     "--frames", default=25_600, show_default=True, type=click.IntRange(min=64), help="Frames in each run."
@@ -23,12 +27,17 @@ from vmklinux import kernels
 @click.option("--rounds", default=5, show_default=True, type=click.IntRange(min=1), help="Runs of each case.")
 @click.option("--accesses", default=2_000, show_default=True, type=click.IntRange(min=1), help="In each run.")
 @click.option("--json", "as_json", is_flag=True, help="Print the results as JSON.")
-def main(release: str | None, frames: int, rounds: int, accesses: int, as_json: bool) -> None:
-    """Measure frames, register accesses and starting, with both engines, beside the bare rings of the same card."""
+def main(
+    devices: tuple[str, ...], release: str | None, frames: int, rounds: int, accesses: int, as_json: bool
+) -> None:
+    """Measure frames on the DEVICES of QEMU with both engines, beside the bare rings of the same card.
+
+    Without any, one of each family that a driver in Python knows. Register accesses and starting are those of an e1000.
+    """
     try:
         kernel = kernels.find(release).release
         with Console(stderr=True).status("") as status:
-            results = measure(kernel, len(CORES), frames, rounds, accesses, status.update)
+            results = measure(kernel, devices or DEVICES, len(CORES), frames, rounds, accesses, status.update)
     except VmkError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(error.exit_code)

@@ -20,9 +20,10 @@ uint64_t wire_source(int fd, const char *frame, uint32_t size, uint64_t count, u
 
 /* floor.c. */
 struct floor;
-/* The e1000 whose registers are at `bar`, over a qtest socket with no reply under way, with its rings and buffers
- * at `place` in the machine memory mapped at `memory`. Resets it. NULL: no memory, or it has gone. */
-struct floor *floor_open(int fd, char *memory, uint64_t place, uint64_t bar);
+enum floor_kind { FLOOR_E1000, FLOOR_I8255X, FLOOR_PCNET };
+/* The card whose registers are at `bar`, over a qtest socket with no reply under way, with its rings and buffers from
+ * `place` on in the machine memory mapped at `memory`. Resets it. NULL: no memory, or it has gone. */
+struct floor *floor_open(int kind, int fd, char *memory, uint64_t place, uint64_t bar);
 void floor_close(struct floor *floor);
 /* Sends `count` frames in batches of 64 with at most `window` under way; how many it were. spin_ns: how long to look
  * at a descriptor before sleeping. */
@@ -30,8 +31,9 @@ uint64_t floor_transmit(struct floor *floor, const char *frame, uint32_t size, u
                         struct wire_credit *credit, uint64_t spin_ns, uint64_t silence_ns);
 /* Receives `count` frames, and gives their descriptors back in batches of 64; how many it were. */
 uint64_t floor_receive(struct floor *floor, uint64_t count, struct wire_credit *credit, uint64_t silence_ns);
-/* Register accesses since it was opened. */
-uint64_t floor_accesses(struct floor *floor);
+/* Registers read and written since it was opened. */
+uint64_t floor_reads(struct floor *floor);
+uint64_t floor_writes(struct floor *floor);
 
 /* disk.c. */
 struct disk;

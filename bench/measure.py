@@ -9,12 +9,12 @@ from statistics import median
 from typing import TYPE_CHECKING
 
 from bench.native import compile_native
-from bench.sides import BATCH, DEVICE, FloorSide, Sample, UplinkSide
+from bench.sides import BATCH, PLACED, FloorSide, Sample, UplinkSide
 from bench.startup import first_frame_seconds, image_seconds
 from bench.worker import Worker
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator, Sequence
 
 SIZES = (64, 1514)
 DIRECTIONS = ("tx", "rx")
@@ -27,6 +27,7 @@ class Traffic:
     ``ratio`` is Linux's driver to the floor, ``native_ratio`` the one in Python to Linux's: medians of each round's own.
     """
 
+    device: str
     direction: str
     size: int
     pinned: bool
@@ -39,7 +40,7 @@ class Traffic:
 
 @dataclass(frozen=True)
 class Results:
-    """All of it: ``access_ns`` by kind of access and pinning, ``seconds`` by what is waited for."""
+    """All of it: ``access_ns`` by kind of access and pinning, ``seconds`` by what is waited for; both of the e1000."""
 
     kernel: str
     cores: int
@@ -51,39 +52,66 @@ class Results:
 
 
 def measure(
-    kernel: str, cores: int, frames: int, rounds: int, accesses: int, tell: Callable[[str], None]
+    kernel: str,
+    devices: Sequence[str],
+    cores: int,
+    frames: int,
+    rounds: int,
+    accesses: int,
+    tell: Callable[[str], None],
 ) -> Results:
     """Run it all; ``tell`` hears what is being measured. ``frames`` is rounded down to whole batches."""
     frames -= frames % BATCH
-    traffic: list[Traffic] = []
-    access: dict[str, list[dict[str, float]]] = {"pinned": [], "unpinned": []}
     with tempfile.TemporaryDirectory(prefix="bench-native-") as directory:
         native = compile_native(Path(directory))
-        tell("booting all sides")
-        with (
-            Worker(FloorSide, native) as floor,
-            Worker(UplinkSide, native, kernel) as uplink,
-            Worker(UplinkSide, native, kernel, DEVICE, "native") as python,
-        ):
-            for pinned in (True, False):
-                for size in SIZES:
-                    for direction in DIRECTIONS:
-                        tell(f"{direction}, {size} bytes, {'pinned' if pinned else 'unpinned'}")
-                        sides = (uplink, python, floor)
-                        traffic.append(_compare(sides, direction, size, pinned, frames, rounds))
-                tell("register accesses")
-                kind = "pinned" if pinned else "unpinned"
-                access[kind] = [uplink.ask("access", accesses, pinned) for _ in range(rounds)]
+        traffic = [
+            case
+            for device in devices
+            for case in _device_traffic(native, kernel, device, frames, rounds, tell)
+        ]
+        tell("register accesses")
+        access_ns = _access_ns(native, kernel, accesses, rounds)
     tell("starting")
     seconds = image_seconds(kernel, rounds) | first_frame_seconds(kernel, rounds)
-    access_ns = {
-        kind: {name: median(run[name] for run in runs) for name in runs[0]} for kind, runs in access.items()
-    }
     return Results(kernel, cores, frames, rounds, traffic, access_ns, seconds)
 
 
+def _device_traffic(
+    native: Path, kernel: str, device: str, frames: int, rounds: int, tell: Callable[[str], None]
+) -> Iterator[Traffic]:
+    """Every case of a card."""
+    placed = PLACED.format(device)
+    tell(f"{device}: booting all sides")
+    with (
+        Worker(FloorSide, native, placed) as floor,
+        Worker(UplinkSide, native, kernel, placed) as uplink,
+        Worker(UplinkSide, native, kernel, placed, "native") as python,
+    ):
+        for pinned in (True, False):
+            for size in SIZES:
+                for direction in DIRECTIONS:
+                    tell(f"{device}: {direction}, {size} bytes, {'pinned' if pinned else 'unpinned'}")
+                    sides = (uplink, python, floor)
+                    yield _compare(sides, device, direction, size, pinned, frames, rounds)
+
+
+def _access_ns(native: Path, kernel: str, accesses: int, rounds: int) -> dict[str, dict[str, float]]:
+    with Worker(UplinkSide, native, kernel, PLACED.format("e1000")) as uplink:
+        runs = {
+            kind: [uplink.ask("access", accesses, kind == "pinned") for _ in range(rounds)]
+            for kind in ("pinned", "unpinned")
+        }
+    return {kind: {name: median(run[name] for run in of) for name in of[0]} for kind, of in runs.items()}
+
+
 def _compare(
-    sides: tuple[Worker, Worker, Worker], direction: str, size: int, pinned: bool, frames: int, rounds: int
+    sides: tuple[Worker, Worker, Worker],
+    device: str,
+    direction: str,
+    size: int,
+    pinned: bool,
+    frames: int,
+    rounds: int,
 ) -> Traffic:
     """Turn by turn, so that whatever else the machine does hits all. The first turn of each warms up."""
     turns = [tuple(side.ask(direction, frames, size, pinned) for side in sides) for _ in range(1 + rounds)][
@@ -94,7 +122,7 @@ def _compare(
         median(turn[one].frames_per_second / turn[other].frames_per_second for turn in turns)
         for one, other in ((0, 2), (1, 0))
     )
-    return Traffic(direction, size, pinned, uplink, native, floor, ratio, native_ratio)
+    return Traffic(device, direction, size, pinned, uplink, native, floor, ratio, native_ratio)
 
 
 def _median(samples: list[Sample]) -> Sample:

@@ -13,7 +13,8 @@ from vmkernel_core.errors import VmkError
 
 _HERE = Path(__file__).parent
 _SOURCES = (
-    "disk.c", "disk_megasas.c", "disk_mptsas.c", "disk_pvscsi.c", "floor.c", "registers.c", "wire.c",
+    "disk.c", "disk_megasas.c", "disk_mptsas.c", "disk_pvscsi.c", "floor.c", "floor_e1000.c",
+    "floor_i8255x.c", "floor_pcnet.c", "registers.c", "wire.c",
 )  # fmt: skip
 _NAME = "bench_native"
 

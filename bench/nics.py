@@ -16,7 +16,7 @@ from rich.table import Table
 
 from bench.guest import GuestSide
 from bench.native import compile_native
-from bench.sides import BATCH, UplinkSide
+from bench.sides import BATCH, PLACED, UplinkSide
 from bench.worker import Worker
 from vmkernel_core.errors import VmkError
 from vmklinux import kernels
@@ -49,7 +49,7 @@ class Card:
 
 def compare(native: Path, kernel: str, device: str, frames: int, rounds: int) -> Card:
     """Turn by turn, so that whatever else the machine does hits both. The first turn of each warms up."""
-    placed = f"{device},netdev=wire0,addr=5"
+    placed = PLACED.format(device)
     with ExitStack() as stack:
         uplink = stack.enter_context(Worker(UplinkSide, native, kernel, placed))
         modules = uplink.ask("modules")

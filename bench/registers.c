@@ -42,15 +42,25 @@ bool registers_flush(struct registers *to)
     return to->unread < UNREAD_MOST || registers_replies(to, false);
 }
 
-bool registers_write(struct registers *to, unsigned offset, uint32_t value)
+static bool write_with(struct registers *to, const char *command, unsigned offset, uint32_t value)
 {
     if (to->length > sizeof to->text - 64 && !registers_flush(to))
         return false;
-    to->length += (size_t)snprintf(to->text + to->length, 64, "writel 0x%llx 0x%x\n",
+    to->length += (size_t)snprintf(to->text + to->length, 64, "%s 0x%llx 0x%x\n", command,
                                    (unsigned long long)(to->bar + offset), value);
     to->writes++;
     to->unread++;
     return true;
+}
+
+bool registers_write(struct registers *to, unsigned offset, uint32_t value)
+{
+    return write_with(to, "writel", offset, value);
+}
+
+bool registers_write16(struct registers *to, unsigned offset, uint32_t value)
+{
+    return write_with(to, "writew", offset, value);
 }
 
 bool registers_settle(struct registers *to)

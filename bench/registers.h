@@ -18,6 +18,7 @@ struct registers {
 bool registers_replies(struct registers *to, bool wait);
 /* A write goes with the next flush; a read flushes, and returns with the answer. */
 bool registers_write(struct registers *to, unsigned offset, uint32_t value);
+bool registers_write16(struct registers *to, unsigned offset, uint32_t value);
 bool registers_flush(struct registers *to);
 bool registers_read(struct registers *to, unsigned offset, uint32_t *value);
 /* Flushes and waits until QEMU has replied to everything. */

@@ -31,10 +31,13 @@ _SECONDS = {
 def show(results: Results, console: Console) -> None:
     """Print the tables."""
     console.print(
-        f"e1000.ko of {results.kernel} on QEMU's e1000, {results.cores} cores; batches of 64, "
+        f"Modules of {results.kernel} on QEMU's cards, {results.cores} cores; batches of 64, "
         f"{results.frames} frames a run, medians of {results.rounds}"
     )
-    console.print(_traffic(results), _native(results), _access(results), _startup(results))
+    for device in dict.fromkeys(case.device for case in results.traffic):
+        cases = [case for case in results.traffic if case.device == device]
+        console.print(_linux(device, cases), _native(device, cases))
+    console.print(_access(results), _startup(results))
 
 
 def _aim(text: str, reached: bool) -> str:
@@ -49,22 +52,22 @@ def _table(title: str, first: str, *columns: str) -> Table:
     return table
 
 
-def _traffic(results: Results) -> Table:
+def _linux(device: str, cases: list[Traffic]) -> Table:
     table = _table(
-        f"Traffic through Linux's driver (aim: {AIM_RATIO} of the floor)", "", "uplink/s", "floor/s", "ratio",
+        f"{device}: frames through Linux's driver (aim: {AIM_RATIO} of the floor)", "", "uplink/s", "floor/s", "ratio",
         "MMIO/frame", "irq/batch", "sleeps/batch",
     )  # fmt: skip
-    for case in results.traffic:
+    for case in cases:
         table.add_row(*_case(case))
     return table
 
 
-def _native(results: Results) -> Table:
+def _native(device: str, cases: list[Traffic]) -> Table:
     table = _table(
-        f"The same through the driver in Python (aim: {AIM_NATIVE} of Linux's)", "",
+        f"{device}: the same through the driver in Python (aim: {AIM_NATIVE} of Linux's)", "",
         "uplink/s", "of Linux's", "of the floor", "MMIO/frame", "irq/batch", "sleeps/batch",
     )  # fmt: skip
-    for case in results.traffic:
+    for case in cases:
         native = case.native
         table.add_row(
             _name(case),
@@ -96,7 +99,7 @@ def _case(case: Traffic) -> tuple[str, ...]:
 
 
 def _access(results: Results) -> Table:
-    table = _table("Register access, ns", "", "one core", "unpinned")
+    table = _table("Register access of an e1000, ns", "", "one core", "unpinned")
     for kind, one_core in results.access_ns["pinned"].items():
         table.add_row(kind, f"{one_core:,.0f}", f"{results.access_ns['unpinned'][kind]:,.0f}")
     return table

@@ -15,7 +15,7 @@ from bench.native import load
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.bus import Space
-from vmkernel_core.errors import TimedOut, VmkError
+from vmkernel_core.errors import TimedOut, UsageError, VmkError
 from vmkernel_core.memory import RESERVED, MachineMemory, store_bytes
 from vmkernel_core.pci import scan
 from vmkernel_core.platform.qemu import QemuPlatform
@@ -30,7 +30,8 @@ if TYPE_CHECKING:
     from vmkernel_core.platform.base import PciAddress
 
 BATCH = 64
-DEVICE = "e1000,netdev=wire0,addr=5"
+#: A card of QEMU's, as all sides have it.
+PLACED = "{},netdev=wire0,addr=5"
 #: Frames that may be under way: to the card, less than its ring holds; to the peer, less than QEMU keeps for one that
 #: does not get to run (10,000, after which it drops).
 RX_WINDOW, TX_WINDOW = 2 * BATCH, 128 * BATCH
@@ -41,6 +42,13 @@ SPIN = 100_000
 _ETHERTYPE = b"\x88\xb5"  # IEEE 802 local experimental
 _BROADCAST = b"\xff" * 6
 _COMMAND, _MEMORY_AND_MASTER = 4, 6
+#: The floor of a card, and the BAR with its registers, by vendor and device.
+_FLOORS = {
+    (0x8086, 0x100E): ("FLOOR_E1000", 0),
+    (0x8086, 0x1209): ("FLOOR_I8255X", 0),
+    (0x8086, 0x1229): ("FLOOR_I8255X", 0),
+    (0x1022, 0x2000): ("FLOOR_PCNET", 1),
+}
 #: Where nothing else is mapped, below 4 GiB as all kernel code is.
 _CODE = 0x57F0_0000
 _READ_WRITE_EXECUTE = 7
@@ -69,8 +77,9 @@ class Sample:
 class _Side:
     """What both sides share: a QEMU with one card, the peer at its wire, the clock."""
 
-    def __init__(self, native: Path, device: str = DEVICE) -> None:
+    def __init__(self, native: Path, device: str) -> None:
         self.ffi, self.lib = load(native)
+        self._device = device
         self.platform = QemuPlatform([device])
         self._stack = ExitStack()
 
@@ -137,13 +146,25 @@ class FloorSide(_Side):
         self.memory = self._stack.enter_context(MachineMemory(64 << 20))
         self._stack.callback(self.platform.stop)
         self.platform.start(self.memory)
-        (card,) = (found for found in scan(self.platform) if (found.vendor, found.device) == (0x8086, 0x100E))
-        registers = card.bar(0)
+        functions = {(found.vendor, found.device): found for found in scan(self.platform)}
+        known = [ids for ids in _FLOORS if ids in functions]
+        if not known:
+            raise UsageError(
+                "there is no floor for this card",
+                where=self._device,
+                remedy="name an e1000, an 8255x or a PCnet",
+            )
+        card, (kind, bar) = functions[known[0]], _FLOORS[known[0]]
+        registers = card.bar(bar)
         assert registers is not None
         self.platform.config_write(card.address, _COMMAND, 2, _MEMORY_AND_MASTER)
         self.platform.config_read(card.address, _COMMAND, 2)  # from here on no reply is under way
         self.handle = self.lib.floor_open(
-            self.platform.bus.fd, self.ffi.cast("char *", self.memory.base), RESERVED, registers.address
+            getattr(self.lib, kind),
+            self.platform.bus.fd,
+            self.ffi.cast("char *", self.memory.base),
+            RESERVED,
+            registers.address,
         )
         if self.handle == self.ffi.NULL:
             raise VmkError("the floor cannot reach the card's registers")
@@ -151,7 +172,7 @@ class FloorSide(_Side):
         return self
 
     def _counters(self) -> tuple[int, int, int]:
-        return 0, int(self.lib.floor_accesses(self.handle)), 0
+        return int(self.lib.floor_reads(self.handle)), int(self.lib.floor_writes(self.handle)), 0
 
     def tx(self, count: int, size: int, pinned: bool) -> Sample:
         """Send frames of ``size`` bytes; the sample of it."""
@@ -177,9 +198,7 @@ class FloorSide(_Side):
 class UplinkSide(_Side):
     """The same card through a driver and an Uplink, as a program uses it."""
 
-    def __init__(
-        self, native: Path, kernel: str | None, device: str = DEVICE, engine: EngineName = "linux"
-    ) -> None:
+    def __init__(self, native: Path, kernel: str | None, device: str, engine: EngineName = "linux") -> None:
         super().__init__(native, device)
         self._release = kernel
         self._engine: EngineName = engine

@@ -12,7 +12,7 @@ from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 from statistics import median
 
-from bench.sides import DEVICE
+from bench.sides import PLACED
 from vmkernel_core.errors import VmkError
 from vmkernel_core.idle import IdleLoop
 from vmkernel_core.memory import MachineMemory
@@ -48,9 +48,9 @@ def first_frame_seconds(kernel: str | None, rounds: int) -> dict[str, float]:
     QEMU's e1000 plays auto-negotiation for 0.5 s, and the driver then looks every 2 s only: that wait is no work,
     so the steps are those without it; ``first_frame_negotiated`` is with it.
     """
-    runs = [_first_frame(f"{DEVICE},autonegotiation=off", kernel) for _ in range(rounds)]
+    runs = [_first_frame(f"{PLACED.format('e1000')},autonegotiation=off", kernel) for _ in range(rounds)]
     steps = {step: median(run[step] for run in runs) for step in runs[0]}
-    return steps | {"first_frame_negotiated": _first_frame(DEVICE, kernel)["first_frame"]}
+    return steps | {"first_frame_negotiated": _first_frame(PLACED.format("e1000"), kernel)["first_frame"]}
 
 
 def _first_frame(device: str, kernel: str | None) -> dict[str, float]:

@@ -1,27 +1,39 @@
 """The benchmark's floor really moves frames: what it is compared with must not be a loop that does nothing.
 
-Independent sides: QEMU's e1000, and a plain socket at the wire's far end that looks at every frame. No time is judged.
+Independent sides: QEMU's cards, and a plain socket at the wire's far end that looks at every frame. No time is judged.
 """
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from bench.native import compile_native
-from bench.sides import BATCH, RX_WINDOW, SILENCE, TX_WINDOW, FloorSide
+from bench.sides import BATCH, PLACED, RX_WINDOW, SILENCE, TX_WINDOW, FloorSide
+from bench.worker import Worker
+from vmkernel_core.errors import VmkError
 
 #: Descriptors of a ring; two rounds of it, and a batch that is not full.
 RING = 256
 COUNT = 2 * RING + 5
+#: Writes to registers for a batch out, and for a batch in.
+DOORBELLS = {"e1000": (1, 1), "i82557b": (4, 0), "i82559er": (4, 0), "pcnet": (1, 0)}
+
+
+@pytest.fixture(scope="module", params=list(DOORBELLS))
+def device(request: pytest.FixtureRequest) -> str:
+    """QEMU's name of a card."""
+    name: str = request.param
+    return name
 
 
 @pytest.fixture(scope="module")
-def floor(tmp_path_factory: pytest.TempPathFactory) -> Iterator[FloorSide]:
+def floor(tmp_path_factory: pytest.TempPathFactory, device: str) -> Iterator[FloorSide]:
     """The floor on a QEMU of its own."""
-    with FloorSide(compile_native(tmp_path_factory.mktemp("native"))) as side:
+    with FloorSide(compile_native(tmp_path_factory.mktemp("native")), PLACED.format(device)) as side:
         yield side
 
 
@@ -59,9 +71,16 @@ def test_it_receives_what_was_sent_and_no_more(floor: FloorSide, size: int) -> N
     assert floor.lib.floor_receive(floor.handle, 1, credit, 1_000_000) == 0
 
 
-def test_the_measuring_runs_come_to_an_end_with_every_frame(floor: FloorSide) -> None:
-    for measure in (floor.tx, floor.rx):
+def test_the_measuring_runs_come_to_an_end_with_every_frame(floor: FloorSide, device: str) -> None:
+    for measure, doorbells in zip((floor.tx, floor.rx), DOORBELLS[device], strict=True):
         sample = measure(4 * BATCH, 64, False)
         assert sample.frames_per_second > 0
-        assert sample.reads_per_frame == 0
-        assert sample.writes_per_frame == pytest.approx(1 / BATCH, rel=0.5)
+        assert sample.writes_per_frame == pytest.approx(doorbells / BATCH, rel=0.5)
+        # What tells too early that a frame is there is asked.
+        assert (sample.reads_per_frame > 0) == (measure == floor.rx and device != "e1000")
+
+
+def test_a_card_without_a_floor_is_refused(tmp_path: Path) -> None:
+    side = Worker(FloorSide, compile_native(tmp_path), PLACED.format("rtl8139"))
+    with pytest.raises(VmkError, match=r"no floor for this card \(rtl8139.*name an e1000"), side:
+        pass
