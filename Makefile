@@ -52,7 +52,7 @@ $(VENV)/packages: Makefile tools/apt-install
 	touch $@
 
 $(VENV)/installed: $(CORE) tools/apt-install
-	tools/apt-install $(BUILD)
+	tools/apt-install $(BUILD) || ! command -v dpkg-query  # elsewhere than on Debian the compiler has to be there
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --disable-pip-version-check --editable '.[test]'
 	touch $@

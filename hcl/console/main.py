@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmkernel_core.console.program import BAD_USAGE, BROKEN_PIPE, INTERNAL, INTERRUPTED, program, run
+from vmkernel_core.console.program import (
+    BAD_USAGE,
+    BROKEN_PIPE,
+    INTERNAL,
+    INTERRUPTED,
+    NO_ROOM,
+    program,
+    run,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,6 +44,7 @@ EXIT_CODES = {
     BAD_USAGE: "bad usage, or an input that is malformed",
     4: "it could not be done: a file cannot be written, there is no hardware",
     INTERNAL: "a fault of hcl itself",
+    NO_ROOM: "the disk is full, or what the output goes to",
     INTERRUPTED: "interrupted (Ctrl-C)",
     BROKEN_PIPE: "nobody reads the output any more",
 }

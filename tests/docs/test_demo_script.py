@@ -23,6 +23,15 @@ NO_QEMU = "QEMU cannot be had here: the card is a model of it in Python"
 NO_KERNEL = "no kernel package can be had here: the driver is the one in Python"
 
 
+def test_a_machine_without_apt(tmp_path: Path) -> None:
+    run = subprocess.run(
+        ["/bin/sh", str(ROOT / "tools/apt-install"), "gcc", "nosuch"],
+        env={"PATH": str(tmp_path)}, capture_output=True, text=True, check=False, timeout=LIMIT,
+    )  # fmt: skip
+    assert run.returncode == 1
+    assert "there is no apt-get here for these Debian packages: gcc nosuch\n" in run.stderr
+
+
 @pytest.mark.parametrize("qemu", [False, True])
 def test_a_machine_without_kernel_packages(tmp_path: Path, qemu: bool) -> None:
     vmk, programs = tmp_path / "vmk", tmp_path / "bin"

@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from vmkernel_core.console.program import BAD_USAGE, BROKEN_PIPE, INTERNAL, INTERRUPTED, program, run
+from vmkernel_core.console.program import (
+    BAD_USAGE,
+    BROKEN_PIPE,
+    INTERNAL,
+    INTERRUPTED,
+    NO_ROOM,
+    program,
+    run,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,6 +52,7 @@ EXIT_CODES = {
     6: "a wait reached its limit",
     7: "the driver refused the device, or was stopped",
     INTERNAL: "a fault of vmk itself",
+    NO_ROOM: "the disk is full, or what the output goes to",
     INTERRUPTED: "interrupted (Ctrl-C)",
     BROKEN_PIPE: "nobody reads the output any more",
 }

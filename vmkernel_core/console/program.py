@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 BAD_USAGE = 3
 INTERNAL = 70  # EX_SOFTWARE of BSD's sysexits.h
 INTERRUPTED = 130  # a shell's 128 + SIGINT
+NO_ROOM = 74  # EX_IOERR of BSD's sysexits.h
 BROKEN_PIPE = 141  # a shell's 128 + SIGPIPE
 
 
@@ -119,7 +120,7 @@ def run(program: Program, arguments: Sequence[str] | None = None) -> None:
             str(program.name),
             f"cannot write any more{place}: {error.strerror}; make room, or write elsewhere",
         )
-        code = VmkError.exit_code
+        code = NO_ROOM
     sys.exit(code)
 
 
