@@ -1,4 +1,5 @@
-"""The hardware compatibility list: which Linux module serves a device, and how well that is proven.
+"""The hardware compatibility list: which driver serves a device, a Linux module or one in Python, and how well that is
+proven.
 
 >>> import hcl
 >>> verdict = hcl.lookup(0x8086, 0x100E, 0x1AF4, 0x1100, 0x020000, kernel="6.1.0-56-amd64")
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from hcl.errors import BadIds, HclError, RegistryError, UnknownKernel
     from hcl.names import device_name
     from hcl.unlisted import Claimants, Obstacle
-    from hcl.verdict import Loser, Rung, Status, Verdict
+    from hcl.verdict import Engine, Loser, Rung, Status, Verdict
 
 __all__ = [
     "BadIds",
@@ -60,6 +61,7 @@ def lookup(
     kernel: str = "6.1",
     claimants: "Claimants | None" = None,
     obstacle: "Obstacle | None" = None,
+    engine: "Engine | None" = None,
 ) -> "Verdict":
     """The list's verdict on a PCI device: its four ids (16 bits each) and its class code (24 bits).
 
@@ -70,6 +72,8 @@ def lookup(
     and only for devices of the classes in ``hcl.unlisted``; what a module claims is ``compatible``.
     ``obstacle`` tells why a module cannot be run: module to a clause, "" for none. A device whose module cannot be is
     ``unsupported``.
+    ``engine`` says whose driver is meant: Linux's module, or the driver in Python (``native``), each judged by its own
+    certification runs; None: the one that the list prefers.
 
     What a site lays over the list, in the directory that VMK_HCL names or /etc/vmklinux/hcl.d, goes before it.
 
@@ -81,5 +85,5 @@ def lookup(
 
     return installed().lookup(
         vendor, device, subvendor, subdevice, pci_class,
-        kernel=kernel, claimants=claimants, obstacle=obstacle or no_obstacle,
+        kernel=kernel, claimants=claimants, obstacle=obstacle or no_obstacle, engine=engine,
     )  # fmt: skip

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import msgspec
 
-from hcl import names, usb
-from hcl.evidence import Run
+from hcl import names, native, usb
+from hcl.evidence import Run, driver_in_words
 from hcl.firmware import Firmware
 from hcl.overlay import Amendment
+from hcl.reading import DRIVERS
 from hcl.registry import Claim, Registry
 from hcl.verdict import Engine, Status
 
@@ -35,6 +36,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     """Linux module by kernel series, or release; None where none serves these devices."""
     status: dict[str, Status]
     """By the same."""
+    native: Status | None = None
+    """Of the driver in Python; None where it does not know these devices, or there is none."""
     overlay: bool = False
     """Whether a site laid it over the list."""
     source: str = ""
@@ -56,6 +59,17 @@ class ModuleFacts(msgspec.Struct, frozen=True, kw_only=True):
     """How many rows it serves, by kernel series."""
 
 
+class PythonFacts(msgspec.Struct, frozen=True, kw_only=True):
+    """What is known of the driver in Python of an ESX driver's name."""
+
+    driver: str
+    """It, and the version of this package, in words."""
+    module_sha256: str
+    """Over its sources, as certification runs tell it; "" where it is not here."""
+    rows: int
+    """How many rows' devices it knows."""
+
+
 class Shown(msgspec.Struct, frozen=True, kw_only=True):
     """What ``hcl show`` shows; what does not apply is empty."""
 
@@ -71,6 +85,8 @@ class Shown(msgspec.Struct, frozen=True, kw_only=True):
     priority: int = 0
     priority_reason: str = ""
     modules: dict[str, ModuleFacts] = {}
+    python: PythonFacts | None = None
+    """A driver's driver in Python."""
     items: tuple[Item, ...] = ()
     runs: tuple[Run, ...] = ()
     """Evidence that counts, the newest first."""
@@ -131,6 +147,7 @@ def _driver(registry: Registry, name: str) -> Shown:
     rows = tuple(_claim(registry, claim) for claim in registry.claims if claim.driver == name)
     laid = tuple(item for item in items(registry) if item.overlay and item.driver == name)
     pairs = {item.ids for item in rows}
+    ours = {"linux": set(driver.modules), "native": {native.driver_name(name)}}
     return Shown(
         kind="driver",
         title=name,
@@ -152,12 +169,21 @@ def _driver(registry: Registry, name: str) -> Shown:
             )
             for module, support in driver.modules.items()
         },
+        python=_python(name, rows) if "native" in driver.engines else None,
         items=(*laid, *rows),
         runs=tuple(
             each.run
             for each in registry.evidence.counting()
-            if each.run.module in driver.modules and f"{each.run.vendor}:{each.run.device}" in pairs
+            if each.run.module in ours[each.run.engine] and f"{each.run.vendor}:{each.run.device}" in pairs
         ),
+    )
+
+
+def _python(name: str, rows: Sequence[Item]) -> PythonFacts:
+    return PythonFacts(
+        driver=driver_in_words("native", native.driver_name(name), native.version()),
+        module_sha256=native.sources_sha256(DRIVERS / name),
+        rows=sum(row.native is not None for row in rows),
     )
 
 
@@ -177,6 +203,9 @@ def _claim(registry: Registry, claim: Claim) -> Item:
             ).status
             for series, service in claim.services.items()
         },
+        native=registry.python_standing(vendor, device, claim.driver, claim.place).status
+        if claim.native
+        else None,
         source=claim.source,
         place=claim.place,
     )

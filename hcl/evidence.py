@@ -11,7 +11,7 @@ from collections.abc import Iterable
 from datetime import datetime
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple, TypeAlias
 
 import msgspec
 
@@ -40,7 +40,7 @@ class Check(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A certification run: a suite, a device, a module of a kernel, and what came out."""
+    """A certification run: a suite, a device, a module of a kernel or a driver in Python, and what came out."""
 
     version: Annotated[int, msgspec.Meta(ge=VERSION, le=VERSION)] = VERSION
     suite: Literal["nic", "storage"]
@@ -54,14 +54,23 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
     module: str
     """The driver that was run: a Linux module's name, or a native driver's."""
     module_sha256: Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{64}\Z")]
-    """Of the module's file."""
-    kernel: str
-    """The kernel release that the module belongs to."""
+    """Of the module's file; of a native driver, over its folder's sources, as ``hcl.native.sources_sha256`` makes it."""
+    kernel: str = ""
+    """The kernel release that the module belongs to; "" for a native driver, which needs none."""
+    vmklinux: str | msgspec.UnsetType = msgspec.UNSET
+    """The version of this package that the native driver belongs to; absent for a Linux module."""
     counterpart: str
     """What the device was: ``QEMU 7.2.22: e1000``, or a machine's model."""
     started: Annotated[datetime, msgspec.Meta(tz=True)]
     seconds: Annotated[float, msgspec.Meta(ge=0)]
     checks: Annotated[tuple[Check, ...], msgspec.Meta(min_length=1)]
+
+    def __post_init__(self) -> None:
+        """Refuse a module without its kernel, a native driver with one, or without the version that it is of."""
+        if bool(self.kernel) != (self.engine == "linux") or bool(self.vmklinux) != (self.engine == "native"):
+            raise ValueError(
+                "it names the kernel of a Linux module, or vmklinux's version of a native driver"
+            )
 
     @property
     def passed(self) -> bool:
@@ -69,10 +78,21 @@ class Run(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
         return all(check.passed for check in self.checks)
 
     @property
+    def release(self) -> str:
+        """What the driver belongs to: the kernel's release, or vmklinux's version."""
+        return self.kernel or self.vmklinux or ""
+
+    @property
+    def driver(self) -> str:
+        """The driver that was run, in words."""
+        return driver_in_words(self.engine, self.module, self.release)
+
+    @property
     def name(self) -> str:
         """How it is referred to, and its file's name without suffix."""
         device = f"{self.vendor}-{self.device}-{self.subvendor}-{self.subdevice}"
-        return f"{device}_{self.module}_{self.kernel}_{self.started:%Y%m%dT%H%M%SZ}"
+        of = self.kernel or f"native-{self.release}"
+        return f"{device}_{self.module}_{of}_{self.started:%Y%m%dT%H%M%SZ}"
 
 
 class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -83,6 +103,8 @@ class Signed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 _DECODER = msgspec.json.Decoder(Signed)
+#: What runs are found by: vendor, device, engine, module.
+_Key: TypeAlias = tuple[str, str, Engine, str]
 
 
 def write(run: Run, key: Ed25519PrivateKey, directory: Path) -> Path:
@@ -129,7 +151,7 @@ class Evidence:
         self._directories = tuple(directories)
         self._key_files = tuple(keys)
         self._enclosed = enclosed
-        self._found: dict[tuple[str, str, str], list[tuple[Path, Signed]]] | None = None
+        self._found: dict[_Key, list[tuple[Path, Signed]]] | None = None
         self._checked: dict[tuple[Path, str], bool] = {}
 
     @cached_property
@@ -148,14 +170,16 @@ class Evidence:
         )
         return (*(signing.public_key(file) for file in files), *more)
 
-    def newest(self, vendor: str, device: str, module: str, series: str) -> tuple[Path, Run] | None:
-        """The last run of the module of a kernel series on such a device, passed or not, and its file; None when nobody
-        made one.
+    def newest(
+        self, vendor: str, device: str, engine: Engine, module: str, series: str
+    ) -> tuple[Path, Run] | None:
+        """The last run of the engine's module on such a device, passed or not, and its file; None when nobody made one.
+        The series is the kernel's, or vmklinux's.
 
         One that is not signed by a trusted key, or was changed, counts for nothing, and the log says so.
         """
-        for path, signed in self._index().get((vendor, device, module), ()):
-            if of_series(signed.run.kernel, series) and self._holds(path, signed):
+        for path, signed in self._index().get((vendor, device, engine, module), ()):
+            if of_series(signed.run.release, series) and self._holds(path, signed):
                 return path, signed.run
         return None
 
@@ -182,7 +206,7 @@ class Evidence:
                 self._checked[known] = True
         return self._checked[known]
 
-    def _index(self) -> dict[tuple[str, str, str], list[tuple[Path, Signed]]]:
+    def _index(self) -> dict[_Key, list[tuple[Path, Signed]]]:
         if self._found is None:
             self._found = {}
             paths = sorted(path for directory in self._directories for path in directory.glob("*.json"))
@@ -191,12 +215,18 @@ class Evidence:
                 found += [(self._enclosed.file, signed) for signed in self._enclosed.runs]
             for path, signed in found:
                 run = signed.run
-                self._found.setdefault((run.vendor, run.device, run.module), []).append((path, signed))
+                key = run.vendor, run.device, run.engine, run.module
+                self._found.setdefault(key, []).append((path, signed))
             for runs in self._found.values():
                 runs.sort(key=lambda each: each[1].run.started, reverse=True)
         return self._found
 
 
+def driver_in_words(engine: Engine, module: str, release: str) -> str:
+    """A driver with the release that it belongs to: the kernel's, or this package's."""
+    return f"{module} {'of Linux' if engine == 'linux' else 'in Python of vmklinux'} {release}"
+
+
 def of_series(release: str, series: str) -> bool:
-    """Whether a kernel release, or its beginning, belongs to a series: ``6.1.0-56-amd64`` to ``6.1``."""
+    """Whether a release, or its beginning, belongs to a series: ``6.1.0-56-amd64`` to ``6.1``."""
     return release == series or release.startswith((f"{series}.", f"{series}-", f"{series}+"))

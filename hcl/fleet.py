@@ -26,6 +26,7 @@ from hcl.report import MachineReport, Profile
 from hcl.rules import Exclusion, parse_overrides
 from hcl.site import Site
 from hcl.summary import Failure
+from hcl.verdict import Engine
 
 #: Inventories that a process is given at a time, and how many such bundles each has waiting.
 BUNDLE, WAITING = 64, 3
@@ -42,6 +43,7 @@ class Terms(NamedTuple):
     rules: tuple[str, ...] = ()
     overrides: tuple[str, ...] = ()
     site: Site = NO_SITE
+    engine: Engine | None = None
 
     def judge(self) -> Judge:
         """The judge. HclError when the terms say nothing."""
@@ -55,6 +57,7 @@ class Terms(NamedTuple):
             profile=self.profile,
             exclusions=[Exclusion.parse(rule) for rule in self.rules],
             overrides=parse_overrides(self.overrides),
+            engine=self.engine,
         )
 
 

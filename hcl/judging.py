@@ -9,14 +9,15 @@ from typing import Protocol
 
 import msgspec
 
-from hcl import names
+from hcl import names, native
 from hcl.firmware import compare
 from hcl.inventory import Device, Inventory, PciDevice, Unidentified, UsbDevice
+from hcl.reading import DRIVERS
 from hcl.registry import Registry
 from hcl.report import DeviceReport, Judgement, MachineReport, Profile, counts_of, exit_code_of
 from hcl.rules import Exclusion, taint
 from hcl.unlisted import is_driven, modalias, no_obstacle
-from hcl.verdict import Rung, Status, Verdict
+from hcl.verdict import Engine, Rung, Status, Verdict
 
 
 class KernelModules(Protocol):
@@ -47,8 +48,9 @@ class Judge:
     """Judges devices for one kernel by one registry; keeps what it found, since machines of a fleet are alike.
 
     ``modules`` are those of the kernel release, or None where they are not here: then ``kernel`` says which series is
-    meant, and what only they know is unknown. ``overrides``: PCI address, or ``vendor:device``, to the module that an
-    operator chose.
+    meant, and what only they know is unknown. ``overrides``: PCI address, or ``vendor:device``, to the module of Linux's
+    that an operator chose. ``engine``: whose driver is to have each device, where the list has one of its; None: whose
+    the list prefers. ``engines`` is what was chosen for some, by PCI address.
     """
 
     def __init__(
@@ -60,6 +62,8 @@ class Judge:
         profile: Profile = Profile.DEFAULT,
         exclusions: Iterable[Exclusion] = (),
         overrides: Mapping[str, str] | None = None,
+        engine: Engine | None = None,
+        engines: Mapping[str, Engine] | None = None,
     ) -> None:
         self.registry = registry
         self.kernel = kernel
@@ -67,8 +71,12 @@ class Judge:
         self.profile = profile
         self._exclusions = tuple(exclusions)
         self._overrides = dict(overrides or {})
+        self._engine = engine
+        self._engines = dict(engines or {})
         #: Whether a report depends on where the device is.
-        self._by_place = bool(self._overrides) or any(rule.key == "place" for rule in self._exclusions)
+        self._by_place = bool(self._overrides or self._engines) or any(
+            rule.key == "place" for rule in self._exclusions
+        )
         self._kept: dict[tuple[object, ...], DeviceReport] = {}
 
     def machine(self, inventory: Inventory) -> MachineReport:
@@ -81,6 +89,7 @@ class Judge:
             source=inventory.source,
             kernel=self.kernel,
             profile=self.profile,
+            engine=self._engine,
             exit_code=exit_code_of(counts),
             counts=counts,
             tainted=tuple(
@@ -139,8 +148,9 @@ class Judge:
     # ---- PCI ----
 
     def _pci(self, device: PciDevice) -> DeviceReport:
-        verdict, open_question = self._verdict(device)
         override = self._overridden(device)
+        chosen = "linux" if override else self._engines.get(device.address)
+        verdict, open_question = self._verdict(device, chosen)
         if override:
             verdict = verdict.overridden(self._overrides[override])
         hardware = Judgement(Status.UNKNOWN, open_question) if open_question else self._hardware(verdict)
@@ -159,7 +169,7 @@ class Judge:
             reason=reason,
             rung=verdict.rung,
             esx_driver=verdict.driver,
-            engine=verdict.engines[0] if verdict.engines else None,
+            engine=verdict.engine if verdict.module else None,
             module=verdict.module,
             function=verdict.function,
             hardware=hardware,
@@ -182,7 +192,7 @@ class Judge:
             None,
         )
 
-    def _verdict(self, device: PciDevice) -> tuple[Verdict, str]:
+    def _verdict(self, device: PciDevice, chosen: Engine | None) -> tuple[Verdict, str]:
         """The list's verdict, and what it depends on that the inventory does not tell ("" when nothing)."""
         vendor, product = int(device.vendor, 16), int(device.device, 16)
         subsystems, classes = self.registry.told_apart(vendor, product)
@@ -203,7 +213,13 @@ class Judge:
             untold.append("the class" if not told else "the programming interface")
         claimants = self.modules.claimants if self.modules else None
         obstacle = self.modules.obstacle if self.modules else no_obstacle
-        ask = partial(self.registry.lookup, kernel=self.kernel, claimants=claimants, obstacle=obstacle)
+        look = partial(self.registry.lookup, kernel=self.kernel, claimants=claimants, obstacle=obstacle)
+
+        def ask(*ids: int) -> Verdict:
+            verdict, wanted = look(*ids, engine=chosen), self._engine
+            other = chosen is None and wanted in verdict.engines and wanted != verdict.engine
+            return look(*ids, engine=wanted) if other else verdict
+
         verdicts = [
             ask(vendor, product, *subsystem, code) for subsystem, code in itertools.product(ways, codes)
         ]
@@ -242,6 +258,8 @@ class Judge:
         name = verdict.module
         if name is None:
             return _NOTHING_TO_DRIVE
+        if verdict.engine == "native":
+            return _in_python(verdict, name)
         if self.modules is None:
             return Judgement(Status.UNKNOWN, self._no_modules())
         release = self.modules.release
@@ -275,7 +293,9 @@ class Judge:
         wanted = verdict.firmware
         if wanted and wanted.minimum:
             return _compared(device.firmware, wanted.minimum)
-        files = list(self.modules.firmware(verdict.module) or ()) if self.modules and verdict.module else []
+        files = []
+        if self.modules and verdict.module and verdict.engine == "linux":
+            files = list(self.modules.firmware(verdict.module) or ())
         if wanted and wanted.file:
             files = [wanted.file, *(file for file in files if file != wanted.file)]
         if not files:
@@ -301,6 +321,20 @@ class Judge:
         if worst.status is Status.COMPATIBLE and (wanted := self.profile.wants(worst.status)):
             return Status.UNSUPPORTED, f"{worst.reason.rstrip('.')}; {wanted}."
         return worst.status, worst.reason
+
+
+def _in_python(verdict: Verdict, name: str) -> Judgement:
+    """Whether this package has the driver in Python."""
+    here, proof = native.version(), verdict.proof
+    code = native.sources_sha256(DRIVERS / (verdict.driver or ""))
+    if not code:
+        return Judgement(Status.UNSUPPORTED, f"vmklinux {here} has no driver {name} in Python.")
+    if proof is None or proof.status is not Status.CERTIFIED:
+        return Judgement(Status.COMPATIBLE, f"{name} in Python of vmklinux {here} knows the device.")
+    other = ""
+    if code != proof.module_sha256:
+        other = f"; its code has changed since, this is that of {here}, of the same series"
+    return Judgement(Status.CERTIFIED, f"{proof.driver} was certified{other}.")
 
 
 def _compared(runs: str | None, minimum: str) -> Judgement:

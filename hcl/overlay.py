@@ -15,7 +15,7 @@ import msgspec
 from hcl.evidence import of_series
 from hcl.firmware import Firmware
 from hcl.ladder import Ids, Ladder, rung_of
-from hcl.verdict import RUNG_NAMES, Loser, Proof, Status, Verdict
+from hcl.verdict import RUNG_NAMES, Engine, Loser, Proof, Status, Verdict
 
 _Pair = Annotated[str, msgspec.Meta(pattern=r"\A[0-9a-f]{4}:([0-9a-f]{4}|\*)\Z")]
 _Class = Annotated[str, msgspec.Meta(pattern=r"\A([0-9a-f]{2}){1,3}\Z")]
@@ -135,13 +135,21 @@ class Overlay:
 
 
 class Standing(msgspec.Struct, frozen=True):
-    """How well a module is known for a device, apart from what the overlay says."""
+    """How well an engine's module is known for a device, apart from what the overlay says."""
 
+    module: str | None
     status: Status
     evidence: str | None = None
     proof: Proof | None = None
     obstacle: str = ""
     """Why it cannot be run here, a clause."""
+
+
+def serves(module: str | None, engine: Engine, kernel: str) -> str:
+    """The part of a verdict's reason that names what serves the device; "" when nothing does."""
+    if module is None:
+        return ""
+    return f"; {module} serves it in {'Python' if engine == 'native' else f'Linux {kernel}'}"
 
 
 def amend(verdict: Verdict, amendment: Amendment, standing: Standing) -> Verdict:
@@ -158,7 +166,7 @@ def amend(verdict: Verdict, amendment: Amendment, standing: Standing) -> Verdict
             [*(["known limits"] if entry.limits else []), *(["firmware"] if entry.firmware else [])]
         )
         return msgspec.structs.replace(known, reason=f"{verdict.reason} The overlay {place} adds {added}.")
-    driver, module = entry.driver or verdict.driver, entry.module or verdict.module
+    driver, module = entry.driver or verdict.driver, standing.module
     rung = rung_of(amendment.ids)
     by = f"by the overlay {place} ({RUNG_NAMES[rung]})"
     because = f": {entry.reason.rstrip('.')}" if entry.reason else ""
@@ -168,12 +176,14 @@ def amend(verdict: Verdict, amendment: Amendment, standing: Standing) -> Verdict
         reason = f"{verdict.device} is unsupported {by}{because}."
     else:
         hindered = f", but {standing.obstacle}" if standing.obstacle else ""
-        if entry.status and not proof:
-            status, evidence = entry.status, entry.evidence
+        # What is said of a module of Linux's says nothing of a driver in Python.
+        told = entry.status if verdict.engine == "linux" or not entry.module else None
+        if told and not proof:
+            status, evidence = told, entry.evidence
         if hindered:
             status = Status.UNSUPPORTED
         owner = f"{driver or module}'s " if driver or module else ""
-        served = f"; {module} serves it in Linux {verdict.kernel}" if module else ""
+        served = serves(module, verdict.engine, verdict.kernel)
         reason = f"{verdict.device} is {owner or f'{entry.status} '}{by}{served}{because}{hindered}."
     return msgspec.structs.replace(
         known,

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Annotated, TypeAlias
 
 import msgspec
 
+from hcl import native
 from hcl.errors import BadIds, RegistryError, UnknownKernel
 from hcl.evidence import Evidence, of_series
 from hcl.firmware import Firmware
 from hcl.ladder import Ids, Ladder, rung_of
-from hcl.overlay import Amendment, Overlay, Standing, amend
+from hcl.overlay import Amendment, Overlay, Standing, amend, serves
 from hcl.unlisted import Answer, Claimants, Obstacle, ask, no_obstacle
 from hcl.verdict import RUNG_NAMES, Engine, Loser, Proof, Rung, Status, Verdict
 
@@ -161,7 +162,7 @@ class Registry:
         for error in problems(self.drivers, self.places, self.claims, self.overlays):
             raise error
         self.ladder = ladder_of(self.drivers, self.claims)
-        self._kept: dict[tuple[int, int, str, str], Standing | None] = {}
+        self._kept: dict[tuple[int, int, Engine, str, str], Standing | None] = {}
         self._pairs = {claim.ids[:2] for claim in self.claims}
 
     @property
@@ -182,6 +183,7 @@ class Registry:
         kernel: str = "6.1",
         claimants: Claimants | None = None,
         obstacle: Obstacle = no_obstacle,
+        engine: Engine | None = None,
     ) -> Verdict:
         """The verdict on one device; see ``hcl.lookup``."""
         series = self.series(kernel)
@@ -196,15 +198,25 @@ class Registry:
                 remedy="pass base class, subclass and programming interface, such as 0x020000",
             )
         ids = (vendor, device, subvendor, subdevice)
-        verdict = self._listed(ids, pci_class, series, kernel, claimants, obstacle)
+        verdict = listed = self._listed(ids, pci_class, series, kernel, claimants, obstacle)
+        for amendment in self._amendments(ids, pci_class, kernel):
+            standing = self._amended(verdict, amendment, ids, series, obstacle)
+            before, verdict = verdict, amend(verdict, amendment, standing)
+            if (verdict.driver, verdict.module) != (before.driver, before.module):
+                engines = self._engines(verdict.driver, verdict.module)
+                verdict = msgspec.structs.replace(verdict, engines=engines)
+        if (engine or next(iter(verdict.engines), "linux")) == "linux":
+            return verdict
+        engines, verdict = verdict.engines, self._by_python(listed, vendor, device)
+        for amendment in self._amendments(ids, pci_class, _NO_KERNEL):
+            verdict = amend(verdict, amendment, self._amended_by_python(verdict, amendment, vendor, device))
+        return msgspec.structs.replace(verdict, engines=engines)
+
+    def _amendments(self, ids: tuple[int, int, int, int], pci_class: int, kernel: str) -> Iterator[Amendment]:
+        """What each overlay says of a device, the one with the last word last."""
         for overlay in reversed(self.overlays):
-            if amendment := overlay.find(ids, pci_class, kernel):
-                standing = self._amended(verdict, amendment, ids, series, obstacle)
-                before, verdict = verdict, amend(verdict, amendment, standing)
-                if (verdict.driver, verdict.module) != (before.driver, before.module):
-                    engines = self._engines(verdict.driver, verdict.module)
-                    verdict = msgspec.structs.replace(verdict, engines=engines)
-        return verdict
+            if found := overlay.find(ids, pci_class, kernel):
+                yield found
 
     def _listed(
         self,
@@ -215,7 +227,7 @@ class Registry:
         claimants: Claimants | None,
         obstacle: Obstacle,
     ) -> Verdict:
-        """The list's own verdict."""
+        """The list's own verdict, by Linux's modules."""
         vendor, device, subvendor, subdevice = ids
         matching = self.ladder.find(vendor, device, subvendor, subdevice, pci_class)
         if not matching:
@@ -223,12 +235,10 @@ class Registry:
         winner = matching[0]
         service = winner.services[series]
         engines = self._engines(winner.driver, service.module if service else None, winner.native)
-        unserved = _UNPROVEN if engines else _UNSERVED
-        support = self.drivers[winner.driver].modules[service.module] if service else unserved
+        support = self.drivers[winner.driver].modules[service.module] if service else _UNSERVED
         served = f"{service} serves it" if service else "no module serves it"
-        ours = ", a driver in Python does" if engines and not service else ""
         name = f"{vendor:04x}:{device:04x}"
-        proven = self._proven(vendor, device, service.module if service else None, series)
+        proven = self._proven(vendor, device, "linux", service.module if service else None, series)
         status = proven.status if proven else support.status
         hindered = obstacle(service.module) if service else ""
         return Verdict(
@@ -243,13 +253,45 @@ class Registry:
             evidence=proven.evidence if proven else support.evidence,
             proof=proven.proof if proven else None,
             losers=tuple(self.loser(claim, winner, series) for claim in matching[1:]),
-            reason=f"{name} is {winner.driver}'s by {RUNG_NAMES[winner.rung]}; {served} in Linux {series}{ours}"
+            reason=f"{name} is {winner.driver}'s by {RUNG_NAMES[winner.rung]}; {served} in Linux {series}"
             f"{f', but {hindered}' if hindered else ''}.",
             obstacle=hindered,
             limits=support.limits,
             firmware=support.firmware,
             engines=engines,
         )
+
+    def _by_python(self, listed: Verdict, vendor: int, device: int) -> Verdict:
+        """The list's own verdict by drivers in Python."""
+        driver = listed.driver
+        known = f"ids.tsv of {driver} says that its driver in Python knows it"
+        standing = self.python_standing(vendor, device, driver, known if "native" in listed.engines else "")
+        where = f"{driver}'s by {RUNG_NAMES[listed.rung]}" if driver else "on no row of the list"
+        served = serves(standing.module, "native", listed.kernel) or "; no driver in Python knows it"
+        return msgspec.structs.replace(
+            listed,
+            engine="native",
+            rung=listed.rung if driver else Rung.UNKNOWN,
+            module=standing.module,
+            status=standing.status,
+            evidence=standing.evidence,
+            proof=standing.proof,
+            reason=f"{listed.device} is {where}{served}.",
+            claimants=(),
+            limits=(),
+            firmware=None,
+            function=None,
+            obstacle="",
+        )
+
+    def python_standing(self, vendor: int, device: int | None, driver: str | None, known: str) -> Standing:
+        """How well the driver in Python of an ESX driver is known on a device, by evidence of its own, or by what is
+        ``known``: who says that it knows the device, a clause; "" when nobody does."""
+        if driver is None or not known or "native" not in self.drivers[driver].engines:
+            return Standing(None, Status.UNSUPPORTED)
+        module = native.driver_name(driver)
+        proven = self._proven(vendor, device, "native", module, native.series(native.version()))
+        return proven or Standing(module, Status.COMPATIBLE, known)
 
     def _engines(self, driver: str | None, module: str | None, native: bool = True) -> tuple[Engine, ...]:
         """What can drive a driver's device, where this module of Linux's, or none, serves it, and ours knows it."""
@@ -271,27 +313,41 @@ class Registry:
         entry = amendment.entry
         module = entry.module or verdict.module
         if module == verdict.module:
-            return Standing(verdict.status, verdict.evidence, verdict.proof, verdict.obstacle)
+            return Standing(module, verdict.status, verdict.evidence, verdict.proof, verdict.obstacle)
         assert module is not None  # else it would be the verdict's
         hindered = obstacle(module)
-        proven = self._proven(*ids[:2], module, series)
+        proven = self._proven(*ids[:2], "linux", module, series)
         if proven is None and module in verdict.claimants:
-            return Standing(Status.COMPATIBLE, verdict.evidence, None, hindered)
+            return Standing(module, Status.COMPATIBLE, verdict.evidence, None, hindered)
         standing = self.standing(ids[:2], entry.driver or verdict.driver, module, series)
         return msgspec.structs.replace(standing, obstacle=hindered)
+
+    def _amended_by_python(
+        self, verdict: Verdict, amendment: Amendment, vendor: int, device: int
+    ) -> Standing:
+        """The same of the driver in Python."""
+        driver = amendment.entry.driver
+        if driver in (None, verdict.driver):
+            return Standing(verdict.module, verdict.status, verdict.evidence, verdict.proof)
+        known = f"the overlay {amendment.place} gives it to {driver}"
+        return self.python_standing(vendor, device, driver, known)
 
     def standing(
         self, device: tuple[int, int | None], driver: str | None, module: str | None, series: str
     ) -> Standing:
-        """How well a module is known in a driver's place on a device, by evidence or by what the list says."""
+        """How well a Linux module is known in a driver's place on a device, by evidence or by what the list says."""
         if module is None:
-            return Standing(Status.UNSUPPORTED)
-        proven = self._proven(*device, module, series)
+            return Standing(None, Status.UNSUPPORTED)
+        proven = self._proven(*device, "linux", module, series)
         if proven:
             return proven
         declared = self.drivers.get(driver or "")
         support = declared.modules.get(module) if declared else None
-        return Standing(support.status, support.evidence) if support else Standing(Status.UNKNOWN)
+        return (
+            Standing(module, support.status, support.evidence)
+            if support
+            else Standing(module, Status.UNKNOWN)
+        )
 
     def told_apart(self, vendor: int, device: int) -> tuple[set[tuple[int, int]], set[int]]:
         """The subsystems, and the classes, by which rows of the list tell such devices apart.
@@ -327,7 +383,7 @@ class Registry:
             answer = ask(claimants, ids, pci_class, kernel, obstacle)
             reason = f"{reason}; {answer.why}"
         module = answer.modules[0] if answer.modules else None
-        proven = self._proven(vendor, device, module, series)
+        proven = self._proven(vendor, device, "linux", module, series)
         status = proven.status if proven else Status.COMPATIBLE if module else Status.UNKNOWN
         return Verdict(
             device=name,
@@ -348,13 +404,15 @@ class Registry:
             engines=self._engines(None, module),
         )
 
-    def _proven(self, vendor: int, device: int | None, module: str | None, series: str) -> Standing | None:
-        """What the last certification run of the module on such a device says; None when there is none."""
+    def _proven(
+        self, vendor: int, device: int | None, engine: Engine, module: str | None, series: str
+    ) -> Standing | None:
+        """What the last certification run of the engine's module on such a device says; None when there is none."""
         if module is None or device is None:
             return None
-        key = (vendor, device, module, series)
+        key = (vendor, device, engine, module, series)
         if key not in self._kept:
-            found = self.evidence.newest(f"{vendor:04x}", f"{device:04x}", module, series)
+            found = self.evidence.newest(f"{vendor:04x}", f"{device:04x}", engine, module, series)
             self._kept[key] = _standing_of(*found) if found else None
         return self._kept[key]
 
@@ -392,8 +450,11 @@ def _standing_of(path: Path, run: Run) -> Standing:
         checks=tuple(check.name for check in run.checks),
         failed=tuple(check.name for check in run.checks if not check.passed),
         file=str(path),
+        engine=run.engine,
+        driver=run.driver,
+        module_sha256=run.module_sha256,
     )
-    return Standing(proof.status, str(proof), proof)
+    return Standing(run.module, proof.status, str(proof), proof)
 
 
 def ladder_of(drivers: Mapping[str, Driver], claims: Iterable[Claim]) -> Ladder[Claim]:
@@ -481,7 +542,9 @@ def _names(
             )
 
 
-_UNSERVED, _UNPROVEN = Support(Status.UNSUPPORTED), Support(Status.UNKNOWN)
+#: The kernel of drivers in Python: what is said of some kernels says nothing of them.
+_NO_KERNEL = ""
+_UNSERVED = Support(Status.UNSUPPORTED)
 
 
 def _detail(claim: Claim) -> tuple[int, int]:

@@ -57,8 +57,9 @@ class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
     rung: Rung | None = None
     esx_driver: str | None = None
     engine: Engine | None = None
-    """``linux``: a module of the kernel; ``native``: a driver in Python. Where there are both, the preferred."""
+    """Whose driver is judged. ``linux``: a module of the kernel; ``native``: a driver in Python."""
     module: str | None = None
+    """Of that engine: Linux's module, or the driver in Python."""
     function: str | None = None
     """Where the module carries another bus (virtio_pci): the module of the device on that."""
     hardware: Judgement
@@ -80,6 +81,11 @@ class DeviceReport(msgspec.Struct, frozen=True, kw_only=True):
     overlay: str | None = None
     """``file:line`` of the entry by which a site's overlay had a say."""
 
+    @property
+    def driven_by(self) -> str:
+        """The module for people, who may know two of one name."""
+        return driven_by(self.engine, self.module)
+
 
 class MachineReport(msgspec.Struct, frozen=True, kw_only=True):
     """The verdict on a machine."""
@@ -91,6 +97,8 @@ class MachineReport(msgspec.Struct, frozen=True, kw_only=True):
     kernel: str
     """The kernel release, or series, whose drivers are meant."""
     profile: Profile
+    engine: Engine | None = None
+    """Whose drivers were asked for; None: those that the list prefers."""
     exit_code: int
     counts: dict[str, int]
     """Devices by status; every status is there."""
@@ -99,6 +107,17 @@ class MachineReport(msgspec.Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
     """What the inventory's reader could not find out, a sentence each."""
     devices: tuple[DeviceReport, ...]
+
+    @property
+    def terms(self) -> str:
+        """What it was judged for, in words."""
+        engine = f", engine {self.engine}" if self.engine else ""
+        return f"Linux {self.kernel}{engine}, profile {self.profile}"
+
+
+def driven_by(engine: Engine | None, module: str | None) -> str:
+    """A module, or a driver in Python, for people; "" for none."""
+    return f"{module} in Python" if engine == "native" else module or ""
 
 
 def counts_of(devices: Iterable[DeviceReport]) -> dict[str, int]:

@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator
 
 import msgspec
 
-from hcl.report import DeviceReport, MachineReport, counts_of, exit_code_of
-from hcl.verdict import Status
+from hcl.report import DeviceReport, MachineReport, counts_of, driven_by, exit_code_of
+from hcl.verdict import Engine, Status
 
 
 class Failure(msgspec.Struct, frozen=True):
@@ -38,6 +38,12 @@ class DeviceSummary(msgspec.Struct):
     reason: str
     devices: int = 0
     machines: int = 0
+    engine: Engine | None = None
+
+    @property
+    def driven_by(self) -> str:
+        """The module for people."""
+        return driven_by(self.engine, self.module)
 
 
 class Summary(msgspec.Struct):
@@ -89,7 +95,7 @@ class Fleet:
         seen = set()
         for device in report.devices:
             if device.status is not Status.SKIPPED:
-                key = (device.ids, device.status, device.module, device.reason)
+                key = (device.ids, device.status, device.engine, device.module, device.reason)
                 found = self._devices.get(key)
                 if found is None:
                     found = self._devices[key] = _summary(device)
@@ -115,4 +121,6 @@ class Fleet:
 
 
 def _summary(device: DeviceReport) -> DeviceSummary:
-    return DeviceSummary(device.ids, device.name, device.module, device.status, device.reason)
+    return DeviceSummary(
+        device.ids, device.name, device.module, device.status, device.reason, engine=device.engine
+    )

@@ -66,7 +66,7 @@ class Proof(msgspec.Struct, frozen=True):
     status: Status
     """certified, or unsupported when it failed."""
     kernel: str
-    """The kernel release that it ran."""
+    """The kernel release that it ran; "" for a driver in Python."""
     counterpart: str
     """The device that it ran on."""
     started: datetime
@@ -76,6 +76,12 @@ class Proof(msgspec.Struct, frozen=True):
     """Those of the checks that did not pass."""
     file: str = ""
     """Where the evidence is."""
+    engine: Engine = "linux"
+    """Whose driver it ran."""
+    driver: str = ""
+    """That driver in words, with the release that it belongs to."""
+    module_sha256: str = ""
+    """Of the module's file, or over the sources of a driver in Python."""
 
     def age(self, now: datetime | None = None) -> int:
         """Whole days since then."""
@@ -84,9 +90,8 @@ class Proof(msgspec.Struct, frozen=True):
     def __str__(self) -> str:
         """One clause."""
         word = "passed" if self.status is Status.CERTIFIED else "FAILED"
-        return (
-            f"certification run of {self.started:%Y-%m-%d} {word} on {self.counterpart}, kernel {self.kernel}"
-        )
+        what = f"kernel {self.kernel}" if self.engine == "linux" else self.driver
+        return f"certification run of {self.started:%Y-%m-%d} {word} on {self.counterpart}, {what}"
 
 
 class Loser(msgspec.Struct, frozen=True):
@@ -95,14 +100,14 @@ class Loser(msgspec.Struct, frozen=True):
     driver: str
     """ESX driver name, such as ``net/bcm5700``."""
     module: str | None
-    """Linux module that serves the row's devices, None when none does."""
+    """Module that serves the row's devices, None when none does."""
     rung: Rung
     reason: str
     """Why it lost, one clause."""
 
 
 class Verdict(msgspec.Struct, frozen=True):
-    """Which driver and which Linux module serve a device, and how that was decided."""
+    """Which driver serves a device - a Linux module, or one in Python - and how that was decided."""
 
     device: str
     """``vendor:device`` in lower-case hexadecimal, as lspci -n prints it."""
@@ -116,8 +121,8 @@ class Verdict(msgspec.Struct, frozen=True):
     driver: str | None
     """ESX driver name, such as ``net/e1000``; None when the device is on no list."""
     module: str | None
-    """Linux module to load; None when there is none, and then nothing is to be loaded. Nor is it loaded with the
-    status ``unsupported``, unless an operator says so.
+    """Module of ``engine`` to load, Linux's or the driver in Python; None when there is none, and then nothing is to be
+    loaded. Nor is it loaded with the status ``unsupported``, unless an operator says so.
     """
     status: Status
     evidence: str | None
@@ -150,6 +155,8 @@ class Verdict(msgspec.Struct, frozen=True):
     """What can drive it, the preferred first; none where nothing does. ``native`` stands for the driver of ``driver``'s
     name, which may know fewer devices than the list.
     """
+    engine: Engine = "linux"
+    """The one that the verdict is about: ``module``, ``status``, ``evidence`` and ``proof`` are of its driver."""
 
     def taken_by(self, module: str, refused: Sequence[str]) -> Verdict:
         """The verdict after this one of the claimants took the device, which the others given did not take."""
@@ -169,7 +176,7 @@ class Verdict(msgspec.Struct, frozen=True):
         The status is ``unsupported`` from then on, and no other module is tried. Naming the module that the list
         names changes nothing.
         """
-        if module == self.module and not self.claimants:
+        if (self.engine, module) == ("linux", self.module) and not self.claimants:
             return self
         instead = f" instead of {self.module or 'no module'}" if module != self.module else ""
         reason = f"an operator chose {module}{instead} for {self.device}"
@@ -185,4 +192,5 @@ class Verdict(msgspec.Struct, frozen=True):
             function=None,
             obstacle="",
             engines=("linux",),
+            engine="linux",
         )

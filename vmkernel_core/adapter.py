@@ -52,9 +52,7 @@ class Adapter:
 
     @property
     def module(self) -> str | None:
-        """The module that is to serve it, as the list writes its name; None when there is none."""
-        if self.engine == "native":
-            return (self.verdict.driver or "").rpartition("/")[2]
+        """The engine's module that is to serve it, as the list writes its name; None when there is none."""
         return self.verdict.module
 
     @property
@@ -94,27 +92,32 @@ class Gate:
         return tuple(self._taints)
 
     def judge(self, function: PciFunction, kernel: KernelModules | None) -> Adapter:
-        """The adapter of a device that came, with the list's verdict or the operator's; without a kernel, the
-        list alone is asked."""
+        """The adapter of a device that came, with the list's verdict on the driver of its engine, or the operator's;
+        without a kernel, the list alone is asked."""
         way = next((way for way in device_keys(function) if self.overrides.get(way)), "")
         listed = self._lookup(function, None)
         choice = self._engines.of(function, listed, linux=kernel is not None, module=bool(way))
-        if choice.engine == "native" or kernel is None:
-            return Adapter(function, listed, choice)
-        adapter = Adapter(function, self._lookup(function, kernel), choice)
-        if way:
+        native = choice.engine == "native"
+        adapter = Adapter(function, self._lookup(function, None if native else kernel, choice.engine), choice)
+        if way and kernel is not None:
             adapter.verdict = adapter.verdict.overridden(self.overrides[way])
             adapter.taint = taint(way, self.overrides[way])
             self._taints[adapter.taint] = None
         return adapter
 
-    def _lookup(self, function: PciFunction, kernel: KernelModules | None) -> hcl.Verdict:
+    def _lookup(
+        self, function: PciFunction, kernel: KernelModules | None, engine: EngineName | None = None
+    ) -> hcl.Verdict:
         ids = (function.vendor, function.device, function.subsystem_vendor, function.subsystem_device)
         if kernel is None:
-            return hcl.lookup(*ids, function.class_code)
-        obstacle = None if self._allow_unresolved else kernel.obstacle
+            return hcl.lookup(*ids, function.class_code, engine=engine)
         return hcl.lookup(
-            *ids, function.class_code, kernel=kernel.release, claimants=kernel.claimants, obstacle=obstacle
+            *ids,
+            function.class_code,
+            kernel=kernel.release,
+            claimants=kernel.claimants,
+            obstacle=None if self._allow_unresolved else kernel.obstacle,
+            engine=engine,
         )
 
     def check(self, adapter: Adapter) -> None:
@@ -122,33 +125,17 @@ class Gate:
         verdict = adapter.verdict
         if adapter.taint or not self._on:
             return
-        if adapter.engine == "native":
-            self._check_native(adapter)
-            return
         if verdict.status is hcl.Status.UNSUPPORTED:
             raise NoDriver(
                 f"{adapter.function} is unsupported and left alone",
                 where=_reason(verdict),
-                remedy="an operator may choose a module for it, which taints the host",
+                remedy="an operator may choose a module of Linux's for it, which taints the host",
             )
         if wanted := self.policy.wants(verdict.status):
             raise NoDriver(
                 f"{adapter.function} is {verdict.status} and left alone: {wanted}",
                 where=_reason(verdict),
                 remedy=f"the profile {Profile.DEFAULT} lets {verdict.module} try",
-            )
-
-    def _check_native(self, adapter: Adapter) -> None:
-        """The status is that of Linux's module, but where a site says that the device is to be left alone."""
-        if adapter.verdict.overlay and adapter.verdict.status is hcl.Status.UNSUPPORTED:
-            raise NoDriver(
-                f"{adapter.function} is unsupported and left alone", where=_reason(adapter.verdict)
-            )
-        if self.policy is Profile.STRICT:
-            raise NoDriver(
-                f"{adapter.function} is left alone: certification runs are of Linux's modules, not of drivers in Python",
-                where=f"profile {self.policy}",
-                remedy="the engine linux drives what is certified",
             )
 
 

@@ -33,7 +33,7 @@ def verify(files: Sequence[Path], keys: Sequence[Path]) -> None:
     for file, run in _read(files, keys):
         failed = ", ".join(check.name for check in run.checks if not check.passed)
         word = f"FAILED: {failed}" if failed else f"passed all of {len(run.checks)} checks"
-        click.echo(f"{file}: {run.counterpart}, {run.module} of {run.kernel}, {run.started:%Y-%m-%d}: {word}")
+        click.echo(f"{file}: {run.counterpart}, {run.driver}, {run.started:%Y-%m-%d}: {word}")
 
 
 @evidence.command()

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING
 import click
 import msgspec
 
-from hcl.console.options import site_options
+from hcl.console.options import engine_option, site_options
 
 if TYPE_CHECKING:
     from hcl.explaining import Explanation
     from hcl.site import Site
+    from hcl.verdict import Engine
 
 _PAIR = re.compile(r"[0-9a-f]{4}:[0-9a-f]{4}")
 _CLASS = re.compile(r"[0-9a-f]{4}([0-9a-f]{2})?")
@@ -40,10 +41,17 @@ def _of_form(pattern: re.Pattern[str], example: str) -> Callable[..., str | None
     help="Its class code, four or six hexadecimal digits.",
 )  # fmt: skip
 @click.option("--kernel", metavar="RELEASE", help="A kernel release or its beginning, like 6.12.")
+@engine_option
 @click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
 @site_options
 def explain(
-    device: str, subsystem: str | None, pci_class: str | None, kernel: str | None, as_json: bool, site: Site
+    device: str,
+    subsystem: str | None,
+    pci_class: str | None,
+    kernel: str | None,
+    engine: Engine | None,
+    as_json: bool,
+    site: Site,
 ) -> None:
     """Tell why a device gets its verdict: which rule, what else stood there, and what proves it.
 
@@ -58,7 +66,7 @@ def explain(
     vendor, product = device.split(":")
     subvendor, subdevice = subsystem.split(":") if subsystem else (None, None)
     found = explanation_of(
-        Judge(installed(site), *kernels.find(kernel)),
+        Judge(installed(site), *kernels.find(kernel), engine=engine),
         PciDevice(
             address="0000:00:00.0", vendor=vendor, device=product, subvendor=subvendor, subdevice=subdevice,
             pci_class=pci_class,
@@ -76,7 +84,8 @@ def _text(found: Explanation) -> Iterator[str]:
 
     report = found.report
     yield f"{report.ids} {report.name or ''}".rstrip()
-    yield f"{report.status}, for Linux {found.kernel}: {report.module or 'no module'}"
+    kernel = "" if report.engine == "native" else f", for Linux {found.kernel}"
+    yield f"{report.status}{kernel}: {report.driven_by or 'no module'}"
     for part in ("hardware", "driver", "firmware"):
         judgement = getattr(report, part)
         yield f"  {part}: {judgement.status}: {judgement.reason}"

@@ -5,13 +5,22 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 
 from hcl.site import Site
+from hcl.verdict import Engine
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+
+engine_option = click.option(
+    "--engine",
+    type=click.Choice(get_args(Engine)),
+    help="Whose drivers are to have the devices that both know: Linux's modules, or drivers in Python (native). What "
+    "the list prefers if not given.",
+)
+"""``--engine``, as ``vmk`` and VMkernel have it."""
 
 
 def site_options(command: Command) -> Command:

@@ -48,7 +48,7 @@ def lines(items: Iterable[Item]) -> list[str]:
             each.device_class or "",
             each.driver or ("overlay" if each.overlay else each.bus),
             _by_kernel(each.modules),
-            _by_kernel(each.status),
+            " ".join([_by_kernel(each.status), *([f"native:{each.native}"] if each.native else [])]),
             each.name or "",
         )
         for each in items

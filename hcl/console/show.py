@@ -53,6 +53,9 @@ def _text(shown: Shown) -> Iterator[str]:
             yield f"  priority {shown.priority}: {shown.priority_reason}"
     for name, facts in shown.modules.items():
         yield from _module(name, facts)
+    if shown.python:
+        yield f"{shown.python.driver}: {shown.python.rows} rows"
+        yield f"  SHA-256 of its code: {shown.python.module_sha256 or 'it is not here'}"
     if shown.items:
         yield f"rows ({len(shown.items)}):"
         yield from (f"  {line}" for line in lines(shown.items))
@@ -91,7 +94,7 @@ def run_text(run: Run) -> Iterator[str]:
     """A run for people."""
     word = "passed" if run.passed else "FAILED"
     yield f"run {run.name}: {word}"
-    yield f"  {run.suite} suite {run.suite_version}, {run.module} of Linux {run.kernel}, on {run.counterpart}"
+    yield f"  {run.suite} suite {run.suite_version}, {run.driver}, on {run.counterpart}"
     yield f"  {run.started:%Y-%m-%d %H:%M} UTC, {run.seconds:.0f} s"
     for check in run.checks:
         figures = ", ".join(f"{value:g} {name}" for name, value in check.figures.items())

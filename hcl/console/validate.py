@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from hcl.console.options import site_options
+from hcl.console.options import engine_option, site_options
 from hcl.formats import FORMATS
 
 if TYPE_CHECKING:
     from hcl.fleet import Terms
     from hcl.report import MachineReport
     from hcl.site import Site
+    from hcl.verdict import Engine
 
 
 @click.command()
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     help="An inventory; repeatable. Without one this machine is judged.",
 )  # fmt: skip
 @click.option("--kernel", metavar="RELEASE", help="A kernel release or its beginning, like 6.12.")
+@engine_option
 @click.option(
     "--profile", type=click.Choice(["default", "strict"]), default="default", show_default=True,
     help="What fits: what is certified or compatible, or only what is certified.",
@@ -44,6 +46,7 @@ def validate(
     context: click.Context,
     files: Sequence[Path],
     kernel: str | None,
+    engine: Engine | None,
     profile: str,
     rules: Sequence[str],
     overrides: Sequence[str],
@@ -64,7 +67,7 @@ def validate(
     from hcl.summary import Fleet
     from vmkernel_core.console.progress import Progress
 
-    terms = Terms(kernel, Profile(profile), tuple(rules), tuple(overrides), site)
+    terms = Terms(kernel, Profile(profile), tuple(rules), tuple(overrides), site, engine)
     with Progress("machines judged", None) as progress:
         found = judged(terms, sources(files), cluster) if files else _this_machine(terms)
         fleet = Fleet(progress.over(found))

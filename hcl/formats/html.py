@@ -73,7 +73,7 @@ def _devices(summary: Summary) -> str:
     rows = "".join(
         f'<tr class="{one.status}"><td><span class="{one.status}">{one.status}</span>'
         f"<td><code>{escape(one.ids or '')}</code> {escape(one.name or '')}<br>{one.devices} in {one.machines} machines"
-        f"<td>{escape(one.module or '')}<td>{escape(one.reason)}</tr>\n"
+        f"<td>{escape(one.driven_by)}<td>{escape(one.reason)}</tr>\n"
         for one in summary.devices
     )
     return (
@@ -88,7 +88,7 @@ def _machine(report: MachineReport) -> str:
     rows = "".join(map(_row, report.devices))
     return (
         f'<section class="machine"><h2>{escape(report.host)}</h2>'
-        f"<p>{escape(report.model or '')} <small>Linux {escape(report.kernel)}, profile {report.profile}; "
+        f"<p>{escape(report.model or '')} <small>{escape(report.terms)}; "
         f"{escape(report.source)}</small></p>{said}"
         "<table><thead><tr><th>Verdict<th>Device<th>Driver<th>Reason</tr></thead>"
         f"<tbody>{rows}</tbody></table></section>\n"
@@ -123,6 +123,6 @@ def _row(device: DeviceReport) -> str:
         )
     return (
         f'<tr class="{device.status}"><td><span class="{device.status}">{device.status}</span>'
-        f"<td>{escape(device.place)} {ids}<br>{escape(device.name or '')}<td>{escape(device.module or '')}"
+        f"<td>{escape(device.place)} {ids}<br>{escape(device.name or '')}<td>{escape(device.driven_by)}"
         f"<td><details><summary>{escape(device.reason)}</summary><dl>{more}</dl></details></tr>\n"
     )

@@ -32,6 +32,7 @@ def _suite(report: MachineReport, brief: bool) -> str:
     properties = {
         "kernel": report.kernel,
         "profile": report.profile,
+        "engine": report.engine or "",
         "model": report.model or "",
         "source": report.source,
     }

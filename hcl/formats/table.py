@@ -62,7 +62,7 @@ def _summary(summary: Summary) -> str:
     devices = Table("ids", "name", "driver", "verdict", "devices", "machines")
     for one in summary.devices:
         devices.add_row(
-            one.ids or "", one.name or "", one.module or "", str(one.status), str(one.devices), str(one.machines),
+            one.ids or "", one.name or "", one.driven_by, str(one.status), str(one.devices), str(one.machines),
             style=_STYLES[one.status],
         )  # fmt: skip
     console.print(models)
@@ -86,14 +86,14 @@ def _console() -> tuple[io.StringIO, Console]:
 
 def _machine(report: MachineReport) -> str:
     text, console = _console()
-    console.print(f"{_title(report)}: Linux {report.kernel}, profile {report.profile}", style="bold")
+    console.print(f"{_title(report)}: {report.terms}", style="bold")
     table = Table()
     for column in ("device", "ids", "name", "verdict", "driver"):
         table.add_column(column, overflow="fold")
     judged = [device for device in report.devices if device.status is not Status.SKIPPED]
     for device in judged:
         table.add_row(
-            device.place, device.ids or "", device.name or "", str(device.status), device.module or "",
+            device.place, device.ids or "", device.name or "", str(device.status), device.driven_by,
             style=_STYLES[device.status],
         )  # fmt: skip
     if judged:

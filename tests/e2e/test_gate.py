@@ -12,10 +12,11 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
+import msgspec
 import pytest
 
 import hcl
-from hcl import evidence, signing
+from hcl import evidence, native, signing
 from hcl.evidence import Check, Evidence, Run
 from hcl.reading import DRIVERS, read
 from hcl.report import Profile
@@ -45,8 +46,10 @@ def adapter(host: VMkernel, vendor: int, device: int) -> Adapter:
 
 
 @pytest.fixture
-def certify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernel, bool], None]:
-    """Writes a signed run of e1000, passed or failed, for a list that trusts its key, and has that asked."""
+def certify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernel | None, bool], None]:
+    """Writes a signed run of e1000 of a kernel, or in Python, passed or failed, for a list that trusts its key, and has
+    that asked.
+    """
     private, public = tmp_path / "private.key", tmp_path / "public.pem"
     for command in (
         ["genpkey", "-algorithm", "ed25519", "-out", private],
@@ -54,11 +57,13 @@ def certify(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[Kernel
     ):
         subprocess.run(["openssl", *map(str, command)], check=True, capture_output=True)
 
-    def write(kernel: Kernel, passed: bool) -> None:
+    def write(kernel: Kernel | None, passed: bool) -> None:
         run = Run(
             suite="nic", suite_version=1, vendor="8086", device="100e", subvendor="8086", subdevice="001e",
-            pci_class="020000", module="e1000", module_sha256="0" * 64, kernel=kernel.release, counterpart="a model",
-            started=datetime(2026, 11, 20, 12, tzinfo=UTC), seconds=70.5, checks=(Check("traffic", passed),),
+            pci_class="020000", engine="linux" if kernel else "native", module="e1000", module_sha256="0" * 64,
+            kernel=kernel.release if kernel else "", vmklinux=msgspec.UNSET if kernel else native.version(),
+            counterpart="a model", started=datetime(2026, 11, 20, 12, tzinfo=UTC), seconds=70.5,
+            checks=(Check("traffic", passed),),
         )  # fmt: skip
         evidence.write(run, signing.private_key(private), tmp_path)
         registry = read(DRIVERS, Evidence([tmp_path], [public]))
@@ -79,7 +84,7 @@ def validated(host: VMkernel, one: Adapter) -> Status:
 def test_what_failed_its_certification_run_is_left_alone(
     kernel: Kernel,
     policy: Profile,
-    certify: Callable[[Kernel, bool], None],
+    certify: Callable[[Kernel | None, bool], None],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     certify(kernel, False)
@@ -99,7 +104,7 @@ def test_what_failed_its_certification_run_is_left_alone(
 @pytest.mark.parametrize("module", ["e1000", "e1000e"])
 @pytest.mark.parametrize("way", ["8086:100e", "0000:00:05.0"])
 def test_an_operator_gets_through_and_is_remembered(
-    kernel61: Kernel, way: str, module: str, certify: Callable[[Kernel, bool], None]
+    kernel61: Kernel, way: str, module: str, certify: Callable[[Kernel | None, bool], None]
 ) -> None:
     certify(kernel61, False)
     host = VMkernel(
@@ -125,7 +130,9 @@ def test_an_operator_gets_through_and_is_remembered(
         assert host.taints == (card.taint,), "it is not forgotten when the device goes"
 
 
-def test_strict_drives_what_is_certified(kernel: Kernel, certify: Callable[[Kernel, bool], None]) -> None:
+def test_strict_drives_what_is_certified(
+    kernel: Kernel, certify: Callable[[Kernel | None, bool], None]
+) -> None:
     certify(kernel, True)
     with host_of(kernel, policy=Profile.STRICT) as host:
         (card,) = host.adapters
@@ -209,9 +216,69 @@ def test_who_allows_what_is_unresolved_is_remembered(kernel61: Kernel) -> None:
 
 
 def test_a_device_that_failed_may_be_certified_again(
-    kernel61: Kernel, certify: Callable[[Kernel, bool], None]
+    kernel61: Kernel, certify: Callable[[Kernel | None, bool], None]
 ) -> None:
     certify(kernel61, False)
     with host_of(kernel61, gate=False) as host:
         assert host.taints == (UNGUARDED,)
+        exchange(host)
+
+
+# ---- drivers in Python ----
+
+Certify = Callable[[Kernel | None, bool], None]
+
+
+@pytest.mark.parametrize("policy", list(Profile))
+def test_a_driver_in_python_that_failed_its_certification_run_leaves_the_device_alone(
+    kernel61: Kernel, policy: Profile, certify: Certify
+) -> None:
+    """Though Linux's module passed."""
+    certify(kernel61, True)
+    certify(None, False)
+    with host_of(kernel61, policy=policy, engine="native") as host:
+        (card,) = host.adapters
+        assert isinstance(card.error, NoDriver)
+        assert "certification run of 2026-11-20 FAILED on a model, e1000 in Python" in str(card.error)
+        assert (card.engine, card.bound, host.uplinks, host.modules()) == ("native", False, {}, [])
+        assert validated(host, card) is Status.UNSUPPORTED
+    with host_of(kernel61, policy=policy) as host:
+        (card,) = host.adapters
+        assert (card.engine, validated(host, card)) == ("linux", Status.CERTIFIED)
+        exchange(host)
+
+
+def test_strict_drives_by_python_what_is_certified_so(kernel61: Kernel, certify: Certify) -> None:
+    """Though Linux's module failed."""
+    certify(kernel61, False)
+    certify(None, True)
+    with host_of(kernel61, policy=Profile.STRICT, engine="native") as host:
+        (card,) = host.adapters
+        assert (card.engine, card.verdict.status) == ("native", hcl.Status.CERTIFIED)
+        assert (validated(host, card), host.taints) == (Status.CERTIFIED, ())
+        exchange(host)
+    with host_of(kernel61, policy=Profile.STRICT) as host:
+        (card,) = host.adapters
+        assert (card.engine, card.bound) == ("linux", False)
+        assert "FAILED on a model, kernel 6.1" in str(card.error)
+
+
+def test_strict_asks_a_driver_in_python_for_a_run_of_its_own(kernel61: Kernel, certify: Certify) -> None:
+    """That of Linux's module is none."""
+    certify(kernel61, True)
+    with host_of(kernel61, policy=Profile.STRICT, engine="native") as host:
+        (card,) = host.adapters
+        assert not card.bound
+        assert "is compatible and left alone: the profile strict asks for a certification run" in str(
+            card.error
+        )
+        assert validated(host, card) is Status.UNSUPPORTED
+
+
+def test_strict_without_a_kernel(certify: Certify) -> None:
+    """A host that has no kernel, and asks for no engine, drives by Python what is certified so."""
+    certify(None, True)
+    with VMkernel(ModelPlatform([E1000Model()]), kernel="4.4", engine="native", policy="strict") as host:
+        (card,) = host.adapters
+        assert (card.engine, card.error, validated(host, card)) == ("native", None, Status.CERTIFIED)
         exchange(host)

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import json
 import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import msgspec
 import pytest
 from click.testing import CliRunner
 
-from hcl import evidence, names, schemas, signing
+from hcl import evidence, names, native, schemas, signing
 from hcl.console.main import hcl as program
 from hcl.evidence import Check, Run
 from hcl.reading import DRIVERS
@@ -90,6 +91,15 @@ def test_show_of_a_driver() -> None:
     assert "known limit: controllers that hpsa knows by vendor and class only" in output
     assert "103c:*" in output
     assert "0104xx" in output
+
+
+def test_show_of_a_driver_that_is_written_in_python_too() -> None:
+    python = told("show", "e100")["python"]
+    knows = sum(row[9] == "native" for row in ROWS if row[0] == "net/e100")
+    assert (python["driver"], python["rows"]) == (f"e100 in Python of vmklinux {native.version()}", knows)
+    _, output = command("show", "e100")
+    assert f"SHA-256 of its code: {python['module_sha256']}" in output
+    assert told("show", "tg3")["python"] is None
 
 
 def test_show_of_a_device_with_an_overlay(tmp_path: Path) -> None:
@@ -185,5 +195,24 @@ def test_a_run_is_shown_with_its_checks_by_name_device_and_driver(tmp_path: Path
     statuses = {item["ids"]: item["status"]["6.1"] for item in shown["items"]}
     assert (statuses["8086:100f"], statuses["8086:1010"]) == ("unsupported", "compatible")
     assert told("explain", "8086:100f", "1af4:1100", *options)["runs"][0]["kernel"] == run.kernel
-    # Without the key it counts for nothing.
+    # Of the driver in Python it says nothing; a run of that is told beside it.
+    assert {item["ids"]: item["native"] for item in shown["items"]}["8086:100f"] == "compatible"
+    ours = msgspec.structs.replace(
+        run, engine="native", kernel="", vmklinux=native.version(), started=run.started + timedelta(days=1),
+        checks=(Check("link", True),),
+    )  # fmt: skip
+    (tmp_path / "more").mkdir()
+    evidence.write(ours, signing.private_key(private), tmp_path / "more")
+    options += ["--evidence", tmp_path / "more"]
+    both = told("show", "e1000", *options)
+    assert {item["ids"]: item["native"] for item in both["items"]}["8086:100f"] == "certified"
+    assert [each["engine"] for each in both["runs"] if each["device"] == "100f"] == ["native", "linux"]
+    _, output = command("show", "8086:100f", *options)
+    assert "6.1:unsupported 6.12:compatible native:certified" in output
+    assert f"nic suite 1, e1000 in Python of vmklinux {native.version()}, on QEMU" in output
+    asked = told("explain", "8086:100f", "1af4:1100", "--engine", "native", *options)["report"]
+    assert (asked["engine"], asked["status"], asked["proof"]["run"]) == ("native", "certified", ours.name)
+    _, output = command("explain", "8086:100f", "1af4:1100", "--engine", "native", *options)
+    assert "certified: e1000 in Python" in output.splitlines()
+    # Without the key they count for nothing.
     assert told("show", "8086:100f", "--evidence", tmp_path)["runs"] == []

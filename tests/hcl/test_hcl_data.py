@@ -136,7 +136,7 @@ def test_every_row_is_found(row: list[str], kernel: str, column: int) -> None:
     """A device that fits the row gets its driver, or another that has the row's driver among the losers."""
     vendor, device, subvendor, subdevice = (0xFEED if field == "*" else int(field, 16) for field in row[1:5])
     pci_class = 0xFF0000 if row[5] == "-" else int(row[5], 16)
-    verdict = hcl.lookup(vendor, device, subvendor, subdevice, pci_class, kernel=kernel)
+    verdict = hcl.lookup(vendor, device, subvendor, subdevice, pci_class, kernel=kernel, engine="linux")
     rung = "exact" if row[4] != "*" else "vendor:device" if row[2] != "*" else "class"
     assert verdict.rung == rung
     module = None if row[column] == "-" else row[column].rpartition(":")[2]

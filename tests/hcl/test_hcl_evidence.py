@@ -1,6 +1,6 @@
 """Evidence of certification runs: signed, read back, counted - or not, where it was changed or nobody is trusted.
 
-Independent side: openssl makes the keys, and verifies a signature.
+Independent side: openssl makes the keys, and verifies a signature; sha256sum sums a driver's sources.
 """
 
 from __future__ import annotations
@@ -14,14 +14,15 @@ import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
+import msgspec
 import pytest
 
-from hcl import evidence, signing
+from hcl import evidence, native, release, signing
 from hcl.errors import BadEvidence, BadKey, BadSignature, CannotWrite
 from hcl.evidence import Check, Evidence, Run
 from hcl.reading import DRIVERS, read, shipped
 from hcl.registry import Registry
-from hcl.verdict import Status
+from hcl.verdict import Engine, Status
 from tests.vmkernel_core.console.vmk_command import environment
 
 HERE = Path(evidence.__file__).parent
@@ -81,9 +82,10 @@ def test_the_evidence_that_comes_with_the_list(path: Path) -> None:
         int(text, 16) for text in (run.vendor, run.device, run.subvendor, run.subdevice, run.pci_class)
     )
     verdict = shipped().lookup(
-        vendor, device, subvendor, subdevice, pci_class, kernel=run.kernel, claimants=lambda _: [run.module]
-    )
-    assert (verdict.status, verdict.module) == (Status.CERTIFIED, run.module)
+        vendor, device, subvendor, subdevice, pci_class,
+        kernel=run.kernel or "6.1", claimants=lambda _: [run.module], engine=run.engine,
+    )  # fmt: skip
+    assert (verdict.status, verdict.engine, verdict.module) == (Status.CERTIFIED, run.engine, run.module)
 
 
 def test_a_device_with_a_run_that_passed_is_certified(tmp_path: Path, keys: tuple[Path, Path]) -> None:
@@ -113,6 +115,87 @@ def test_the_newest_run_counts(tmp_path: Path, keys: tuple[Path, Path]) -> None:
     verdict = registry(tmp_path, public).lookup(0x8086, 0x100E, 0x1AF4, 0x1100, 0x020000)
     assert verdict.status is Status.UNSUPPORTED
     assert "FAILED" in str(verdict.evidence)
+
+
+def python_run(passed: bool = True, version: str | None = None, days: int = 0) -> Run:
+    """The same of the driver in Python, of this version of the package."""
+    return msgspec.structs.replace(
+        run(passed, MADE + timedelta(days=days)),
+        engine="native",
+        kernel="",
+        vmklinux=native.version() if version is None else version,
+    )
+
+
+def status(registry: Registry, engine: Engine) -> Status:
+    return registry.lookup(0x8086, 0x100E, 0x1AF4, 0x1100, 0x020000, engine=engine).status
+
+
+def test_each_engine_has_runs_of_its_own(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    """One of Linux's module says nothing of the driver in Python, and the other way round."""
+    private, public = keys
+    for number, (one, linux, ours) in enumerate(
+        (
+            (run(), Status.CERTIFIED, Status.COMPATIBLE),
+            (python_run(), Status.COMPATIBLE, Status.CERTIFIED),
+            (run(passed=False), Status.UNSUPPORTED, Status.COMPATIBLE),
+            (python_run(passed=False), Status.COMPATIBLE, Status.UNSUPPORTED),
+        )
+    ):
+        runs = tmp_path / str(number)
+        runs.mkdir()
+        evidence.write(one, signing.private_key(private), runs)
+        listed = registry(runs, public)
+        assert (status(listed, "linux"), status(listed, "native")) == (linux, ours)
+        # In a release of the list it says the same.
+        release.write(release.of(listed, MADE), signing.private_key(private), runs / "release")
+        made = release.read(runs / "release", [signing.public_key(public)])
+        again = made.registry(Evidence((), (), made.enclosed(runs / "release")))
+        assert (status(again, "linux"), status(again, "native")) == (linux, ours)
+
+
+def test_a_run_of_a_driver_in_python_counts_for_the_series_of_vmklinuxs_version(
+    tmp_path: Path, keys: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    private, public = keys
+    evidence.write(python_run(version="0.7.1"), signing.private_key(private), tmp_path)
+    evidence.write(python_run(False, "0.8.0", days=1), signing.private_key(private), tmp_path)
+    for version, expected in {
+        "0.7.0": Status.CERTIFIED,
+        "0.7.12": Status.CERTIFIED,
+        "0.8.2": Status.UNSUPPORTED,
+        "0.70.1": Status.COMPATIBLE,
+        "1.7.1": Status.COMPATIBLE,
+        "": Status.COMPATIBLE,
+    }.items():
+        monkeypatch.setattr(native, "version", lambda version=version: version)
+        found = registry(tmp_path, public).lookup(0x8086, 0x100E, 0x1AF4, 0x1100, 0x020000, engine="native")
+        assert found.status is expected
+        if found.proof and found.status is Status.CERTIFIED:
+            assert (found.proof.engine, found.proof.kernel) == ("native", "")
+            assert str(found.proof).endswith("QEMU 7.2.22: e1000, e1000 in Python of vmklinux 0.7.1")
+
+
+def test_a_run_names_what_its_driver_belongs_to(tmp_path: Path, keys: tuple[Path, Path]) -> None:
+    file = evidence.write(python_run(version="0.7.1"), signing.private_key(keys[0]), tmp_path)
+    assert file.stem == "8086-100e-1af4-1100_e1000_native-0.7.1_20261120T120000Z"
+    document = json.loads(file.read_text())
+    assert (document["run"]["kernel"], document["run"]["vmklinux"]) == ("", "0.7.1")
+    assert "vmklinux" not in json.loads(signing.canonical(run()))
+    for changes in ({"kernel": "6.1.0-56-amd64"}, {"vmklinux": ""}, {"engine": "linux"}):
+        file.write_text(json.dumps({**document, "run": document["run"] | changes}))
+        with pytest.raises(BadEvidence, match="the kernel of a Linux module, or vmklinux's version"):
+            evidence.read(file, [])
+
+
+@pytest.mark.parametrize("driver", ["net/e1000", "scsi/mptscsi_2xx"])
+def test_the_sum_over_a_drivers_sources_is_the_usual_tools(driver: str) -> None:
+    summed = subprocess.run(
+        "LC_ALL=C sha256sum *.py | sha256sum",
+        shell=True, cwd=DRIVERS / driver, capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    assert native.sources_sha256(DRIVERS / driver) == summed.stdout.split()[0]
+    assert native.sources_sha256(DRIVERS / "net" / "tg3") == ""
 
 
 def test_evidence_that_was_changed_counts_for_nothing(
@@ -187,8 +270,8 @@ def test_evidence_is_taken_in_when_its_key_is_trusted(tmp_path: Path, keys: tupl
     told = command(site, "verify", "--trust", public, good, failed)
     assert (told.returncode, told.stderr) == (0, "")
     assert told.stdout.splitlines() == [
-        f"{good}: QEMU 7.2.22: e1000, e1000 of 6.1.0-56-amd64, 2026-11-20: passed all of 2 checks",
-        f"{failed}: QEMU 7.2.22: e1000, e1000 of 6.12.1, 2026-11-20: FAILED: traffic",
+        f"{good}: QEMU 7.2.22: e1000, e1000 of Linux 6.1.0-56-amd64, 2026-11-20: passed all of 2 checks",
+        f"{failed}: QEMU 7.2.22: e1000, e1000 of Linux 6.12.1, 2026-11-20: FAILED: traffic",
     ]
     (site / "keys").mkdir(parents=True)
     shutil.copy(public, site / "keys")

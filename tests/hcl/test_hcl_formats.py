@@ -85,6 +85,19 @@ def test_there_is_a_device_of_each_status(reports: list[MachineReport]) -> None:
     }  # fmt: skip
 
 
+def test_a_driver_in_python_is_told_from_linuxs_of_its_name() -> None:
+    card = PciDevice(address="0000:02:00.0", vendor="8086", device="100e", pci_class="020000")
+    report = Judge(read(DRIVERS), "6.1", engine="native").machine(Inventory(host="n1", devices=(card,)))
+    for brief in (False, True):
+        for form in ("table", "html"):
+            assert "e1000 in Python" in "".join(render(form, Fleet([report]), brief))
+        [row] = csv.DictReader(io.StringIO("".join(render("csv", Fleet([report]), brief))))
+        assert (row["engine"], row["module"]) == ("native", "e1000")
+    assert "n1: Linux 6.1, engine native, profile default" in rendered("table", [report])
+    suite = ElementTree.fromstring(rendered("junit", [report]))
+    assert [one.get("value") for one in suite.iter("property") if one.get("name") == "engine"] == ["native"]
+
+
 def test_json_fits_its_schema(reports: list[MachineReport]) -> None:
     told = json.loads(rendered("json", reports))
     schema = json.loads((HERE / "schemas/report.json").read_text())

@@ -8,18 +8,23 @@ Independent side: the ids are those of real devices; which of them a kernel's mo
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
 
+from hcl import judging, native
 from hcl.console.kernel import Modules
 from hcl.errors import BadRule
+from hcl.evidence import Check, Enclosed, Evidence, Run
 from hcl.inventory import Device, Inventory, PciDevice, Unidentified, UsbDevice, UsbInterface
 from hcl.judging import Judge
-from hcl.reading import DRIVERS, installed, read
+from hcl.reading import DRIVERS, HERE, installed, read, shipped
 from hcl.report import Profile
 from hcl.rules import Exclusion, parse_overrides
-from hcl.verdict import Rung, Status
+from hcl.verdict import Engine, Rung, Status
 from vmklinux import kernels
 
 E1000 = PciDevice(
@@ -276,3 +281,100 @@ def test_an_override_taints_the_report(modules: Modules) -> None:
     assert report.devices[0].status is Status.UNSUPPORTED
     with pytest.raises(BadRule):
         parse_overrides(["e1000"])
+
+
+# ---- drivers in Python ----
+
+
+class Proofs(Evidence):
+    """Evidence that the driver in Python of E1000 passed, or failed, as ``code`` of the driver."""
+
+    def __init__(self, passed: bool, code: str) -> None:
+        super().__init__()
+        self.run = Run(
+            suite="nic", suite_version=1, vendor="8086", device="100e", subvendor="1af4", subdevice="1100",
+            pci_class="020000", engine="native", module="e1000", module_sha256=code, vmklinux=native.version(),
+            counterpart="a card", started=datetime(2026, 11, 20, tzinfo=UTC), seconds=60,
+            checks=(Check("link", passed),),
+        )  # fmt: skip
+
+    def newest(
+        self, vendor: str, device: str, engine: Engine, module: str, series: str
+    ) -> tuple[Path, Run] | None:
+        mine = (self.run.vendor, self.run.device, self.run.engine, self.run.module)
+        return (Path("run.json"), self.run) if (vendor, device, engine, module) == mine else None
+
+
+def by_python(modules: Modules | None, evidence: Evidence | None = None, **more: Any) -> Judge:
+    kernel = modules.release if modules else "6.1"
+    return Judge(read(DRIVERS, evidence), kernel, modules, engine="native", **more)
+
+
+@pytest.mark.parametrize("with_kernel", [True, False])
+def test_a_driver_in_python_is_judged_by_itself(modules: Modules, with_kernel: bool) -> None:
+    """Whether a kernel is here or not."""
+    report = by_python(modules if with_kernel else None).device(E1000)
+    assert (report.engine, report.module, report.driven_by) == ("native", "e1000", "e1000 in Python")
+    assert (report.status, report.driver.status) == (Status.COMPATIBLE, Status.COMPATIBLE)
+    assert report.driver.reason == f"e1000 in Python of vmklinux {native.version()} knows the device."
+    assert report.firmware.status is Status.SKIPPED
+
+
+def test_what_no_driver_in_python_knows_is_linuxs(modules: Modules) -> None:
+    judge = by_python(modules)
+    report = judge.device(TG3)
+    assert (report.engine, report.module, report.status) == ("linux", "tg3", judge.device(TG3).status)
+    assert judge.machine(Inventory(host="n1", source="a test", devices=(TG3, E1000))).engine == "native"
+
+
+def test_what_a_run_of_a_driver_in_python_says(modules: Modules) -> None:
+    here = native.sources_sha256(DRIVERS / "net" / "e1000")
+    version = native.version()
+    good = by_python(modules, Proofs(True, here), profile=Profile.STRICT).device(E1000)
+    assert (good.status, good.proof_age is not None) == (Status.CERTIFIED, True)
+    assert good.driver.reason == f"e1000 in Python of vmklinux {version} was certified."
+    changed = by_python(modules, Proofs(True, "0" * 64)).device(E1000)
+    assert changed.status is Status.CERTIFIED
+    assert (
+        f"its code has changed since, this is that of {version}, of the same series" in changed.driver.reason
+    )
+    failed = by_python(modules, Proofs(False, here)).device(E1000)
+    assert (failed.status, failed.proof and failed.proof.failed) == (Status.UNSUPPORTED, ("link",))
+    # Linux's module, on which nobody made a run, is what it was.
+    for evidence in (Proofs(True, here), Proofs(False, here)):
+        linux = Judge(read(DRIVERS, evidence), modules.release, modules, profile=Profile.DEFAULT)
+        assert linux.device(E1000).status is Status.COMPATIBLE
+
+
+def test_strict_asks_a_driver_in_python_for_a_run_of_its_own(modules: Modules) -> None:
+    """E1000's module of Linux's is certified by the evidence that comes with the list, in its series."""
+    assert Judge(installed(), modules.release, modules, profile=Profile.STRICT).device(E1000).status is (
+        Status.CERTIFIED
+    )
+    linuxs = tuple(each for each in shipped().evidence.counting() if each.run.engine == "linux")
+    only = Evidence((), [HERE / "keys"], Enclosed(Path("runs"), linuxs, ()))
+    report = by_python(modules, only, profile=Profile.STRICT).device(E1000)
+    assert report.status is Status.UNSUPPORTED
+    assert "the profile strict asks for a certification run that passed, and there is none" in report.reason
+
+
+def test_an_operator_who_names_a_module_wants_linuxs(modules: Modules) -> None:
+    judge = by_python(modules, overrides={"8086:100e": "e1000"})
+    assert (judge.device(E1000).engine, judge.device(E1000).status) == ("linux", Status.COMPATIBLE)
+
+
+def test_engines_of_some_devices(modules: Modules) -> None:
+    other = msgspec.structs.replace(E1000, address="0000:03:00.0")
+    judge = Judge(read(DRIVERS), modules.release, modules, engines={E1000.address: "native"})
+    assert (judge.device(E1000).engine, judge.device(other).engine) == ("native", "linux")
+
+
+def test_a_list_that_knows_of_a_driver_in_python_which_is_not_here(
+    modules: Modules, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setattr(judging, "DRIVERS", tmp_path)
+    report = by_python(modules).device(E1000)
+    assert (report.status, report.driver.reason) == (
+        Status.UNSUPPORTED,
+        f"vmklinux {native.version()} has no driver e1000 in Python.",
+    )

@@ -105,6 +105,44 @@ def test_another_module_has_no_driver_of_ours_beside_it(tmp_path: Path) -> None:
     assert verdict.overridden("tg3").engines == ("linux",)
 
 
+def by_python(directory: Path, text: str) -> Verdict:
+    return over(directory, text).lookup(0x8086, 0x100E, 0x1AF4, 0x1100, 0x020000, engine="native")
+
+
+def test_what_a_site_says_of_a_device_holds_for_the_driver_in_python_too(tmp_path: Path) -> None:
+    refused = by_python(
+        tmp_path, '[[device]]\nids = "8086:100e"\nstatus = "unsupported"\nreason = "it burnt"\n'
+    )
+    assert (refused.engine, refused.module, refused.status) == ("native", "e1000", Status.UNSUPPORTED)
+    assert "it burnt" in refused.reason
+    known = by_python(
+        tmp_path, '[[device]]\nids = "8086:100e"\nstatus = "unknown"\nlimits = ["no jumbo frames"]\n'
+    )
+    assert (known.status, known.limits) == (Status.UNKNOWN, ("no jumbo frames",))
+    assert known.reason.endswith("; e1000 serves it in Python.")
+    given = over(tmp_path, '[[device]]\nids = "1234:5678"\ndriver = "net/e1000"\n')
+    verdict = given.lookup(0x1234, 0x5678, 0, 0, 0x020000)
+    assert (verdict.engine, verdict.module, verdict.status) == ("native", "e1000", Status.COMPATIBLE)
+    assert verdict.evidence == f"the overlay {tmp_path / 'site.toml'}:1 gives it to net/e1000"
+    nobodys = over(tmp_path, '[[device]]\nids = "8086:100e"\ndriver = "net/tg3"\n')
+    assert nobodys.lookup(0x8086, 0x100E, 0, 0, 0x020000, engine="native").module is None
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        'module = "igb"',
+        'module = "e1000"\nstatus = "unknown"',
+        'kernels = ["6.1"]\nstatus = "unsupported"\nreason = "slow"',
+    ],
+)
+def test_what_a_site_says_of_linuxs_modules_says_nothing_of_the_driver_in_python(
+    tmp_path: Path, entry: str
+) -> None:
+    verdict = by_python(tmp_path, f'[[device]]\nids = "8086:100e"\n{entry}\n')
+    assert (verdict.module, verdict.status) == ("e1000", Status.COMPATIBLE)
+
+
 def test_what_is_known_of_a_device_is_added_to_the_list(tmp_path: Path) -> None:
     text = '[[device]]\nids = "8086:100e"\nlimits = ["no jumbo frames in rack 7"]\nfirmware = { minimum = "3.10" }\n'
     registry = over(tmp_path, text)

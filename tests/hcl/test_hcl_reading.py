@@ -104,8 +104,12 @@ def test_a_device_that_only_a_driver_in_python_knows(tmp_path: Path) -> None:
     ids = f"{NATIVE_HEADER}\n{row}\n{row.replace('100e', '100f').replace('e1000', '-')}\n"
     registry = read(write(tmp_path, ids=ids, driver=f'engines = ["linux", "native"]\n{E1000}'))
     verdict = registry.lookup(0x8086, 0x100F, 0, 0, 0x020000)
-    assert (verdict.engines, verdict.module, verdict.status) == (("native",), None, hcl.Status.UNKNOWN)
-    assert "no module serves it in Linux 6.1, a driver in Python does." in verdict.reason
+    assert (verdict.engines, verdict.engine, verdict.module) == (("native",), "native", "e1000")
+    assert verdict.status is hcl.Status.COMPATIBLE
+    assert verdict.reason == "8086:100f is net/e1000's by vendor and device; e1000 serves it in Python."
+    linux = registry.lookup(0x8086, 0x100F, 0, 0, 0x020000, engine="linux")
+    assert (linux.engine, linux.module, linux.status) == ("linux", None, hcl.Status.UNSUPPORTED)
+    assert linux.reason.endswith("no module serves it in Linux 6.1.")
 
 
 def test_files_that_know_other_kernels(tmp_path: Path) -> None:

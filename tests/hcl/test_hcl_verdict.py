@@ -51,6 +51,7 @@ def test_a_verdict_is_plain_json() -> None:
         "firmware": None,
         "overlay": None,
         "engines": ["linux"],
+        "engine": "linux",
     }
     assert msgspec.convert(told, hcl.Verdict) == verdict()
 

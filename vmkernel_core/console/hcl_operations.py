@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import platform
+from functools import partial
 from typing import TYPE_CHECKING
 
 import msgspec
 
 from hcl.inventory import Inventory, PciDevice
-from hcl.report import DeviceReport, Judgement, MachineReport, counts_of, exit_code_of
-from hcl.verdict import Status
+from hcl.report import MachineReport
 from vmkernel_core.console.protocol import Nothing, operation
 from vmkernel_core.errors import VmkError
 
@@ -23,50 +23,25 @@ SERIES = "6.1"
 
 @operation("system.hcl.get", Nothing, MachineReport)
 def hcl_get(host: VMkernel, _: Nothing) -> MachineReport:
-    """What ``hcl validate`` says of an inventory of this machine, with all that an operator overrode.
-
-    Of a device that a driver in Python has, or is to have, that driver is judged and not Linux's module.
+    """What ``hcl validate`` says of an inventory of this machine, with all that an operator overrode: of each device it
+    judges the driver of the engine that is to have it.
     """
     from hcl.judging import Judge
     from hcl.reading import installed
 
+    adapters = sorted(host.adapters, key=lambda one: one.function.address)
+    engines = {str(one.function.address): one.engine for one in adapters}
+    ask = partial(Judge, installed(), profile=host.policy, overrides=host.overrides, engines=engines)
     try:
         kernel = host.kernel
     except VmkError:  # a host without one
-        judge = Judge(installed(), SERIES, profile=host.policy, overrides=host.overrides)
+        judge = ask(SERIES)
     else:
-        judge = Judge(installed(), kernel.release, kernel, profile=host.policy, overrides=host.overrides)
-    adapters = sorted(host.adapters, key=lambda one: one.function.address)
+        judge = ask(kernel.release, kernel)
     inventory = Inventory(
         host=platform.node(), source="the running vmkernel", devices=tuple(map(_device, adapters))
     )
-    report = judge.machine(inventory)
-    devices = tuple(
-        _by_python(device, adapter) if adapter.engine == "native" else device
-        for device, adapter in zip(report.devices, adapters, strict=True)
-    )
-    counts = counts_of(devices)
-    return msgspec.structs.replace(
-        report, devices=devices, counts=counts, exit_code=exit_code_of(counts), tainted=host.taints
-    )
-
-
-def _by_python(report: DeviceReport, adapter: Adapter) -> DeviceReport:
-    found = Judgement(
-        Status.COMPATIBLE if adapter.bound else Status.UNSUPPORTED,
-        f"The driver {adapter.module} in Python has it." if adapter.bound else str(adapter.error),
-    )
-    return msgspec.structs.replace(
-        report,
-        status=found.status,
-        reason=found.reason,
-        engine="native",
-        module=adapter.module,
-        driver=found,
-        firmware=Judgement(Status.SKIPPED, "Drivers in Python bring no firmware."),
-        proof=None,
-        proof_age=None,
-    )
+    return msgspec.structs.replace(judge.machine(inventory), tainted=host.taints)
 
 
 def _device(adapter: Adapter) -> PciDevice:

@@ -86,7 +86,7 @@ class Bench:
 
 def run(wanted: Wanted, seconds: float, ctrl_c: Interruption) -> Run:
     """Certify a network device; ``seconds`` is how long the check of traffic lasts. What keeps the host from starting
-    is raised, and NoDriver when there is no module for the device.
+    is raised, and NoDriver when there is no driver for the device.
     """
     given = re.search(r",mac=((?:[0-9a-f]{2}:){5}[0-9a-f]{2})", wanted.device, re.IGNORECASE)
     mac = given[1].lower() if given else MAC
@@ -258,10 +258,10 @@ def _traffic(bench: Bench) -> Finding:
 
 
 def _reload(bench: Bench) -> Finding:
-    host, module = bench.session.host, str(bench.adapter.verdict.module)
-    if leaks := host.unload(module):
+    host, module, engine = bench.session.host, str(bench.adapter.module), bench.adapter.engine
+    if leaks := host.unload(module, engine=engine):
         raise Failed(f"unloaded, it left {len(leaks)} things: {leaks[0].kind}: {leaks[0].what}")
-    host.load(module)
+    host.load(module, engine=engine)
     if bench.adapter.error is not None:
         raise bench.adapter.error
     bench.open()

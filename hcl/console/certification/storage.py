@@ -88,7 +88,7 @@ class Bench:
 
     def find(self) -> StorageDevice:
         """Wait for the disk. TimedOut."""
-        self.found = the_disk(self.session.host, str(self.adapter.verdict.module), self.ctrl_c)
+        self.found = the_disk(self.session.host, str(self.adapter.module), self.ctrl_c)
         return self.found
 
 
@@ -107,7 +107,7 @@ def failing(image: DiskImage, kind: Literal["read", "write"] = "read") -> str:
 
 def run(wanted: Wanted, kind: str, seconds: float, ctrl_c: Interruption) -> Run:
     """Certify a storage controller with a disk of that kind (QEMU's name); ``seconds`` is how long the check of load
-    lasts. What keeps the host from starting is raised, and NoDriver when there is no module for the device.
+    lasts. What keeps the host from starting is raised, and NoDriver when there is no driver for the device.
     """
     record = Record("storage")
     with DiskImage(_MIB + 1) as image:
@@ -313,12 +313,13 @@ def _reset(bench: Bench) -> Finding:
 
 
 def _reload(bench: Bench) -> Finding:
-    host, module, old = bench.session.host, str(bench.adapter.verdict.module), bench.disk
-    if leaks := host.unload(module):
+    host, old = bench.session.host, bench.disk
+    module, engine = str(bench.adapter.module), bench.adapter.engine
+    if leaks := host.unload(module, engine=engine):
         raise Failed(f"unloaded, it left {len(leaks)} things: {leaks[0].kind}: {leaks[0].what}")
     if old.error is None:
         raise Failed("the disk was still there when its driver was not")
-    host.load(module)
+    host.load(module, engine=engine)
     if bench.adapter.error is not None:
         raise bench.adapter.error
     bench.find()

@@ -10,9 +10,13 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Final, Generic, Literal, TypeVar
 
 import click
+import msgspec
 
+from hcl import native
 from hcl.evidence import Check, Run
-from vmkernel_core.errors import VmkError
+from hcl.reading import DRIVERS
+from hcl.report import driven_by
+from vmkernel_core.errors import NoDriver, VmkError
 
 if TYPE_CHECKING:
     from vmkernel_core.adapter import Adapter
@@ -74,15 +78,21 @@ def examined(step: Step[BenchType], bench: BenchType) -> Check:
 
 
 def adapter_of(session: Session, machine: OneDevice) -> Adapter:
-    """The device, whether or not its driver took it; NoDriver when there is no module to be certified for it."""
+    """The device, whether or not its driver took it; NoDriver when the engine that is wanted has none for it."""
     found = next(one for one in session.host.adapters if one.function.address == machine.address)
-    return session.adapter if found.verdict.module is None else found
+    if found.engine != session.wanted.engine:
+        raise NoDriver(
+            f"no driver in Python knows {found.function}",
+            where=found.verdict.reason.rstrip("."),
+            remedy="--engine linux certifies a module of a kernel",
+        )
+    return session.adapter if found.module is None else found
 
 
 def driver(session: Session) -> Finding:
     """The module is loaded, all that it needs is there, and its driver took the device."""
     adapter = session.adapter
-    return Finding(f"{adapter.verdict.module} took {adapter.function}")
+    return Finding(f"{driven_by(adapter.engine, adapter.module)} took {adapter.function}")
 
 
 def no_leaks(session: Session) -> Finding:
@@ -105,8 +115,11 @@ class Record:
 
     def run(self, session: Session, adapter: Adapter, counterpart: str, checks: Sequence[Check]) -> Run:
         """The run, which ends here."""
-        function, kernel = adapter.function, session.host.kernel
-        module = str(adapter.verdict.module)
+        function, module = adapter.function, str(adapter.module)
+        if by_python := adapter.engine == "native":
+            code = native.sources_sha256(DRIVERS / str(adapter.verdict.driver))
+        else:
+            code = sha256(session.host.kernel.file_of(module).read_bytes()).hexdigest()
         return Run(
             suite=self._suite,
             suite_version=VERSION,
@@ -115,9 +128,11 @@ class Record:
             subvendor=f"{function.subsystem_vendor:04x}",
             subdevice=f"{function.subsystem_device:04x}",
             pci_class=f"{function.class_code:06x}",
+            engine=adapter.engine,
             module=module,
-            module_sha256=sha256(kernel.file_of(module).read_bytes()).hexdigest(),
-            kernel=kernel.release,
+            module_sha256=code,
+            kernel="" if by_python else session.host.kernel.release,
+            vmklinux=native.version() if by_python else msgspec.UNSET,
             counterpart=counterpart,
             started=self._started,
             seconds=round(perf_counter() - self._began, 3),

@@ -47,10 +47,10 @@ class Wanted:
 
 
 class Session:
-    """A host that runs in this context. ``adapter`` is its device, which has a driver."""
+    """A host that runs in this context, as it was ``wanted``. ``adapter`` is its device, which has a driver."""
 
     def __init__(self, wanted: Wanted, machine: OneDevice) -> None:
-        self._wanted = wanted
+        self.wanted = wanted
         self._machine = machine
         # What fails here is raised: it need not be in the log too.
         logging.getLogger("vmkernel_core.devices").setLevel(logging.CRITICAL)
@@ -88,7 +88,7 @@ class Session:
             raise found.error
         if found.module is None:
             raise NoDriver(
-                f"there is no module for {self._wanted.device}",
+                f"there is no module for {self.wanted.device}",
                 where=found.verdict.reason.rstrip("."),
                 remedy="--module NAME tries one",
             )
@@ -108,7 +108,7 @@ class Session:
         linux = adapter.engine == "linux"
         return {
             "platform": self._machine.platform.name,
-            "device": self._wanted.device,
+            "device": self.wanted.device,
             "engine": adapter.engine,
             "hcl": HclSays(verdict.driver, str(verdict.rung), module),
             "module_path": str(host.kernel.file_of(module))
