@@ -276,7 +276,7 @@ def test_strict_asks_a_driver_in_python_for_a_run_of_its_own(kernel61: Kernel, c
 
 
 def test_strict_without_a_kernel(certify: Certify) -> None:
-    """A host that has no kernel, and asks for no engine, drives by Python what is certified so."""
+    """The list needs none to judge drivers in Python."""
     certify(None, True)
     with VMkernel(ModelPlatform([E1000Model()]), kernel="4.4", engine="native", policy="strict") as host:
         (card,) = host.adapters
