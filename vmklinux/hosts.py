@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from vmkernel_core.platform.base import PciAddress
-    from vmkernel_core.storage.adapter import AdapterState, StorageAdapter, TargetSession
+    from vmkernel_core.storage.adapter import AdapterState, StorageAdapter
     from vmklinux.linux import Linux
 
 log = logging.getLogger(__name__)
@@ -205,9 +205,8 @@ class Host:
         """Scsi_Host.can_queue."""
         return int(self.obj.can_queue)
 
-    def target_sessions(self) -> list[TargetSession]:
+    def iscsi(self) -> None:
         """None: Linux's initiators are told of their targets over netlink, which is not served."""
-        return []
 
     def rescan(self) -> None:
         """scsi_scan_host_selected, over everything."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from random import Random
@@ -11,6 +12,7 @@ from random import Random
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.platform.model import ModelPlatform
 from vmkernel_core.storage.device import StorageDevice
+from vmkernel_core.storage.iscsi import IscsiControls
 
 #: Seconds until what was to come has failed to come.
 LIMIT = 60.0
@@ -46,3 +48,18 @@ def on_disk(path: Path, lba: int, count: int) -> bytes:
     """Blocks as the backing file has them."""
     with path.open("rb") as file:
         return os.pread(file.fileno(), count * BLOCK, lba * BLOCK)
+
+
+def the_iscsi(host: VMkernel) -> IscsiControls:
+    """What the host's only adapter can be asked and told."""
+    (adapter,) = host.storage_adapters.values()
+    assert adapter.iscsi is not None
+    return adapter.iscsi
+
+
+def wait_for(condition: Callable[[], bool]) -> None:
+    """Look for it until it is so."""
+    deadline = time.monotonic() + LIMIT
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)  # a look, no wait for something to be over by then

@@ -10,7 +10,8 @@ import threading
 class Relay:
     """Listens at ``portal`` and passes everything on to a port of this machine, until the end of its ``with``.
 
-    ``heard`` has the first bytes that each side of the latest connection sent; ``connections`` counts them.
+    ``heard`` has the first bytes that each side of the latest connection sent; ``connections`` counts them. While
+    ``swallows`` is set, nothing that the target says arrives, ``swallowed`` bytes: the connection is of no use then.
     """
 
     KEEP = 8192
@@ -21,6 +22,8 @@ class Relay:
         self.portal = f"127.0.0.1:{self._listener.getsockname()[1]}"
         self.heard: dict[str, bytes] = {}
         self.connections = 0
+        self.swallows = False
+        self.swallowed = 0
         self._pairs: list[tuple[socket.socket, socket.socket]] = []
         self._lock = threading.Lock()
         self._end, self._ending = socket.socketpair()
@@ -43,6 +46,12 @@ class Relay:
             for pair in self._pairs:
                 for one in pair:
                     one.shutdown(socket.SHUT_RDWR)
+
+    def say(self, data: bytes) -> None:
+        """Something that the target never said, to the initiator of the latest connection."""
+        with self._lock:
+            near, _ = self._pairs[-1]
+        near.sendall(data)
 
     def _run(self) -> None:
         with selectors.DefaultSelector() as selector:
@@ -72,7 +81,10 @@ class Relay:
     ) -> None:
         try:
             data = source.recv(1 << 18)
-            sink.sendall(data)
+            if self.swallows and who == "target":
+                self.swallowed += len(data)
+            else:
+                sink.sendall(data)
         except OSError:
             data = b""
         self.heard[who] += data[: self.KEEP - len(self.heard[who])]

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from native_drivers.scsi.vmkiscsi.library import load
-from tests.native_drivers.iscsi import MIB, NAME, disk, host_with, image, naa, on_disk
+from native_drivers.scsi.vmkiscsi.portal import Portal
+from tests.native_drivers.iscsi import MIB, NAME, disk, host_with, image, naa, on_disk, the_iscsi, wait_for
 from tests.native_drivers.relay import Relay
 from tests.native_drivers.tgt import Target, Tgt, free_port
 from vmkernel_core.boot import VMkernel
@@ -44,6 +47,80 @@ def test_a_rescan_finds_targets_that_came(tmp_path: Path) -> None:
         host.storage_adapters["vmhba0"].rescan()
         assert list(host.storage) == [naa(1, 1), naa(2, 1)]
         assert disk(host, 2).read(0, 64) == on_disk(tmp_path / "second", 0, 64)
+
+
+def test_a_rescan_finds_units_that_came_to_a_target_that_had_none(tmp_path: Path) -> None:
+    with Tgt(Target(NAME.format("empty"), {})) as tgt, host_with(f"portal={tgt.portal}") as host:
+        assert host.storage == {}
+        tgt.add_unit(1, 1, image(tmp_path / "came"))
+        host.storage_adapters["vmhba0"].rescan()
+        assert disk(host).read(0, 64) == on_disk(tmp_path / "came", 0, 64)
+
+
+def test_a_rescan_while_a_target_is_away_does_not_wait_for_it(tgt: Tgt, tmp_path: Path) -> None:
+    there = Tgt(Target(NAME.format("other"), {1: image(tmp_path / "other", 2 * MIB)}))
+    with there as other, host_with(f"portal={tgt.portal},{other.portal}") as host:
+        before, device = (
+            set(host.storage),
+            next(one for one in host.storage.values() if one.capacity == 2 * MIB),
+        )
+        other.kill()
+        wait_for(lambda: device.state == "blocked")
+        began = time.monotonic()
+        host.storage_adapters["vmhba0"].rescan()
+        assert time.monotonic() - began < 15
+        assert set(host.storage) == before
+
+
+def test_ipv6(tmp_path: Path) -> None:
+    backing = image(tmp_path / "six", MIB)
+    listening = Tgt(Target(NAME.format("six"), {1: backing}), host="[::1]")
+    with listening as tgt, host_with(f"portal={tgt.portal}") as host:
+        assert disk(host).read(0, 64) == on_disk(backing, 0, 64)
+        [session] = the_iscsi(host).sessions()
+        assert session.portal == tgt.portal
+
+
+def test_a_name_with_several_addresses_is_reached_by_the_one_that_answers(
+    tgt: Tgt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # As of a host that has addresses of both kinds, while the target listens at one.
+    addresses = [Portal("::1", tgt.port), Portal("127.0.0.1", tgt.port)]
+    monkeypatch.setattr(Portal, "resolve", lambda _self: addresses)
+    name = NAME.format("one")
+    with host_with(f"portal=both.invalid:{tgt.port}", f"target={name}") as host:
+        assert len(disk(host).read(0, 8)) == 8 * 512
+
+
+def test_an_address_that_says_nothing_leaves_time_for_the_next(
+    tgt: Tgt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # TEST-NET-1 (RFC 5737): nobody answers, or there is no way to it.
+    addresses = [Portal("192.0.2.1", tgt.port), Portal("127.0.0.1", tgt.port)]
+    monkeypatch.setattr(Portal, "resolve", lambda _self: addresses)
+    settings = (f"target={NAME.format('one')}", "login_timeout=4")
+    with host_with(f"portal=both.invalid:{tgt.port}", *settings) as host:
+        assert len(disk(host).read(0, 8)) == 8 * 512
+
+
+def test_a_name_service_that_does_not_answer_keeps_no_session_waiting(
+    tgt: Tgt, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer, resolve = threading.Event(), Portal.resolve
+
+    def slow(portal: Portal) -> list[Portal]:
+        answer.wait(60)
+        return resolve(portal)
+
+    monkeypatch.setattr(Portal, "resolve", slow)
+    portals = f"portal=slow.invalid:{tgt.port},{tgt.portal}"
+    with host_with(portals, "login_timeout=2", "noop_interval=1", "noop_timeout=1") as host:
+        session = the_iscsi(host).sessions()[0]
+        assert session.portal == tgt.portal
+        for _ in range(3):
+            assert len(disk(host).read(0, 8)) == 8 * 512
+        host.unload("vmkiscsi")  # does not wait for the name either
+    answer.set()
 
 
 def test_several_sessions_are_several_paths(tgt: Tgt) -> None:

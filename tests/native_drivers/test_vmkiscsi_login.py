@@ -8,6 +8,7 @@ import socket
 import struct
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -148,46 +149,76 @@ def test_a_portal_that_hangs_up_is_told() -> None:
     assert OPEN in str(error)
 
 
-def login_response(request: bytes) -> bytes:
-    """The header that lets anybody in at once (RFC 7143, 11.13): on to the full feature phase, window of 16 commands."""
+#: Flags of a login response (RFC 7143, 11.13.1): on to the full feature phase, from the operational stage at once.
+AT_ONCE = 0x87
+
+
+@contextmanager
+def rogue(*answers: dict[str, str]) -> Iterator[str]:
+    """The portal of somebody who answers logins with these texts, lets everybody in with the last, and says no more."""
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        connection.settimeout(30)
+        with connection:
+            for number, answer in enumerate(answers, 1):
+                request = connection.recv(48, socket.MSG_WAITALL)
+                connection.recv(int.from_bytes(request[5:8], "big") + 3 & ~3, socket.MSG_WAITALL)
+                flags = AT_ONCE if number == len(answers) else 0
+                connection.sendall(login_response(request, flags, answer))
+            while connection.recv(4096):
+                pass
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(30)
+
+
+def login_response(request: bytes, flags: int, answer: dict[str, str]) -> bytes:
+    """A response that goes well (RFC 7143, 11.13), with a window of 16 commands."""
     (cmdsn,) = struct.unpack_from(">I", request, 24)
-    return struct.pack(
-        ">BBBBI6sH4sIIIIH10x",
-        0x23,
-        0x87,
-        0,
-        0,
-        0,
-        request[8:14],
-        1,
-        request[16:20],
-        0,
-        0,
-        cmdsn,
-        cmdsn + 16,
-        0,
-    )
+    text = "".join(f"{key}={value}\0" for key, value in answer.items()).encode()
+    header = struct.pack(
+        ">BBHI6sH4sIIIIH10x",
+        0x23, flags, 0, len(text), request[8:14], 1, request[16:20], 0, 0, cmdsn, cmdsn + 16, 0,
+    )  # fmt: skip
+    return header + text + bytes(-len(text) % 4)
 
 
 def test_a_portal_that_does_not_answer_a_discovery_is_given_up() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as mute:
-        mute.settimeout(30)
-
-        def let_in() -> None:
-            connection, _ = mute.accept()
-            with connection:
-                request = connection.recv(48, socket.MSG_WAITALL)
-                connection.recv(int.from_bytes(request[5:8], "big") + 3 & ~3, socket.MSG_WAITALL)
-                connection.sendall(login_response(request))
-                while connection.recv(4096):
-                    pass
-
-        thread = threading.Thread(target=let_in)
-        thread.start()
-        error = refused(f"portal=127.0.0.1:{mute.getsockname()[1]}", "login_timeout=1")
-        thread.join(30)
+    with rogue({}) as portal:
+        error = refused(f"portal={portal}", "login_timeout=1")
     assert isinstance(error, PortalUnreachable)
     assert "no answer within 1 s" in error.what
+
+
+@pytest.mark.parametrize(
+    "answers",
+    [
+        [{}],  # as if this side had asked for no stage of security
+        [{"CHAP_N": OUTGOING[0], "CHAP_R": "0x" + "0" * 32}],  # what libiscsi expects before it has asked
+        [{"AuthMethod": "None"}, {}],
+    ],
+)
+def test_a_target_that_does_not_prove_itself_is_not_used(
+    directory: Path, answers: list[dict[str, str]]
+) -> None:
+    both = chap(directory, *INITIATOR) + chap(directory, *OUTGOING, "mutual_chap")
+    with rogue(*answers) as portal:
+        error = refused(f"portal={portal}", f"target={OPEN}", *both)
+    assert isinstance(error, LoginRefused)
+    assert "mutual CHAP" in error.what
+
+
+@pytest.mark.parametrize("answer", [{"HeaderDigest": "None"}, {}])
+def test_a_target_that_does_not_agree_to_what_was_insisted_on_is_not_used(answer: dict[str, str]) -> None:
+    with rogue(answer) as portal:
+        error = refused(f"portal={portal}", f"target={OPEN}", "header_digest=crc32c")
+    assert "does not agree to header_digest=crc32c" in error.what
+    assert "crc32c,none" in error.remedy
 
 
 def test_targets_that_let_nobody_in_keep_no_other_from_being_used(
@@ -200,12 +231,13 @@ def test_targets_that_let_nobody_in_keep_no_other_from_being_used(
     assert all(any(name in text for text in told) for name in (GUARDED, MUTUAL))
 
 
-def test_a_redirected_login_goes_where_it_is_sent(directory: Path) -> None:
+@pytest.mark.parametrize("reason", ["Temporary", "Permanent"])
+def test_a_redirected_login_goes_where_it_is_sent(directory: Path, reason: str) -> None:
     # tgt sends nobody to the address that they come from.
     backing = image(directory / "sent", MIB)
     with Tgt(Target(OPEN, {1: backing}), host="127.0.0.2") as there:
         address, port = there.portal.split(":")
-        elsewhere = {"RedirectAddress": address, "RedirectPort": port, "RedirectReason": "Temporary"}
+        elsewhere = {"RedirectAddress": address, "RedirectPort": port, "RedirectReason": reason}
         signpost = Tgt(Target(OPEN, {}, settings=elsewhere))
         with signpost, host_with(f"portal={signpost.portal}", f"target={OPEN}") as host:
             assert disk(host).read(0, 8) == on_disk(backing, 0, 8)

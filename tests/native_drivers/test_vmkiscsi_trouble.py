@@ -10,7 +10,7 @@ import logging
 import os
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -19,12 +19,25 @@ import msgspec
 import pytest
 
 from native_drivers.scsi.vmkiscsi.session import Session
-from tests.native_drivers.iscsi import BLOCK, LIMIT, MIB, NAME, disk, host_with, image, naa, on_disk
+from tests.native_drivers.iscsi import (
+    BLOCK,
+    LIMIT,
+    MIB,
+    NAME,
+    disk,
+    host_with,
+    image,
+    naa,
+    on_disk,
+    the_iscsi,
+    wait_for,
+)
 from tests.native_drivers.relay import Relay
 from tests.native_drivers.tgt import Target, Tgt
 from vmkernel_core._core import ffi, lib
+from vmkernel_core.storage.command import Direction
 from vmkernel_core.storage.device import Request, StorageDevice
-from vmkernel_core.storage.errors import CommandTimedOut, PathLost
+from vmkernel_core.storage.errors import CommandTimedOut, IllegalRequest, PathLost
 from vmkernel_core.storage.events import StorageEvent
 from vmklinux.errors import DriverStopped
 
@@ -40,14 +53,6 @@ def tgt(backing: Path) -> Iterator[Tgt]:
     """One target."""
     with Tgt(Target(NAME.format("trouble"), {1: backing, 2: image(backing.with_name("second"))})) as running:
         yield running
-
-
-def wait_for(condition: Callable[[], bool]) -> None:
-    """Look for it until it is so."""
-    deadline = time.monotonic() + LIMIT
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)  # a look, no wait for something to be over by then
 
 
 def timed_out_since(device: StorageDevice, before: int) -> bool:
@@ -114,6 +119,85 @@ def test_connections_that_are_cut_lose_no_command(tgt: Tgt, backing: Path) -> No
         read = disk(host).read(0, 32 * 64)
         assert read == on_disk(backing, 0, 32 * 64)
         assert relay.connections >= 10
+
+
+#: PERSISTENT RESERVE OUT that registers a key, and IN that reads all (SPC-4, 6.15 and 6.16): the first is a conflict the
+#: second time.
+REGISTER, KEY = bytes([0x5F, 0, 0, 0, 0, 0, 0, 0, 24, 0]), bytes(range(8))
+READ_KEYS = bytes([0x5E, 0, 0, 0, 0, 0, 0, 0, 16, 0])
+
+
+def test_what_may_have_been_done_is_done_again_only_if_that_is_the_same(tgt: Tgt, backing: Path) -> None:
+    """The target does it, its answer is lost, and so is the connection."""
+    settings = (f"target={NAME.format('trouble')}", "noop_interval=0")
+    with Relay(tgt.port) as relay, host_with(f"portal={relay.portal}", *settings) as host:
+        device = disk(host)
+
+        def lose_the_answer(request: Request) -> None:
+            wait_for(lambda: relay.swallowed >= 48)
+            relay.cut()
+            relay.swallows, relay.swallowed = False, 0
+            request.wait(LIMIT)
+            wait_for(lambda: device.state == "active")
+
+        relay.swallows = True
+        request = device.submit(REGISTER, Direction.TO_DEVICE, bytes(8) + KEY + bytes(8))
+        lose_the_answer(request)
+        with pytest.raises(PathLost, match="transport disrupted"):
+            request.result()
+        keys = device.submit(READ_KEYS, Direction.FROM_DEVICE, 16)
+        keys.result(LIMIT)
+        assert keys.buffer is not None
+        assert bytes(keys.buffer.view[8:16]) == KEY  # it was done
+
+        relay.swallows = True
+        [request] = device.start_write(9, bytes(BLOCK))
+        lose_the_answer(request)
+        assert request.result().retries >= 1
+        assert on_disk(backing, 9, 1) == bytes(BLOCK)
+
+
+def test_what_is_no_iscsi_ends_a_connection_at_once(tgt: Tgt, backing: Path) -> None:
+    settings = (f"target={NAME.format('trouble')}", "noop_interval=0")
+    with Relay(tgt.port) as relay, host_with(f"portal={relay.portal}", *settings) as host:
+        relay.say(b"\xff" * 48)
+        wait_for(lambda: relay.connections == 2 and disk(host).state == "active")
+        assert disk(host).read(0, 8) == on_disk(backing, 0, 8)
+
+
+def test_a_unit_that_comes_back_smaller_or_larger_is_told_by_a_rescan(tgt: Tgt, backing: Path) -> None:
+    with host_with(f"portal={tgt.portal}") as host:
+        device = disk(host)
+        for size in (16 * MIB, 48 * MIB):
+            tgt.kill()
+            with backing.open("r+b") as file:
+                file.truncate(size)
+            wait_for(lambda: device.state == "blocked")
+            tgt.start()
+            wait_for(lambda: device.state == "active")
+            if size < device.capacity:
+                with pytest.raises(IllegalRequest, match="out of range"):
+                    device.write(size // BLOCK, bytes(BLOCK))
+            host.storage_adapters["vmhba0"].rescan()
+            assert disk(host) is device
+            assert device.capacity == size
+            device.write(device.blocks - 1, bytes(BLOCK))
+            assert on_disk(backing, device.blocks - 1, 1) == bytes(BLOCK)
+
+
+def test_an_operator_may_log_out_while_a_target_is_away(tgt: Tgt) -> None:
+    with host_with(f"portal={tgt.portal}") as host:
+        device, name = disk(host), NAME.format("trouble")
+        tgt.kill()
+        request = device.start_read(0, 8)[0]
+        wait_for(lambda: device.state == "blocked")
+        the_iscsi(host).remove_session(name)
+        with pytest.raises(PathLost):
+            request.result(LIMIT)
+        assert host.storage == {}
+        tgt.start()
+        the_iscsi(host).add_session(name)
+        assert len(disk(host).read(0, 8)) == 8 * BLOCK
 
 
 def test_a_target_that_is_gone_for_good_is_given_up(tgt: Tgt, backing: Path) -> None:

@@ -82,14 +82,22 @@ class Tgt:
         self.targets = (*self.targets, target)
         self._configure(str(len(self.targets)), target)
 
+    def add_unit(self, tid: int, lun: int, path: Path) -> None:
+        """One more unit of a target, which are counted from 1, while it runs."""
+        self.targets[tid - 1].units[lun] = path
+        self._add_unit(str(tid), lun, path)
+
+    def _add_unit(self, tid: str, lun: int, path: Path) -> None:
+        self._admin(
+            "--mode", "logicalunit", "--op", "new", "--tid", tid, "--lun", str(lun), "--backing-store", str(path)
+        )  # fmt: skip
+
     def _configure(self, tid: str, target: Target) -> None:
         self._admin("--mode", "target", "--op", "new", "--tid", tid, "--targetname", target.name)
         for key, value in target.settings.items():
             self._admin("--mode", "target", "--op", "update", "--tid", tid, "--name", key, "--value", value)
         for lun, path in target.units.items():
-            self._admin(
-                "--mode", "logicalunit", "--op", "new", "--tid", tid, "--lun", str(lun), "--backing-store", str(path)
-            )  # fmt: skip
+            self._add_unit(tid, lun, path)
         for lun in target.read_only:
             self._admin(
                 "--mode", "logicalunit", "--op", "update", "--tid", tid, "--lun", str(lun), "--params", "readonly=1"

@@ -25,7 +25,10 @@ COMMANDS = {
         "Let an unmodified Linux driver, or one in Python, move frames or blocks, and check them.",
     ),
     "hardware": ("vmkernel_core.console.hardware:hardware", "Devices of a running vmkernel's machine."),
-    "iscsi": ("vmkernel_core.console.iscsi:iscsi", "Sessions of a running vmkernel with iSCSI targets."),
+    "iscsi": (
+        "vmkernel_core.console.iscsi:iscsi",
+        "iSCSI initiators of a running vmkernel, their targets and sessions.",
+    ),
     "kernel": ("vmklinux.kernels.console:kernel", "Kernel packages: get them, and see which are here."),
     "module": ("vmklinux.module.console:module", "Linux modules: see what they need and what serves it."),
     "network": (

@@ -43,6 +43,14 @@ OPERATIONS: Final[dict[str, Operation[Any, Any]]] = {
         storage.device_stats_get,
         storage.path_list,
         storage_bench.bench,
+        iscsi.adapter_list,
+        iscsi.sendtarget_list,
+        iscsi.sendtarget_add,
+        iscsi.sendtarget_remove,
+        iscsi.target_list,
+        iscsi.chap_get,
         iscsi.session_list,
+        iscsi.session_add,
+        iscsi.session_remove,
     )
 }

@@ -2,37 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias
 
-from vmkernel_core.errors import DeviceGone
+from vmkernel_core.errors import DeviceGone, VmkError
 
 if TYPE_CHECKING:
-    from vmkernel_core.errors import VmkError
     from vmkernel_core.platform.base import PciAddress
     from vmkernel_core.storage.device import StorageDevice
+    from vmkernel_core.storage.iscsi import IscsiControls
 
-#: new: never logged in; blocked: lost, and commands wait for it; lost: for longer than they wait; closed: not wanted any
-#: more.
-SessionState: TypeAlias = Literal["new", "online", "blocked", "lost", "closed"]
+log = logging.getLogger(__name__)
+
 #: online; recovering: error handling is at work, commands wait; dead: its hardware or its driver has gone.
 AdapterState: TypeAlias = Literal["online", "recovering", "dead"]
-
-
-@dataclass(frozen=True, slots=True)
-class TargetSession:
-    """An adapter's session with a target that it reaches over a network: ``id`` is that of the target on the adapter.
-
-    ``target`` and ``portal`` are its name and where it was found; ``logins`` counts them; ``error`` is what ended the
-    last one, while there is none.
-    """
-
-    id: int
-    target: str
-    portal: str
-    state: SessionState
-    logins: int
-    error: VmkError | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +62,8 @@ class AdapterDriver(Protocol):
     def queue_depth(self) -> int:
         """Commands that the adapter takes at once."""
 
-    def target_sessions(self) -> list[TargetSession]:
-        """Those with targets over a network; none of an adapter of another kind."""
+    def iscsi(self) -> IscsiControls | None:
+        """What an iSCSI initiator can be asked and told; None of an adapter of another kind."""
 
     def rescan(self) -> None:
         """Look for devices that came, and for those that went."""
@@ -121,9 +105,10 @@ class StorageAdapter:
         """Commands that it takes at once, from all devices together."""
         return self._driver.queue_depth()
 
-    def target_sessions(self) -> list[TargetSession]:
-        """Its sessions with targets over a network; none of an adapter of another kind, or one that has gone."""
-        return [] if self.error else self._driver.target_sessions()
+    @property
+    def iscsi(self) -> IscsiControls | None:
+        """Its targets and sessions, if it is an iSCSI initiator and has not gone; else None."""
+        return None if self.error else self._driver.iscsi()
 
     def stats(self) -> StorageStats:
         """The counters of its devices together."""
@@ -133,11 +118,18 @@ class StorageAdapter:
         """Look for devices that came, and take away those that went: as ESX does (Linux leaves them until told).
 
         A device is gone when it does not answer any more, or when another one answers at its place; one that is not
-        running (``StorageDevice.state``) stays. A transport may look at those only that its adapter told of: mptsas
-        behind QEMU, which tells of none that is plugged in, finds it after ``reset``. DeviceGone, DriverStopped.
+        running (``StorageDevice.state``) stays. Those that stay are asked for their size again. A transport may look at
+        those only that its adapter told of: mptsas behind QEMU, which tells of none that is plugged in, finds it after
+        ``reset``. DeviceGone, DriverStopped.
         """
         self._alive()
         self._driver.rescan()
+        for device in self.devices:
+            if device.state == "active":
+                try:
+                    device.refresh()
+                except VmkError as error:
+                    log.warning("%s: %s", device.name, error)
 
     def reset(self) -> None:
         """Reset the adapter; commands in flight are sent again.

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from vmkernel_core.storage.sg_array import SgArray
 
 #: Operation codes (SPC-4, SBC-3).
-INQUIRY, MODE_SENSE_6, READ_CAPACITY_10, UNMAP = 0x12, 0x1A, 0x25, 0x42
+INQUIRY, MODE_SENSE_6, READ_CAPACITY_10, UNMAP, REPORT_LUNS = 0x12, 0x1A, 0x25, 0x42, 0xA0
 READ_10, WRITE_10, SYNCHRONIZE_CACHE_10 = 0x28, 0x2A, 0x35
 READ_16, WRITE_16, SYNCHRONIZE_CACHE_16, WRITE_SAME_16, SERVICE_ACTION_IN_16 = 0x88, 0x8A, 0x91, 0x93, 0x9E
 #: Reading and writing: flags, where, (group,) how much, control; and what an operation code that has these does.
@@ -23,6 +23,16 @@ _FLUSHES = (SYNCHRONIZE_CACHE_10, SYNCHRONIZE_CACHE_16)
 
 #: Seconds that a device has for a command, and how often it is sent again; what Linux's disk driver uses.
 TIMEOUT, RETRIES = 30.0, 5
+#: Operation codes of what leaves a disk as it was, or the same when it is done twice (SPC-4, SBC-3). Others are not sent
+#: again by themselves: COMPARE AND WRITE that was done already would miscompare, PERSISTENT RESERVE OUT conflict.
+REPEATABLE = frozenset({
+    0x00, 0x03, INQUIRY, REPORT_LUNS, READ_CAPACITY_10, SERVICE_ACTION_IN_16,  # what it is, and how
+    0x15, 0x55, MODE_SENSE_6, 0x5A, 0x4D, 0x5E, 0xA3, 0x1C, 0x37, 0xB7,  # MODE SELECT, and what only asks
+    0x1B, 0x1E,  # START STOP UNIT, PREVENT ALLOW MEDIUM REMOVAL
+    0x08, READ_10, 0xA8, READ_16, 0x2F, 0xAF, 0x8F, 0x34, 0x90,  # READ, VERIFY, PRE-FETCH
+    0x0A, WRITE_10, 0xAA, WRITE_16, 0x2E, 0xAE, 0x8E,  # WRITE, WRITE AND VERIFY
+    0x41, WRITE_SAME_16, UNMAP, SYNCHRONIZE_CACHE_10, SYNCHRONIZE_CACHE_16,
+})  # fmt: skip
 
 
 class Direction(IntEnum):

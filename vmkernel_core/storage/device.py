@@ -16,6 +16,7 @@ from vmkernel_core.storage.command import (
     READ_10,
     READ_16,
     READ_CAPACITY_10,
+    REPEATABLE,
     RETRIES,
     SERVICE_ACTION_IN_16,
     SYNCHRONIZE_CACHE_10,
@@ -323,15 +324,20 @@ class StorageDevice:
         data: bytes | int | SgArray = 0,
         *,
         timeout: float = TIMEOUT,
-        retries: int = RETRIES,
+        retries: int | None = None,
     ) -> Request:
         """Send a SCSI command of the caller's own; a Request to wait for.
 
+        ``retries``: how often it may be sent again when it, or its answer, was lost. None: five times if it may be done
+        twice (REPEATABLE), else never: it ends with PathLost or CommandTimedOut then, and may have been done; or with
+        a unit attention, and has not.
         ``data``: the bytes to send, how many bytes to fetch, or a Buffer or SgArray for either. UsageError, also when
         that lies in more pieces than the adapter takes in one command; DeviceGone.
         """
         if not 6 <= len(cdb) <= 32:
             raise UsageError(f"a CDB of {len(cdb)} bytes", remedy="6 to 32")
+        if retries is None:
+            retries = RETRIES if cdb[0] in REPEATABLE else 0
         buffer = self._buffer_for(data)
         length = buffer.length if buffer else 0
         command = Command(cdb, direction, buffer, 0, length, timeout=timeout, retries=retries)

@@ -129,7 +129,10 @@ class CommandTimedOut(ScsiError, TimedOut):
 
 
 class PathLost(ScsiError, DeviceGone):
-    """There is no way to the device any more: its adapter, or its driver, has gone. The command may have been done."""
+    """There is no way to the device any more (its adapter, or its driver, has gone), or there was none for a while.
+
+    The command may have been done.
+    """
 
 
 #: Sense keys to the exceptions that they become.
@@ -144,7 +147,8 @@ BY_CODE: dict[tuple[int, int], type[ScsiError]] = {(0x27, 0x07): NoSpace}
 #: Host statuses to the exceptions that they become.
 BY_HOST: dict[int, type[ScsiError]] = {
     HostStatus.NO_CONNECT: PathLost, HostStatus.BAD_TARGET: PathLost, HostStatus.TIME_OUT: CommandTimedOut,
-    HostStatus.TRANSPORT_FAILFAST: PathLost, HostStatus.MEDIUM_ERROR: MediumError,
+    HostStatus.TRANSPORT_FAILFAST: PathLost, HostStatus.TRANSPORT_DISRUPTED: PathLost,
+    HostStatus.MEDIUM_ERROR: MediumError,
 }  # fmt: skip
 
 

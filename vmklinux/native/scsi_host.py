@@ -27,7 +27,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from vmkernel_core.platform.base import PciAddress
-    from vmkernel_core.storage.adapter import AdapterState, StorageAdapter, TargetSession
+    from vmkernel_core.storage.adapter import AdapterState, StorageAdapter
+    from vmkernel_core.storage.iscsi import IscsiControls
     from vmklinux.native.device import Device
     from vmklinux.native.devres import Release
     from vmklinux.native.scsi_cmnd import ScsiCmnd
@@ -79,9 +80,9 @@ class ScsiHostTemplate(ABC):
         """What the hardware is, in a line."""
         return type(self).__name__
 
-    def target_sessions(self) -> list[TargetSession]:
-        """Those with targets over a network."""
-        return []
+    def iscsi(self) -> IscsiControls | None:
+        """What an iSCSI initiator can be asked and told, from any thread and without the baton."""
+        return None
 
     def scan_start(self) -> None:  # noqa: B027  # most drivers need none
         """A scan begins: time to ask the hardware what there is."""
@@ -246,9 +247,9 @@ class ScsiHost:
         """``can_queue``."""
         return self.can_queue
 
-    def target_sessions(self) -> list[TargetSession]:
+    def iscsi(self) -> IscsiControls | None:
         """The driver's."""
-        return self.template.target_sessions()
+        return self.template.iscsi()
 
     def rescan(self) -> None:
         """Take away the devices that went, then look for those that came."""

@@ -41,10 +41,13 @@ def scsi_scan_host(host: ScsiHost) -> None:
     """Ask each address of a host for its devices. In a world that may sleep; TimedOut."""
     with host.scanning():
         host.template.scan_start()
-        for channel in range(host.max_channel + 1):
-            for number in range(host.max_id):
-                if number != host.this_id and host.state() != "dead":
-                    _scan_target(host, channel, number)
+        _scan_targets(host)
+
+
+def scsi_scan_target(host: ScsiHost, channel: int, id: int) -> None:
+    """Ask one target for its devices. In a world that may sleep; TimedOut."""
+    with host.scanning():
+        _scan_target(host, channel, id)
 
 
 def scsi_add_device(host: ScsiHost, channel: int, id: int, lun: int) -> ScsiDevice | None:
@@ -83,7 +86,7 @@ def rescan_host(host: ScsiHost) -> None:
             if device.sdev_state == "RUNNING" and not _is_there(device):
                 log.warning("%s: it has gone", device.name)
                 scsi_remove_device(device)
-        scsi_scan_host(host)
+        _scan_targets(host)
 
 
 def _is_there(device: ScsiDevice) -> bool:
@@ -101,7 +104,17 @@ def _is_there(device: ScsiDevice) -> bool:
         return False
 
 
+def _scan_targets(host: ScsiHost) -> None:
+    for channel in range(host.max_channel + 1):
+        for number in range(host.max_id):
+            if number != host.this_id and host.state() != "dead":
+                _scan_target(host, channel, number)
+
+
 def _scan_target(host: ScsiHost, channel: int, number: int) -> None:
+    known = _find(host, channel, number, 0)
+    if known is not None and known.state() == "blocked":
+        return  # what it is asked would wait until its transport has it again
     first, found = _probe_and_add(host, channel, number, 0)
     if not found:
         return

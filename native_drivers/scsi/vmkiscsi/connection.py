@@ -11,7 +11,8 @@ import re
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from native_drivers.scsi.vmkiscsi.errors import IscsiError, LoginRefused, PortalUnreachable
-from native_drivers.scsi.vmkiscsi.library import Event, SessionType, TaskStatus
+from native_drivers.scsi.vmkiscsi.library import DIGESTS, Event, SessionType, TaskStatus
+from native_drivers.scsi.vmkiscsi.negotiation import ANSWERS, TROUBLE, Negotiation
 from native_drivers.scsi.vmkiscsi.tasks import Tasks
 
 if TYPE_CHECKING:
@@ -28,6 +29,7 @@ _REMEDIES = {
     _AUTHORIZATION: "let the target accept this initiator's name",
     _NOT_FOUND: "compare the name with what the portal tells of when no target is given",
 }
+_MOVED = range(0x0100, 0x0200)
 _STATUS = re.compile(r"Status: (?P<words>.*)\((?P<number>\d+)\)")
 _MUTUAL = re.compile(r"CHAP_[NR]|CHAP targetname")
 _MUTUAL_REMEDY = (
@@ -42,7 +44,8 @@ class Connection:
     """``state``; ``error`` that ended it; ``redirect``: the portal to which the target sends us, instead of a login.
 
     ``address`` is where the portal was found; ``tasks`` are its SCSI commands; ``heard``: whether anything came since
-    the owner last cleared it. ``targets``, names and portals, is what a discovery was told.
+    the owner last cleared it. ``targets``, names and portals, is what a discovery was told; ``negotiation`` what was
+    agreed on at the login.
     """
 
     def __init__(
@@ -55,7 +58,9 @@ class Connection:
         self.redirect = ""
         self.heard = False
         self.targets: dict[str, list[str]] | None = None
+        self.negotiation = Negotiation(target)
         self._lib, self._ffi, self._library = library.lib, library.ffi, library
+        self._settings = settings
         self._context = self._lib.iscsi_create_context(settings.initiator.encode())
         self.tasks = Tasks(library, self._context)
         # The library holds the addresses of these.
@@ -64,6 +69,7 @@ class Connection:
         self._on_logout = self._callback(self._logged_out)
         self._on_discovery = self._callback(self._discovered)
         self._on_nop = self._callback(self._nop_answered)
+        self._on_log = library.log_function(self.negotiation.hear, self.tasks.failed)
         self._prepare(settings, isid)
 
     def _callback(self, function: Callable[[Any, int, Any, int], None]) -> Any:
@@ -71,6 +77,8 @@ class Connection:
 
     def _prepare(self, settings: Settings, isid: tuple[int, int]) -> None:
         lib, context = self._lib, self._context
+        lib.iscsi_set_log_fn(context, self._on_log)
+        lib.iscsi_set_log_level(context, ANSWERS)
         lib.iscsi_set_noautoreconnect(context, 1)  # the session sees to it
         lib.iscsi_set_isid_random(context, *isid)
         if self.target is None:
@@ -123,7 +131,8 @@ class Connection:
             broken = lib.iscsi_service(context, Event.OUT) < 0
         if tasks.failure is not None:
             raise tasks.failure
-        if (broken or tasks.lost or ready & (_END | Event.READ_HANGUP)) and not (self.error or self.redirect):
+        broken = broken or tasks.lost or self.negotiation.given_up
+        if (broken or ready & (_END | Event.READ_HANGUP)) and not (self.error or self.redirect):
             self.error = self._broken()
 
     def flush(self) -> None:
@@ -190,10 +199,31 @@ class Connection:
                 remedy=_REMEDIES.get(status, "its log tells why"),
             )
         if _MUTUAL.search(words):
-            return LoginRefused(
-                "the target did not prove who it is (mutual CHAP)", 0, where=self.where, remedy=_MUTUAL_REMEDY
-            )
+            return self._unproven()
         return IscsiError(f"the login failed: {words}", where=self.where, remedy="the target's log tells why")
+
+    def _unproven(self) -> LoginRefused:
+        return LoginRefused(
+            "the target did not prove who it is (mutual CHAP)", 0, where=self.where, remedy=_MUTUAL_REMEDY
+        )
+
+    def _unacceptable(self) -> IscsiError | None:
+        """Why we do not want the login that the target agreed to: the library does not insist on what was asked for."""
+        if self._settings.mutual_chap is not None and not self.negotiation.proven:
+            return self._unproven()
+        if self.target is None:
+            return None
+        for name, key, wanted in (
+            ("header_digest", "HeaderDigest", self._settings.header_digest),
+            ("data_digest", "DataDigest", self._settings.data_digest),
+        ):
+            if wanted == DIGESTS["crc32c"] and self.negotiation.agreed.get(key) != "CRC32C":
+                return IscsiError(
+                    f"the target does not agree to {name}=crc32c",
+                    where=self.where,
+                    remedy=f"let it, or set {name}=crc32c,none",
+                )
+        return None
 
     # ---- what the library tells ----
 
@@ -206,12 +236,18 @@ class Connection:
             self.error = self._refused()
 
     def _logged_in(self, context: Any, status: int, _data: Any, _private: int) -> None:
-        if status == TaskStatus.REDIRECT:
-            self.redirect = self._library.text(self._lib.iscsi_get_target_address(context))
-        elif status:
-            self.error = self.error or self._refused()
-        else:
+        if status:
+            error = self._refused()
+            # The library knows as one only what is moved for now.
+            if status == TaskStatus.REDIRECT or (isinstance(error, LoginRefused) and error.status in _MOVED):
+                self.redirect = self._library.text(self._lib.iscsi_get_target_address(context))
+            if not self.redirect:
+                self.error = self.error or error
+            return
+        self.error = self.error or self._unacceptable()
+        if self.error is None:
             self.state = "online"
+            self._lib.iscsi_set_log_level(context, TROUBLE)
 
     def _logged_out(self, _context: Any, _status: int, _data: Any, _private: int) -> None:
         self.state = "closed"

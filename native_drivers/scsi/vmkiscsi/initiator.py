@@ -6,6 +6,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from native_drivers.scsi.vmkiscsi import parameters
+from native_drivers.scsi.vmkiscsi.controls import Controls
 from native_drivers.scsi.vmkiscsi.discovery import Discovery
 from native_drivers.scsi.vmkiscsi.errors import IscsiError
 from native_drivers.scsi.vmkiscsi.library import load
@@ -14,10 +15,9 @@ from native_drivers.scsi.vmkiscsi.poller import Poller
 from native_drivers.scsi.vmkiscsi.session import Session
 from vmkernel_core._core import lib
 from vmkernel_core.errors import NotSupported
-from vmkernel_core.storage.adapter import TargetSession
 from vmkernel_core.storage.command import Status
 from vmklinux.native.scsi_host import ScsiHostTemplate, scsi_add_host, scsi_done, scsi_host_alloc
-from vmklinux.native.scsi_scan import scsi_scan_host
+from vmklinux.native.scsi_scan import scsi_remove_device, scsi_scan_host, scsi_scan_target
 from vmklinux.native.wait import wait_event_timeout
 
 if TYPE_CHECKING:
@@ -56,6 +56,7 @@ class VmkIscsi(ScsiHostTemplate):
         self.device = device
         self.given = given
         self.sessions: list[Session] = []
+        self.discoveries: list[Discovery] = []
         self._finished: list[ScsiCmnd] = []
 
     def probe(self) -> None:
@@ -73,12 +74,13 @@ class VmkIscsi(ScsiHostTemplate):
             )
         self._poller = Poller(self.device, self._give_back)
         self.device.devres.add(self._leave)
-        self._portals = [
-            Discovery(self.device, self.library, settings, self._poller, portal, None)
-            for portal in settings.portals
-        ]
+        if not settings.targets:
+            for portal in settings.portals:
+                self.ask(portal)
+        self._controls = Controls(self)
         self.host = self._make_host()
         errors = self._look_for_targets()
+        self._looked = True
         if not any(session.logins for session in self.sessions):
             raise errors[0] if errors else self._no_target()
         scsi_add_host(self.host)
@@ -107,41 +109,45 @@ class VmkIscsi(ScsiHostTemplate):
 
     # ---- targets ----
 
-    def target_sessions(self) -> list[TargetSession]:
-        """All, those that could not be had included."""
-        return [
-            TargetSession(one.id, str(one.target), str(one.portal), one.state, one.logins, one.error)
-            for one in self.sessions
-        ]
+    def iscsi(self) -> Controls:
+        """Its targets and sessions."""
+        return self._controls
+
+    def ask(self, portal: Portal) -> None:
+        """Ask one more portal for its targets, from the next look for them on."""
+        self.discoveries.append(
+            Discovery(self.device, self.library, self.settings, self._poller, portal, None)
+        )
 
     def _look_for_targets(self) -> list[IscsiError]:
         """Log in to those that there is no session with; what failed, which the log has too."""
         wanted, errors = self._wanted()
-        known = {(session.portal, session.target) for session in self.sessions}
+        known = {(session.portal, session.target_name) for session in self.sessions}
         for portal, target in wanted:
             if (portal, target) not in known:
                 self._add_sessions(portal, target)
-        new = [session for session in self.sessions if session.state == "new"]
-        for session in new:
-            session.open()
-        self._wait_for(new)
-        errors += [session.error for session in new if session.error is not None]
+        errors += self._open([session for session in self.sessions if session.state == "new"])
         for error in errors:
             log.error("%s: %s", self.name, error)
         return errors
 
+    def _open(self, sessions: Sequence[Session]) -> list[IscsiError]:
+        for session in sessions:
+            session.open()
+        self._wait_for(sessions)
+        return [session.error for session in sessions if session.error is not None]
+
     def _wanted(self) -> tuple[list[tuple[Portal, str]], list[IscsiError]]:
         """Portals and targets to log in to, in order; what went wrong on looking for them."""
-        if targets := self.settings.targets:
-            return [(portal, target) for target in targets for portal in self.settings.portals], []
-        for discovery in self._portals:
+        settings, discoveries = self.settings, list(self.discoveries)
+        for discovery in discoveries:
             discovery.open()
-        self._wait_for(self._portals)
-        wanted: dict[tuple[Portal, str], None] = {}
-        for discovery in self._portals:
+        self._wait_for(discoveries)
+        wanted = {(portal, target): None for target in settings.targets for portal in settings.portals}
+        for discovery in discoveries:
             for name, portals in (discovery.targets or {}).items():
                 wanted.update(((portal, name), None) for portal in portals)
-        return list(wanted), [one.error for one in self._portals if one.error is not None]
+        return list(wanted), [one.error for one in discoveries if one.error is not None]
 
     def _wait_for(self, links: Sequence[Link]) -> None:
         """Until each is done; what is done in vain says so by itself before this limit."""
@@ -166,22 +172,47 @@ class VmkIscsi(ScsiHostTemplate):
         )
 
     def _leave(self) -> None:
-        for session in self.sessions:
+        self._end(self.sessions)
+        self.sessions.clear()
+
+    def _end(self, sessions: Sequence[Session]) -> None:
+        for session in sessions:
             session.begin_to_leave()
         # The poller serves nobody once the driver was stopped.
         deadline = lib.vmk_now() + (0 if self.device.stopped else int(LOGOUT_LIMIT * 1e9))
-        for session in self.sessions:
+        for session in sessions:
             session.leave(deadline)
-        self.sessions.clear()
+
+    def log_in(self, sessions: Sequence[Session]) -> None:
+        """Log in by those that are not, and look for their devices. What the first failed with when none worked."""
+        with self.host.scanning():
+            wanted = [session for session in sessions if session.state in ("new", "closed")]
+            for session in wanted:
+                session.state = "new"
+            errors = self._open(wanted)
+            if wanted and len(errors) == len(wanted):
+                raise errors[0]
+            for session in wanted:
+                scsi_scan_target(self.host, 0, session.id)
+
+    def log_out(self, sessions: Sequence[Session]) -> None:
+        """Take the devices of these sessions away, and log out. They are not logged in to again by themselves."""
+        with self.host.scanning():
+            for session in sessions:
+                for device in session.devices():
+                    scsi_remove_device(device)
+            self._end(sessions)
 
     def scan_start(self) -> None:
         """Look for targets that came since."""
-        if self.host.devices:  # else probe has just done so
+        if self._looked:  # probe has just done so
+            self._looked = False
+        else:
             self._look_for_targets()
 
     def slave_alloc(self, device: ScsiDevice) -> bool:
-        """Whether there is such a target."""
-        return device.id < len(self.sessions) and self.sessions[device.id].logins > 0
+        """Whether there is such a target. One that is lost for now would keep a scan waiting."""
+        return device.id < len(self.sessions) and self.sessions[device.id].online
 
     # ---- commands ----
 

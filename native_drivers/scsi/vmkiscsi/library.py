@@ -33,6 +33,9 @@ int iscsi_set_initiator_username_pwd(struct iscsi_context *iscsi, const char *us
 int iscsi_set_target_username_pwd(struct iscsi_context *iscsi, const char *user, const char *passwd);
 int iscsi_set_isid_random(struct iscsi_context *iscsi, uint32_t rnd, uint32_t qualifier);
 void iscsi_set_noautoreconnect(struct iscsi_context *iscsi, int state);
+typedef void (*iscsi_log_fn)(int level, const char *mesg);
+void iscsi_set_log_fn(struct iscsi_context *iscsi, iscsi_log_fn fn);
+void iscsi_set_log_level(struct iscsi_context *iscsi, int level);
 
 int iscsi_get_fd(struct iscsi_context *iscsi);
 int iscsi_which_events(struct iscsi_context *iscsi);
@@ -160,11 +163,19 @@ class Library:
         self, function: Callable[[Any, int, Any, int], None], failed: Callable[[BaseException], None]
     ) -> Any:
         """A function for the library to call, as long as this is kept; ``failed`` is told what it raises."""
+        return self._callback("iscsi_command_cb", function, failed)
 
+    def log_function(self, hear: Callable[[str], None], failed: Callable[[BaseException], None]) -> Any:
+        """The same for the lines of its log."""
+        return self._callback("iscsi_log_fn", lambda _level, line: hear(self.text(line)), failed)
+
+    def _callback(
+        self, kind: str, function: Callable[..., None], failed: Callable[[BaseException], None]
+    ) -> Any:
         def on_error(_kind: object, error: BaseException, _trace: object) -> None:
             failed(error)
 
-        return self.ffi.callback("iscsi_command_cb", function, onerror=on_error)
+        return self.ffi.callback(kind, function, onerror=on_error)
 
     def text(self, pointer: Any) -> str:
         """A C string; "" for a null pointer."""

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 #: How often a target may send us elsewhere before it lets us in.
 REDIRECTS = 4
+#: How many addresses of a name are tried.
+ADDRESSES = 4
 
 
 class Link(ABC):
@@ -44,6 +46,9 @@ class Link(ABC):
         self.connection: Connection | None = None
         self._library, self._settings, self._poller = library, settings, poller
         self._redirects = 0
+        self._attempt = 0
+        self._addresses: list[Portal] = []
+        self._share = 0.0
         self.limit = Timer(device, self._too_late)
 
     @abstractmethod
@@ -74,21 +79,40 @@ class Link(ABC):
         self._go(self.portal)
 
     def _go(self, portal: Portal) -> None:
-        self.connection = Connection(self._library, self._settings, portal, self.target, self.isid)
+        self._attempt += 1
         mod_timer(self.limit, self._settings.login_timeout)
-        self._poller.resolve(portal, partial(self._resolved, self.connection))
+        self._poller.resolve(portal, partial(self._resolved, self._attempt, portal))
 
-    def _resolved(self, connection: Connection, address: Portal | PortalUnreachable) -> None:
-        if connection is not self.connection:
+    def _resolved(self, attempt: int, portal: Portal, found: list[Portal] | PortalUnreachable) -> None:
+        if attempt != self._attempt:
             return
+        if isinstance(found, PortalUnreachable):
+            self.fail(found)
+            return
+        self._addresses = found[:ADDRESSES]
+        # A name may have addresses that lead nowhere: one of them must not take all the time.
+        self._share = self._settings.login_timeout / len(self._addresses)
+        self._connect(portal)
+
+    def _connect(self, portal: Portal) -> None:
+        """To the next of the portal's addresses."""
+        mod_timer(self.limit, self._share)
+        connection = Connection(self._library, self._settings, portal, self.target, self.isid)
+        self.connection = connection
         try:
-            if isinstance(address, PortalUnreachable):
-                raise address
-            connection.connect(address)
+            connection.connect(self._addresses.pop(0))
         except PortalUnreachable as error:
-            self.fail(error)
+            self._not_there(connection, error)
         else:
             self._poller.add(self, connection)
+
+    def _not_there(self, connection: Connection, error: IscsiError) -> None:
+        """An attempt has failed; where nobody answered there may be another address."""
+        if connection.state == "connecting" and self._addresses:
+            self._drop()
+            self._connect(connection.portal)
+        else:
+            self.fail(error)
 
     def service(self, ready: int) -> None:
         """For the poller: the socket is ready."""
@@ -106,7 +130,7 @@ class Link(ABC):
                 self.up()
             self.progress(connection)
         if connection.error is not None:
-            self.fail(connection.error)
+            self._not_there(connection, connection.error)
         elif connection is self.connection:
             self._poller.update(connection)
             self.changed.wake_up()
@@ -126,14 +150,16 @@ class Link(ABC):
             self._go(portal)
 
     def _too_late(self) -> None:
-        limit = self._settings.login_timeout
-        self.fail(
-            PortalUnreachable(
-                f"no {'answer' if self.online else 'login'} within {limit} s",
-                where=f"{self.target or 'discovery'} at {self.portal}",
-                remedy="see that a target listens there, or give it more time by login_timeout",
-            )
+        limit, connection = self._settings.login_timeout, self.connection
+        error = PortalUnreachable(
+            f"no {'answer' if self.online else 'login'} within {limit} s",
+            where=f"{self.target or 'discovery'} at {self.portal}",
+            remedy="see that a target listens there, or give it more time by login_timeout",
         )
+        if connection is None:  # its name is still being looked up
+            self.fail(error)
+        else:
+            self._not_there(connection, error)
 
     def fail(self, error: IscsiError) -> None:
         """It is of no use any more."""
@@ -142,6 +168,11 @@ class Link(ABC):
 
     def close(self) -> None:
         """End the connection at once, if there is one."""
+        self._attempt += 1
+        self._addresses = []
+        self._drop()
+
+    def _drop(self) -> None:
         timer_delete(self.limit)
         if self.connection is not None:
             connection, self.connection = self.connection, None

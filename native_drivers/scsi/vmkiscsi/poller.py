@@ -22,11 +22,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds that the end waits for what the world is doing; a name service may take that long.
+#: Seconds that the end waits for what the world is doing.
 LIMIT = 60.0
-#: Who wants to be told an address; and what it is.
-_Tell: TypeAlias = "Callable[[Portal | PortalUnreachable], None]"
-_Answer: TypeAlias = "tuple[_Tell, Portal | PortalUnreachable]"
+#: Gets the addresses of a portal, or why there are none.
+Tell: TypeAlias = "Callable[[list[Portal] | PortalUnreachable], None]"
 
 
 class Polled(Protocol):
@@ -51,7 +50,7 @@ class Poller:
         self._epoll.register(self._kick, select.EPOLLIN)
         self._owners: dict[int, Polled] = {}
         self._waits_for: dict[int, int] = {}
-        self._names: list[tuple[Portal, _Tell]] = []
+        self._answers: list[Callable[[], None]] = []
         self._troubled: list[Polled] = []
         self._ending = self._ended = False
         self._changed = WaitQueue()
@@ -79,9 +78,28 @@ class Poller:
             del self._waits_for[fd]
             self._epoll.unregister(fd)
 
-    def resolve(self, portal: Portal, tell: _Tell) -> None:
-        """Ask for the address of a portal, and tell it, with the baton."""
-        self._names.append((portal, tell))
+    def resolve(self, portal: Portal, tell: Tell) -> None:
+        """Ask for the addresses of a portal, and tell them soon, with the baton."""
+        if portal.is_address:
+            self._answer(partial(tell, [portal]))
+            return
+        # A thread of its own: a name service may take long, or not answer, and sessions shall not wait for it.
+        threading.Thread(
+            target=self._look_up, args=(portal, tell), name=f"vmk-iscsi {portal.host}", daemon=True
+        ).start()
+
+    def _look_up(self, portal: Portal, tell: Tell) -> None:
+        found: list[Portal] | PortalUnreachable
+        try:
+            found = portal.resolve()
+        except PortalUnreachable as error:
+            found = error
+        with baton():
+            if not self._ended:
+                self._answer(partial(tell, found))
+
+    def _answer(self, answer: Callable[[], None]) -> None:
+        self._answers.append(answer)
         self.wake()
 
     def look(self, owner: Polled) -> None:
@@ -91,37 +109,32 @@ class Poller:
 
     def wake(self) -> None:
         """Have ``after`` called soon, which is done anyway after what the poller calls."""
-        if threading.current_thread() is not self._thread or self._names or self._troubled:
+        if threading.current_thread() is not self._thread or self._answers or self._troubled:
             os.eventfd_write(self._kick, 1)
 
     def _run(self) -> None:
         while not self._ending:
             ready = dict(self._epoll.poll())
-            answers = self._answers() if ready.pop(self._kick, 0) else []
+            if ready.pop(self._kick, 0):
+                os.eventfd_read(self._kick)
             with baton():
                 if self._device.stopped is None:
-                    self._serve(ready, answers)
+                    self._serve(ready)
                 else:
                     self._silence()
         with baton():
             self._ended = True
             self._changed.wake_up()
 
-    def _answers(self) -> list[_Answer]:
-        """Look addresses up, without the baton."""
-        os.eventfd_read(self._kick)
-        with baton():
-            names, self._names = self._names, []
-        return [(tell, _resolve(portal)) for portal, tell in names]
-
-    def _serve(self, ready: dict[int, int], answers: list[_Answer]) -> None:
+    def _serve(self, ready: dict[int, int]) -> None:
         deliver = self._device.deliver
         # First, since the sockets of new connections may have the numbers of old ones.
         for fd, events in ready.items():
             if (found := self._owners.get(fd)) is not None:
                 deliver(partial(found.service, events))
-        for tell, answer in answers:
-            deliver(partial(tell, answer))
+        answers, self._answers = self._answers, []
+        for answer in answers:
+            deliver(answer)
         troubled, self._troubled = self._troubled, []
         for owner in troubled:
             deliver(partial(owner.service, 0))
@@ -145,10 +158,3 @@ class Poller:
         self._thread.join()
         self._epoll.close()
         os.close(self._kick)
-
-
-def _resolve(portal: Portal) -> Portal | PortalUnreachable:
-    try:
-        return portal.resolve()
-    except PortalUnreachable as error:
-        return error

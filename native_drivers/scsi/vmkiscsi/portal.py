@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 import socket
 from dataclasses import dataclass
@@ -42,8 +43,17 @@ class Portal:
         except UsageError:
             return None
 
-    def resolve(self) -> Portal:
-        """The same with an address for the name; asking for it may take seconds. PortalUnreachable."""
+    @property
+    def is_address(self) -> bool:
+        """Whether ``host`` is an address, so that nobody has to be asked for it."""
+        try:
+            ipaddress.ip_address(self.host)
+        except ValueError:
+            return False
+        return True
+
+    def resolve(self) -> list[Portal]:
+        """The same with addresses for the name, the best first; asking for them may take seconds. PortalUnreachable."""
         try:
             found = socket.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
         except OSError as error:
@@ -51,4 +61,10 @@ class Portal:
                 f"no address for portal {self}: {error.strerror or error}",
                 remedy="give its address, or see to the name service",
             ) from error
-        return Portal(str(found[0][4][0]), self.port)
+        return list(dict.fromkeys(Portal(_host(address), self.port) for *_, address in found))
+
+
+def _host(address: tuple[object, ...]) -> str:
+    """The address in a socket's; of an IPv6 one that is valid on one link only (RFC 4007) with its link."""
+    scope = address[3] if len(address) == 4 else 0
+    return f"{address[0]}%{scope}" if scope else str(address[0])

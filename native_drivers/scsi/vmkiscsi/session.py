@@ -21,7 +21,7 @@ from vmklinux.native.timer import Timer, mod_timer, timer_delete
 from vmklinux.native.wait import wait_event_timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from native_drivers.scsi.vmkiscsi.connection import Connection
     from native_drivers.scsi.vmkiscsi.errors import IscsiError
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from native_drivers.scsi.vmkiscsi.poller import Poller
     from native_drivers.scsi.vmkiscsi.portal import Portal
     from native_drivers.scsi.vmkiscsi.tasks import Answer
-    from vmkernel_core.storage.adapter import SessionState
+    from vmkernel_core.storage.iscsi import SessionState
     from vmklinux.native.device import Device
     from vmklinux.native.scsi_cmnd import ScsiCmnd
     from vmklinux.native.scsi_device import ScsiDevice, SdevState
@@ -47,21 +47,26 @@ _SAM_STATUSES = 0x100
 
 
 class Session(Link):
-    """``id`` is its target id on the host; ``error`` the latest that befell it; ``logins`` counts them."""
+    """``id`` is its target id on the host; ``error`` the latest that befell it; ``logins`` counts them.
+
+    ``devices`` tells those that are reached through it.
+    """
 
     def __init__(
         self, device: Device, library: Library, settings: Settings, poller: Poller, portal: Portal, target: str,
         id: int, devices: Callable[[], Sequence[ScsiDevice]], give_back: Callable[[Sequence[ScsiCmnd]], None],
     ) -> None:  # fmt: skip
-        """``devices`` tells its devices, ``give_back`` takes commands that have ended."""
+        """``give_back`` takes commands that have ended."""
         super().__init__(device, library, settings, poller, portal, target)
         # Logging in again with the same one makes the target end what it still does for the old connection.
         self.isid = (secrets.randbits(24), id)
         self.id = id
+        self.target_name = target
+        self.devices = devices
         self.state: SessionState = "new"
         self.error: IscsiError | None = None
         self.logins = 0
-        self._devices, self._give_back = devices, give_back
+        self._give_back = give_back
         self._commands: dict[int, ScsiCmnd] = {}
         self._pause = PAUSE
         self._pinged = False
@@ -72,7 +77,18 @@ class Session(Link):
     @property
     def name(self) -> str:
         """Target and portal."""
-        return f"{self.target} at {self.portal}"
+        return f"{self.target_name} at {self.portal}"
+
+    @property
+    def isid_text(self) -> str:
+        """The ISID, of the type "random" (RFC 7143, 11.12.5), in hexadecimal digits."""
+        random, qualifier = self.isid
+        return f"80{random:06x}{qualifier:04x}"
+
+    @property
+    def agreed(self) -> Mapping[str, str]:
+        """What was agreed on at the login; empty while there is none."""
+        return self.connection.negotiation.agreed if self.connection is not None and self.online else {}
 
     def is_done(self) -> bool:
         """Whether it ever was online, or could not be."""
@@ -135,7 +151,8 @@ class Session(Link):
     def down(self, error: IscsiError) -> None:
         """The login failed, or the connection was lost: try again, unless there never was one."""
         timer_delete(self._alive)
-        self.error = error
+        if self.state != "closed":
+            self.error = error
         if self.state == "online":
             log.warning("%s: %s", self.name, error)
             self.state = "blocked"
@@ -163,7 +180,7 @@ class Session(Link):
         self._set_devices("TRANSPORT_OFFLINE")
 
     def _set_devices(self, state: SdevState) -> None:
-        for device in self._devices():
+        for device in self.devices():
             try:
                 scsi_device_set_state(device, state)
             except UsageError as error:  # one that goes, or that somebody took offline, stays so
