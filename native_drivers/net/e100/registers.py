@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from vmklinux.native.register import Register, bit, bits
 
-#: What the status of a device that has gone reads as.
-GONE = 0xFFFF
+#: What the status of a device that has gone reads as; of SCB_STATUS, all that tells why it interrupts.
+GONE, ALL_CAUSES = 0xFFFF, 0xFF00
 
 #: Of SCB_STATUS.RUS: it ran out of descriptors (6.3.1).
 RU_NO_RESOURCES = 2
@@ -43,7 +43,7 @@ class SCB_STATUS(Register):
     @property
     def causes(self) -> int:
         """The bits that tell why it interrupts, to be written for an acknowledgement."""
-        return self.raw & 0xFF00
+        return self.raw & ALL_CAUSES
 
 
 class SCB_COMMAND(Register):
