@@ -28,7 +28,7 @@ UNRESOLVED = "modules that need what nobody serves are loaded, since an operator
 UNGUARDED = "devices are driven whatever the list says of them"
 
 
-@dataclass
+@dataclass(repr=False)
 class Adapter:
     """A device of the machine, the HCL's verdict on it, and what came of it.
 
@@ -44,6 +44,11 @@ class Adapter:
     bound: bool = False
     uplink: Uplink | None = None
     error: VmkError | None = None
+
+    def __repr__(self) -> str:
+        """The device, and what became of it."""
+        what = f"{self.module} ({self.engine})" if self.bound else self.error or "no driver"
+        return f"<Adapter {self.function}: {what}>"
 
     @property
     def engine(self) -> EngineName:

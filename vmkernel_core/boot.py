@@ -111,6 +111,11 @@ class VMkernel(Host):
         self._stack = ExitStack()
         self._booted = False
 
+    def __repr__(self) -> str:
+        """Its platform, and what runs on it."""
+        engines = " and ".join(self._engines) or "not started"
+        return f"<VMkernel on {self.platform.name}: {engines}, {len(self.adapters)} devices>"
+
     def __enter__(self) -> VMkernel:
         """Boot."""
         self.start()

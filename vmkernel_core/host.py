@@ -79,7 +79,10 @@ class Host(ABC):
         with changed:
             if not changed.wait_for(lambda: len(self.storage) >= devices, timeout):
                 raise TimedOut(
-                    f"{len(self.storage)} of {devices} storage devices appeared in {timeout:.0f} s"
+                    f"{len(self.storage)} of {devices} storage devices appeared in {timeout:g} s",
+                    remedy=""
+                    if self.storage_adapters
+                    else "no device has a storage driver: see `adapters` for errors",
                 )
 
     @property

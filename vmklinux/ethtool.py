@@ -58,7 +58,7 @@ class Ethtool:
         """Around an operation, as dev_ethtool does: alone, with the device there and its driver prepared for it."""
         with self._linux.baton(), self._device.rtnl:
             if not self._device.has_state("__LINK_STATE_PRESENT"):
-                raise NotSupported(f"{self._device.linux_name} is suspended or being reset")
+                raise NotSupported(f"{self._device.name} is suspended or being reset")
             begin = self._lookup("begin")
             if begin:
                 self._check("begin an operation", self._call_int(begin))
@@ -82,7 +82,7 @@ class Ethtool:
 
     def _unsupported(self, what: str) -> NotSupported:
         driver = self._device.driver_name
-        return NotSupported(f"{driver} cannot do this: it has no {what}", where=self._device.linux_name)
+        return NotSupported(f"{driver} cannot do this: it has no {what}", where=self._device.name)
 
     def _call_int(self, function: int, *arguments: int | Obj) -> int:
         return self._linux.call_int(function, self._netdev, *arguments, owner=self._device.owner)
@@ -91,7 +91,7 @@ class Ethtool:
         """Raise what a driver's error code means, with the text that it gave."""
         if result >= 0:
             return
-        driver, where = self._device.driver_name, self._device.linux_name
+        driver, where = self._device.driver_name, self._device.name
         said = self._linux.string(extack._msg) if extack and extack._msg else os.strerror(-result)
         if result == -errno.EOPNOTSUPP:
             raise NotSupported(f"{driver} cannot {what}: {said}", where=where)
@@ -147,7 +147,7 @@ class Ethtool:
     def _judge(self, before: Setting, after: Setting) -> None:
         """What the driver need not look at, because Linux refuses it before."""
         if isinstance(after, Channels) and not after.combined and not (after.rx and after.tx):
-            raise UsageError("a device needs a channel for each direction", where=self._device.linux_name)
+            raise UsageError("a device needs a channel for each direction", where=self._device.name)
         if isinstance(after, Coalescing):
             can = names(self._netdev.ethtool_ops.supported_coalesce_params, COALESCING)
             for name in COALESCING:
@@ -268,7 +268,7 @@ class Ethtool:
         with self._operation():
             function = self._function("set_phys_id")
             if self._identifying:
-                raise UsageError(f"{self._device.linux_name} blinks already")
+                raise UsageError(f"{self._device.name} blinks already")
             rate = self._call_int(function, ETHTOOL_ID_ACTIVE)
             self._check("blink", rate)
             self._identifying = True

@@ -115,9 +115,14 @@ class NetDevice:
             raise DriverRefused(
                 f"{self.driver_name} refused to {what}: {text}",
                 error,
-                where=self.linux_name,
+                where=self.name,
                 remedy=remedy or self.linux.state(MissingFirmware).remedy(self.obj.dev.parent),
             )
+
+    @property
+    def name(self) -> str:
+        """What a program knows it by, ``vmnic0``; Linux's name while it is no uplink."""
+        return self.uplink.name if self.uplink else self.linux_name
 
     @property
     def linux_name(self) -> str:
@@ -203,7 +208,7 @@ class NetDevice:
                         continue
                     present = self.has_state("__LINK_STATE_PRESENT")
                     if present and self.link_up() and self._ops("ndo_tx_timeout"):
-                        log.warning("%s: transmit queue %d timed out", self.linux_name, number)
+                        log.warning("%s: transmit queue %d timed out", self.name, number)
                         queue.trans_start = now
                         self.linux.call(self._ops("ndo_tx_timeout"), self.obj, number, owner=self.owner)
             except DriverStopped:
@@ -218,7 +223,7 @@ class NetDevice:
         if sent >= 0:
             return sent
         self.linux.check(self._result)
-        raise refusal(sent, self.linux_name, self.driver_name, self.mtu())
+        raise refusal(sent, self.name, self.driver_name, self.mtu())
 
     def receive(self, max_frames: int) -> list[bytes]:
         """Fetch received frames."""
@@ -249,9 +254,7 @@ class NetDevice:
             store_bytes(sockaddr, struct.pack("<H6s8x", ARPHRD_ETHER, mac))
             with self.rtnl:
                 if not self._ops("ndo_set_mac_address"):
-                    raise UsageError(
-                        f"{self.driver_name} cannot change its MAC address", where=self.linux_name
-                    )
+                    raise UsageError(f"{self.driver_name} cannot change its MAC address", where=self.name)
                 remedy = "close the uplink first" if self.obj.flags & IFF_UP else ""
                 self._require("ndo_set_mac_address", "take that MAC address", sockaddr, remedy=remedy)
                 self._notify("NETDEV_CHANGEADDR")
@@ -267,7 +270,7 @@ class NetDevice:
         low, high = self.obj.min_mtu, self.obj.max_mtu
         if not low <= mtu <= (high or mtu):
             raise UsageError(
-                f"an MTU of {mtu} is out of range", where=self.linux_name, remedy=f"use {low} to {high}"
+                f"an MTU of {mtu} is out of range", where=self.name, remedy=f"use {low} to {high}"
             )
         with self.rtnl:
             if self._ops("ndo_change_mtu"):
@@ -298,13 +301,13 @@ class NetDevice:
         """netdev_update_features with one feature more or less wanted."""
         mask = self.feature_mask(feature) & self.obj.hw_features
         if not mask:
-            raise UsageError(f"{self.driver_name} cannot switch {feature}", where=self.linux_name)
+            raise UsageError(f"{self.driver_name} cannot switch {feature}", where=self.name)
         with self.rtnl:
             wanted = self.obj.wanted_features
             self.obj.wanted_features = wanted | mask if on else wanted & ~mask
             self.update_features()
         if (feature in self.features()) != on:
-            raise UsageError(f"{self.driver_name} keeps {feature} as it is", where=self.linux_name)
+            raise UsageError(f"{self.driver_name} keeps {feature} as it is", where=self.name)
 
     def update_features(self) -> None:
         """__netdev_update_features: what is wanted, as far as the driver agrees."""
@@ -346,7 +349,7 @@ class NetDevice:
     def set_vlans(self, ids: Sequence[int]) -> None:
         """vlan_vid_add and vlan_vid_del, until the card's filter has just these."""
         if not self.feature_mask("vlan-filter") & self.obj.features or not self._ops("ndo_vlan_rx_add_vid"):
-            raise UsageError(f"{self.driver_name} cannot filter VLANs", where=self.linux_name)
+            raise UsageError(f"{self.driver_name} cannot filter VLANs", where=self.name)
         protocol = socket.htons(ETH_P_8021Q)
         with self.rtnl:
             for vid in sorted(self._vlans - set(ids)):

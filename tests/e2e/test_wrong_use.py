@@ -11,8 +11,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.conftest import exchange
+from tests.e2e.engines import Engine, with_engines
 from vmkernel_core.boot import VMkernel
-from vmkernel_core.errors import UsageError, VmkError
+from vmkernel_core.errors import TimedOut, UsageError, VmkError
+from vmkernel_core.net.uplink import LinkDown
 from vmkernel_core.platform.e1000_model import E1000Model
 from vmkernel_core.platform.model import ModelPlatform
 from vmklinux import kernels
@@ -90,6 +92,34 @@ def test_a_host_that_runs(mistake: Callable[[VMkernel], None], error: str) -> No
         with pytest.raises(VmkError, match=error):
             mistake(host)
         exchange(host)
+
+
+@with_engines("native", "kernel612")
+def test_an_uplink_that_is_closed(engine: Engine) -> None:
+    with VMkernel(ModelPlatform([E1000Model()]), **engine.options) as host:
+        nic = host.uplinks["vmnic0"]
+        with pytest.raises(LinkDown, match=r"vmnic0 is closed; open.. it first"):
+            nic.transmit([bytes(60)])
+        with pytest.raises(
+            TimedOut, match=r"the link of vmnic0 did not go up within 0.01 s; it is closed: open"
+        ):
+            nic.wait_link(timeout=0.01)
+        with pytest.raises(UsageError, match=r"an MTU of 99999 is out of range .vmnic0.; use "):
+            nic.mtu = 99999
+        with pytest.raises(
+            TimedOut, match=r"0 of 1 storage devices appeared in 0.01 s; no device has a storage driver"
+        ):
+            host.wait_storage(timeout=0.01)
+
+
+def test_what_a_host_and_its_devices_are_told_as() -> None:
+    host = vmkernel()
+    assert repr(host) == "<VMkernel on model: not started, 0 devices>"
+    with host:
+        assert repr(host) == "<VMkernel on model: native, 1 devices>"
+        assert repr(host.adapters) == "[<Adapter 0000:00:01.0 [8086:100e]: e1000 (native)>]"
+        host.unload("e1000")
+        assert repr(host.adapters) == "[<Adapter 0000:00:01.0 [8086:100e]: no driver>]"
 
 
 def test_a_host_that_was_not_started() -> None:

@@ -273,6 +273,10 @@ class Uplink(Controls):
             return self._awake.transmit(frames) if frames else 0
         except DeviceGone as error:  # the device went while the call was under way: _dead knows better why
             raise self._dead or error from None
+        except LinkDown:
+            if self._open:
+                raise
+            raise LinkDown(f"{self.name} is closed", remedy="open() it first") from None
 
     def transmit_all(self, frames: Sequence[bytes | Frame], timeout: float = 10.0) -> None:
         """Send all frames, waiting for room; TimedOut when ``timeout`` seconds pass in which none was taken."""
@@ -407,7 +411,10 @@ class Uplink(Controls):
                 left = deadline - time.monotonic()
                 if left <= 0 or not self._changed.wait(left):
                     state = "up" if up else "down"
-                    raise TimedOut(f"the link of {self.name} did not go {state} within {timeout:g} s")
+                    raise TimedOut(
+                        f"the link of {self.name} did not go {state} within {timeout:g} s",
+                        remedy="" if self._open else "it is closed: open() it first",
+                    )
 
     def post(self, kind: EventKind, detail: str = "") -> None:
         """For the driver's side: something happened."""
