@@ -44,7 +44,7 @@ def test_one_host_after_another(boot: Callable[..., VMkernel]) -> None:
     with pytest.raises(DeviceGone):
         nic.transmit([sized(PEER, 100, 1)])
     with boot() as host:
-        with pytest.raises(VmkError, match="close the other machine of this process"):
+        with pytest.raises(VmkError, match="this process has a machine already"):
             boot().start()
         exchange(host)
     host.stop()
