@@ -10,7 +10,7 @@ import queue
 
 import pytest
 
-from tests.e2e.cards import CARDS, MAC, Card
+from tests.e2e.cards import MAC, Card
 from tests.e2e.conftest import LIMIT, Peer
 from tests.e2e.engines import LINUX, on_each, only
 from tests.e2e.packets import PEER, ethernet, raw_address, sized, tagged
@@ -44,10 +44,10 @@ def to_me(length: int, seed: int) -> bytes:
     return sized(ME, length, seed)
 
 
-def test_probe(host: VMkernel, nic: Uplink, card: Card, platform_name: str) -> None:
+def test_probe(host: VMkernel, nic: Uplink, card: Card) -> None:
     (adapter,) = (adapter for adapter in host.adapters if adapter.uplink)
     assert (adapter.function.vendor, adapter.function.device) == card.ids
-    assert adapter.verdict.module == CARDS[platform_name].module
+    assert adapter.verdict.module == card.module
     assert adapter.uplink is nic
     assert list(host.uplinks) == ["vmnic0"]
     assert (nic.mac, nic.driver_name, nic.mtu, nic.speed) == (MAC, card.module, 1500, card.speed)
