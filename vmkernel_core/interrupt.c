@@ -27,7 +27,7 @@ struct vmk_irq_thread { /* a handler, with or without a thread */
 typedef struct vmk_irq_thread action_t;
 
 static struct line {
-    action_t *actions;
+    action_t *actions, *next; /* next: whose turn it is, while they run */
     int depth;
     unsigned masking; /* threads that keep it masked */
     uint64_t delivered, unhandled;
@@ -139,6 +139,8 @@ static int take_out(unsigned number, uint64_t cookie, bool cut)
         if ((*at)->cookie == cookie) {
             action_t *gone = *at;
             *at = gone->next;
+            if (lines[number].next == gone) /* a handler takes out the one after it */
+                lines[number].next = gone->next;
             if (!gone->function) {
                 free(gone);
                 return 0;
@@ -296,8 +298,8 @@ static bool run_line(unsigned number)
     struct line *line = &lines[number];
     int results = 0;
     lower_in(pending, number); /* before the handlers look: what comes from now on asks for them again */
-    for (action_t *action = line->actions, *next; action; action = next) {
-        next = action->next;
+    for (action_t *action = line->actions; action; action = line->next) {
+        line->next = action->next;
         struct shot shot = {action->handler, action->cookie, number, action->handler ? 0 : IRQ_WAKE_THREAD};
         if (action->handler)
             vmk_guarded(shoot, &shot, (uint32_t)action->handler);

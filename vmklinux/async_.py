@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import lib
 from vmklinux.api import linux_api
 from vmklinux.errors import DriverStopped, WorldEnded
-from vmklinux.sched import WaitList
+from vmklinux.sched import WaitQueue
 
 if TYPE_CHECKING:
     from vmklinux.kobject import Obj
@@ -44,7 +44,7 @@ class AsyncCalls:
     def __init__(self, linux: Linux) -> None:
         """There is none."""
         self.linux = linux
-        self.changed = WaitList()
+        self.changed = WaitQueue()
         self.calls: list[AsyncCall] = []
         self._last = 0
 
@@ -69,7 +69,7 @@ class AsyncCalls:
             log.exception("an asynchronous function failed")
         finally:
             self.calls.remove(call)
-            self.changed.wake_all()
+            self.changed.wake_up()
             lib.vmk_baton_drop()
 
     def wait(self, domain: int | None, before: int | None = None) -> None:

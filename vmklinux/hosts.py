@@ -26,7 +26,7 @@ from vmklinux.kobject import Obj, addressof, container_of
 from vmklinux.list import list_init
 from vmklinux.pci import PciCore
 from vmklinux.quirks import command_most
-from vmklinux.sched import WaitList
+from vmklinux.sched import WaitQueue
 from vmklinux.scsi import Device, Scsi
 from vmklinux.scsi_error import ErrorHandler
 from vmklinux.scsi_sysfs import Kinds, remove_device, transport
@@ -65,9 +65,9 @@ class Host:
         self.handle = ffi.NULL
         self.devices: dict[int, Device] = {}
         self.targets: list[Obj] = []
-        self.idle = WaitList()
+        self.idle = WaitQueue()
         self._scanner = 0
-        self._scanned = WaitList()
+        self._scanned = WaitQueue()
         self.errors = ErrorHandler(self)
         self.adapter: StorageAdapter | None = None
         self.driver_name = ""
@@ -89,7 +89,7 @@ class Host:
             yield
         finally:
             self._scanner = 0
-            self._scanned.wake_all()
+            self._scanned.wake_up()
 
     def open(self) -> None:
         """scsi_mq_setup_tags: queues and tags."""

@@ -14,7 +14,7 @@ from vmkernel_core.memory import load
 from vmklinux.api import linux_api, no_op
 from vmklinux.devres import Devres
 from vmklinux.kobject import Obj, addressof
-from vmklinux.sched import WaitList
+from vmklinux.sched import WaitQueue
 
 if TYPE_CHECKING:
     from typing import Any
@@ -92,7 +92,7 @@ class Interrupts:
     chips: dict[int, Chip] = field(default_factory=dict)
     affinities: dict[int, _Affinity] = field(default_factory=dict)
     _data: dict[int, Obj] = field(default_factory=dict)
-    _done: WaitList = field(default_factory=WaitList)
+    _done: WaitQueue = field(default_factory=WaitQueue)
     _ending: list[Action] = field(default_factory=list)
 
     def on(self, line: int) -> list[Action]:
@@ -123,7 +123,7 @@ class Interrupts:
     def _run(self, action: Action, thread: Any) -> None:
         lib.vmk_irq_thread_run(thread)
         action.ended = True
-        self._done.wake_all()
+        self._done.wake_up()
 
     def remove(self, action: Action, *, cut: bool = False) -> None:
         """Remove a handler; ``cut`` ends its thread wherever it sleeps. wait() waits for the thread."""

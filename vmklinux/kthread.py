@@ -13,7 +13,7 @@ from vmkernel_core.memory import store_bytes
 from vmklinux.api import linux_api, no_op
 from vmklinux.errors import DriverStopped, WorldEnded
 from vmklinux.kobject import Obj
-from vmklinux.sched import WaitList
+from vmklinux.sched import WaitQueue
 
 if TYPE_CHECKING:
     from vmklinux.linux import Linux, VaList
@@ -50,7 +50,7 @@ class KThreads:
     def __init__(self, linux: Linux) -> None:
         """There is none."""
         self.linux = linux
-        self.changed = WaitList()
+        self.changed = WaitQueue()
         self.all: list[KThread] = []
 
     def create(self, function: int, data: int, name: str, owner: int) -> KThread:
@@ -71,7 +71,7 @@ class KThreads:
             task.flags, task.worker_private = _PF_KTHREAD, thread.private
             store_bytes(task.comm.address, thread.name.encode()[: _COMM - 1].ljust(_COMM, b"\0"))
             thread.task = int(task)
-            self.changed.wake_all()
+            self.changed.wake_up()
             linux.call(linux.entry("schedule"), owner=thread.owner)
             if not thread.stop:
                 thread.result = linux.call_int(thread.function, thread.data, owner=thread.owner)
@@ -81,7 +81,7 @@ class KThreads:
             log.exception("thread %s failed", thread.name)
         finally:
             thread.ended = True
-            self.changed.wake_all()
+            self.changed.wake_up()
             lib.vmk_baton_drop()
         thread.forgotten.wait()
 

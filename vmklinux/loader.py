@@ -41,7 +41,7 @@ from vmklinux.rcu import GracePeriods
 from vmklinux.resolve import resolve
 from vmklinux.resource import Resources
 from vmklinux.rtnl import Rtnl
-from vmklinux.sched import WaitList
+from vmklinux.sched import WaitQueue
 from vmklinux.scsi import Scsi
 from vmklinux.scsi_dh import Handlers
 from vmklinux.stand_in import STAND_INS, StandIns
@@ -155,7 +155,7 @@ class Module:
         self.initialised = False
         self.dead = False  # stopped: its code does not run again
         self._silencing = False
-        self._silent = WaitList()
+        self._silent = WaitQueue()
         self.owed: list[str] = []  # modules that build on it and were stopped: what it took for them is left
 
     @property
@@ -198,7 +198,7 @@ class Module:
             silence(self.linux, self.base, self.end)
         finally:
             self._silencing = False
-            self._silent.wake_all()
+            self._silent.wake_up()
 
     def reclaim(self) -> None:
         """Take back all that the module's code took: after its exit, or when it was stopped. TimedOut."""

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from vmkernel_core.memory import load
 from vmklinux.api import linux_api
-from vmklinux.message_vectors import MessageVectors, msi_count, msix_count
+from vmklinux.message_vectors import MessageVectors
+from vmklinux.msi_registers import PCI_IRQ_INTX, PCI_IRQ_MSI, PCI_IRQ_MSIX, msi_count, msix_count
 from vmklinux.pci import PciCore, pci_device, pci_intx
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     from vmklinux.linux import Linux
 
 # include/linux/pci.h, msi_api.h
-PCI_IRQ_INTX, PCI_IRQ_MSI, PCI_IRQ_MSIX, PCI_IRQ_AFFINITY = 1, 2, 4, 8
+PCI_IRQ_AFFINITY = 8
 MSI_ANY_INDEX = 0xFFFF_FFFF
 
 

@@ -31,7 +31,7 @@ from vmklinux.pci_regs import (
     PCI_COMMAND_MEMORY,
 )
 from vmklinux.resource import Resources
-from vmklinux.sched import WaitList
+from vmklinux.sched import WaitQueue
 from vmklinux.scsi import Scsi
 from vmklinux.wakeup import Wakeups
 from vmklinux.workqueue import Workqueues
@@ -99,7 +99,7 @@ class PciCore:
         self.linux = linux
         self.devices: dict[int, PciDevice] = {}
         self.drivers: list[Obj] = []
-        self._removed = WaitList()
+        self._removed = WaitQueue()
         self._going = threading.Lock()  # whoever tells that a device has gone does not wait for its removal
 
     def add(self, function: PciFunction, platform: Platform) -> PciDevice:
@@ -205,7 +205,7 @@ class PciCore:
                 self._let_go(device)
                 device.remover = 0
                 lib.vmk_world_hurry(task, False)
-                self._removed.wake_all()
+                self._removed.wake_up()
 
     def unbind_gone(self, device: PciDevice, limit: float) -> None:
         """The same for a device that has gone.

@@ -264,16 +264,18 @@ static char *room(struct native_port *port, uint64_t length)
 
 bool native_port_put(struct native_port *port, const struct native_piece *pieces, unsigned count, uint16_t flags, uint32_t vlan)
 {
-    uint32_t length = vlan ? VLAN_HLEN : 0;
+    uint64_t length = 0;
     for (unsigned i = 0; i < count; i++)
         length += pieces[i].length;
-    char *to = room(port, length);
-    if (!to || length < ETH_HLEN) {
+    bool whole = length >= ETH_HLEN;
+    length += vlan ? VLAN_HLEN : 0;
+    char *to = whole ? room(port, length) : NULL;
+    if (!to) {
         port->stats.rx_dropped++;
         return false;
     }
     port->ring[port->head % LINUX_PORT_RING].offset = (uint64_t)(to - port->bytes);
-    port->ring[port->head % LINUX_PORT_RING].frame = (struct linux_frame){.length = length, .flags = flags};
+    port->ring[port->head % LINUX_PORT_RING].frame = (struct linux_frame){.length = (uint32_t)length, .flags = flags};
     port->end = (uint64_t)(to - port->bytes) + length;
     for (unsigned i = 0; i < count; to += pieces[i++].length)
         memcpy(to, pieces[i].data, pieces[i].length);

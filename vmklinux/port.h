@@ -32,8 +32,8 @@ void native_port_sent(struct native_port *port, const struct native_batch *batch
 /* What follows, up to the statistics, is for the driver, with the baton. */
 
 struct native_piece { const void *data; uint32_t length; };
-/* A frame came in, in `count` pieces, the first of 12 bytes or more. flags: LINUX_FRAME_CSUM_GOOD or 0. vlan: a tag that the
- * device took out, | 0x10000, to be put back; or 0. False, and counted as dropped, when there is no room for it. */
+/* A frame came in, in `count` pieces. flags: LINUX_FRAME_CSUM_GOOD or 0. vlan: a tag that the device took out, | 0x10000, to be
+ * put back; or 0. False, and counted as dropped, when there is no room for it or it has no whole header. */
 bool native_port_put(struct native_port *port, const struct native_piece *pieces, unsigned count, uint16_t flags, uint32_t vlan);
 /* Whether the device is open and has a link; whether it takes frames now. Who waits for room is woken. */
 void native_port_run(struct native_port *port, bool on);

@@ -33,6 +33,14 @@ static bool holds(const char *at, const struct native_test *test)
     return native_get(at, &test->field) == test->value;
 }
 
+/* What the device wrote before it said so is fetched after it. */
+static bool is_done(const layout_t *layout, uint64_t slot)
+{
+    bool done = holds(descriptor(layout, slot), &layout->done);
+    __atomic_thread_fence(__ATOMIC_ACQUIRE);
+    return done;
+}
+
 /* A store of a whole word that nothing before it may follow: the device sees it when it sees the rest. */
 static void publish(char *at, const struct native_field *field, uint64_t value)
 {
@@ -120,7 +128,7 @@ int64_t native_tx_claim(struct native_tx *ring, bool alone)
 static bool fill(struct native_tx *ring, const char *data, uint32_t length, const char *blank, uint32_t vlan)
 {
     const layout_t *layout = &ring->layout;
-    if ((length + layout->buffer_size - 1) / layout->buffer_size > room(ring))
+    if (((uint64_t)length + layout->buffer_size - 1) / layout->buffer_size > room(ring))
         return false;
     for (uint32_t offset = 0, size; offset < length; offset += size) {
         size = length - offset < layout->buffer_size ? length - offset : layout->buffer_size;
@@ -187,7 +195,7 @@ void native_tx_reclaim(struct native_tx *ring, struct native_tx_done *out)
         uint32_t length = *content(ring, end);
         if (length == MORE)
             continue;
-        if (!holds(descriptor(&ring->layout, end), &ring->layout.done))
+        if (!is_done(&ring->layout, end))
             return;
         out->frames += length != 0;
         out->bytes += length;
@@ -250,19 +258,12 @@ static uint64_t frame_end(const struct native_rx *ring, uint64_t slot)
     if (slot == ring->tail)
         return 0;
     for (; slot != ring->tail; slot++) {
-        const char *at = descriptor(layout, slot);
-        if (!holds(at, &layout->done))
+        if (!is_done(layout, slot))
             return 0;
-        __atomic_thread_fence(__ATOMIC_ACQUIRE);
-        if (!layout->last.size || native_get(at, &layout->last))
+        if (!layout->last.size || native_get(descriptor(layout, slot), &layout->last))
             return slot + 1;
     }
     return ring->tail; /* it fills the ring and has no end: the device would wait for ever */
-}
-
-static uint64_t length_at(const layout_t *layout, uint64_t slot)
-{
-    return native_get(descriptor(layout, slot), &layout->length);
 }
 
 static bool any_bad(const struct native_rx_layout *layout, const char *at)
@@ -288,27 +289,27 @@ static bool take(struct native_rx *ring, struct native_port *port, uint64_t end)
     const layout_t *common = &layout->ring;
     const char *last = descriptor(common, end - 1);
     struct native_piece pieces[PIECES];
-    uint64_t total = 0, left;
+    uint64_t slots = end - ring->head, sizes[PIECES], total = 0;
     unsigned count = 0;
-    if (end - ring->head > PIECES || any_bad(layout, last) || (common->last.size && !native_get(last, &common->last)) ||
+    if (slots > PIECES || any_bad(layout, last) || (common->last.size && !native_get(last, &common->last)) ||
         (common->first.size && !native_get(descriptor(common, ring->head), &common->first)))
         return false;
-    if (layout->whole)
-        total = length_at(common, end - 1);
-    else
-        for (uint64_t slot = ring->head; slot != end; slot++)
-            total += length_at(common, slot);
-    if (total < layout->trailer + ETH_HLEN || total > (end - ring->head) * common->buffer_size)
-        return false;
-    left = total - layout->trailer;
-    for (uint64_t slot = ring->head; slot != end && left; slot++) {
-        uint64_t size = layout->whole ? common->buffer_size : length_at(common, slot);
-        if (size > common->buffer_size)
+    for (uint64_t i = 0; i < slots; i++)
+        sizes[i] = native_get(descriptor(common, ring->head + i), &common->length);
+    /* Each length was fetched once: what a device writes there later does not undo what is found out about it here. */
+    __atomic_signal_fence(__ATOMIC_SEQ_CST);
+    for (uint64_t i = 0; i < slots; i++) {
+        total = layout->whole ? sizes[i] : total + sizes[i];
+        if (layout->whole)
+            sizes[i] = common->buffer_size;
+        else if (sizes[i] > common->buffer_size)
             return false;
-        size = size < left ? size : left;
-        pieces[count++] = (struct native_piece){common->buffers + buffer_at(common, slot), (uint32_t)size};
-        left -= size;
     }
+    if (total < layout->trailer + ETH_HLEN || total > slots * common->buffer_size)
+        return false;
+    for (uint64_t left = total - layout->trailer; left; left -= pieces[count++].length)
+        pieces[count] = (struct native_piece){common->buffers + buffer_at(common, ring->head + count),
+                                              (uint32_t)(sizes[count] < left ? sizes[count] : left)};
     bool tagged = common->tagged.size && native_get(last, &common->tagged);
     uint32_t vlan = tagged ? 0x10000u | (uint32_t)native_get(last, &common->tag) : 0;
     ring->frames++;
@@ -337,8 +338,10 @@ uint32_t native_rx_harvest(struct native_rx *ring, struct native_port *port, uin
             arm(ring, false);
     }
     if (ring->tail != tail && layout->stop.size) {
-        publish(descriptor(layout, ring->tail - 1), &layout->stop, 1);
-        publish(descriptor(layout, ring->stopped), &layout->stop, 0);
+        char *stop = descriptor(layout, ring->tail - 1), *before = descriptor(layout, ring->stopped);
+        publish(stop, &layout->stop, 1);
+        if (before != stop) /* it is where it was when the whole ring was taken at once */
+            publish(before, &layout->stop, 0);
         ring->stopped = ring->tail - 1;
     }
     __atomic_thread_fence(__ATOMIC_SEQ_CST); /* a doorbell may follow */

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
 from vmklinux.api import linux_api
-from vmklinux.sched import WaitList
+from vmklinux.sched import WaitQueue
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -26,7 +26,7 @@ class Rtnl:
         self._depth = 0
         self._holder = 0
         self._owner = 0
-        self._freed = WaitList()
+        self._freed = WaitQueue()
 
     @property
     def is_locked(self) -> bool:
@@ -56,7 +56,7 @@ class Rtnl:
         with self._linux.baton():
             self._depth -= 1
             if not self._depth:
-                self._freed.wake_all()
+                self._freed.wake_up()
 
     def abandon(self, low: int, high: int) -> None:
         """Let it go for a driver in [low, high) that was stopped while it held it."""

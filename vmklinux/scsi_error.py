@@ -19,7 +19,7 @@ from vmklinux.btf import BtfError
 from vmklinux.errors import DriverRefused, DriverStopped, WorldEnded
 from vmklinux.kobject import Obj, addressof
 from vmklinux.list import list_del, list_init
-from vmklinux.sched import WaitList
+from vmklinux.sched import WaitQueue
 from vmklinux.scsi import Scsi
 from vmklinux.scsi_eh import (
     FAILED,
@@ -55,7 +55,7 @@ class ErrorHandler:
         """It does not run yet."""
         self.host = host
         self.linux: Linux = host.linux
-        self.changed = WaitList()
+        self.changed = WaitQueue()
         self.resets = 0
         self._task = 0
         self._stop = False
@@ -110,7 +110,7 @@ class ErrorHandler:
         try:
             self._task = lib.vmk_world_task()
             lib.linux_scsi_host_watch(self.host.handle, self._task)
-            self.changed.wake_all()
+            self.changed.wake_up()
             while not self._stop:
                 self._round()
                 if not self._stop and not self._urgent():
@@ -127,7 +127,7 @@ class ErrorHandler:
             if self.host.handle != ffi.NULL:
                 lib.linux_scsi_host_watch(self.host.handle, 0)
             self._task, self._ended = 0, True
-            self.changed.wake_all()
+            self.changed.wake_up()
             lib.vmk_baton_drop()
 
     def _load(self) -> tuple[int, int]:
@@ -210,7 +210,7 @@ class ErrorHandler:
         host.recovered()
         log.log(level, "host%d: error handling has ended", shost.host_no)
         lib.linux_scsi_run(host.handle)
-        self.changed.wake_all()
+        self.changed.wake_up()
 
     def _leave_to_driver(self) -> None:
         """The driver has an error handler of its own (libata, libsas), which empties eh_cmd_q."""

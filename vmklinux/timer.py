@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import lib
 from vmklinux.api import linux_api
 from vmklinux.errors import DriverStopped
-from vmklinux.sched import WaitList
+from vmklinux.sched import WaitQueue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -35,7 +35,7 @@ class Armed:
         self._functions: dict[int, int] = {}  # of the timers that are set
         self._settings = itertools.count()
         self._latest: dict[int, int] = {}  # which setting of a timer counts
-        self.done = WaitList()
+        self.done = WaitQueue()
 
     def arm(self, timer: Obj, deadline: int, expire: Callable[[], None]) -> bool:
         """Have ``expire`` called, with the baton, when vmk_now reaches ``deadline``; whether a call was due already."""
@@ -75,7 +75,7 @@ class Armed:
         finally:
             self.running = 0
             lib.vmk_baton_drop()
-            self.done.wake_all()
+            self.done.wake_up()
 
 
 class Timers(Armed):

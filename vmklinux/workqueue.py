@@ -17,7 +17,7 @@ from vmklinux.api import linux_api
 from vmklinux.btf import NoSuchType
 from vmklinux.errors import DriverStopped
 from vmklinux.kobject import Obj, container_of
-from vmklinux.sched import WaitList
+from vmklinux.sched import WaitQueue
 
 if TYPE_CHECKING:
     from vmklinux.linux import Linux, VaList
@@ -60,7 +60,7 @@ class Workqueues:
     def __init__(self, linux: Linux) -> None:
         """Start the worlds."""
         self.linux = linux
-        self.done = WaitList()
+        self.done = WaitQueue()
         self._functions: dict[int, int] = {}  # of the items that wait
         self._at_work: dict[int, tuple[int, int]] = {}  # of those that run: function and world
         self._one_disable, self._disables = _disable_field(linux)
@@ -259,7 +259,7 @@ class Workqueues:
                 with self._shared.changed:
                     del self._shared.running[address]
                     self._shared.changed.notify_all()
-                self.done.wake_all()
+                self.done.wake_up()
 
 
 @linux_api()

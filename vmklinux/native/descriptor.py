@@ -39,7 +39,7 @@ class Place:
     def __init__(self, offset: int, size: int, shift: int = 0, width: int = 0, *, big: bool = False) -> None:
         """``big``: big-endian. Width 0: all of it. FieldError when there is no such place."""
         width = width or size * 8
-        if offset < 0 or shift < 0 or width < 1 or shift + width > size * 8:
+        if size not in _CODES or offset < 0 or shift < 0 or width < 1 or shift + width > size * 8:
             raise FieldError(
                 f"bits {shift} to {shift + width - 1} do not lie in the {size * 8} bits at {offset}"
             )
@@ -55,6 +55,11 @@ class Place:
         """Name and place."""
         bits = f"bits {self.shift} to {self.shift + self.width - 1}"
         return f"<field {self.name}: {bits} of {self.size} bytes at {self.offset}>"
+
+    def check(self, size: int) -> None:
+        """FieldError unless it lies in a structure of so many bytes: C does not look again."""
+        if self.offset + self.size > size:
+            raise FieldError(f"{self!r} is outside of a structure of {size} bytes")
 
     def for_c(self) -> tuple[int, int, int, int, int]:
         """The members of struct native_field."""
@@ -280,8 +285,10 @@ class SharedMemory(Protocol):
 
 
 @cache
-def _columns(fields: tuple[Place, ...]) -> Any:
-    """The fields for C."""
+def _columns(size: int, fields: tuple[Place, ...]) -> Any:
+    """The fields for C. FieldError when one is not inside a structure of that size."""
+    for field in fields:
+        field.check(size)
     return ffi.new("struct native_field[]", [field.for_c() for field in fields])
 
 
@@ -321,7 +328,7 @@ class Table(Generic[D]):
         n, m = len(numbers), len(fields)
         values = bytearray(8 * n * m)
         lib.native_table_load(
-            self.handle, _columns(fields), m, ffi.from_buffer("uint32_t[]", numbers), n,
+            self.handle, _columns(self.kind.size, fields), m, ffi.from_buffer("uint32_t[]", numbers), n,
             ffi.from_buffer("uint64_t[]", values),
         )  # fmt: skip
         found = memoryview(values).cast("Q").tolist() if values else []
@@ -344,7 +351,7 @@ class Table(Generic[D]):
             except OverflowError:
                 raise FieldError(f"{field.name} of {self.kind.__name__} is 0 to {field.most}") from None
         wrong = lib.native_table_store(
-            self.handle, _columns(fields), len(fields), ffi.from_buffer("uint32_t[]", numbers), n,
+            self.handle, _columns(self.kind.size, fields), len(fields), ffi.from_buffer("uint32_t[]", numbers), n,
             ffi.from_buffer("uint64_t[]", values),
         )  # fmt: skip
         if wrong >= 0:

@@ -31,15 +31,20 @@ class Devres:
     def __init__(self) -> None:
         """None yet."""
         self._taken: list[Release] = []
+        self._late: list[Release] = []
         self._group: Devres | None = None
 
     def __len__(self) -> int:
         """How many there are."""
-        return len(self._taken) + (len(self._group) if self._group else 0)
+        return len(self._taken) + len(self._late) + (len(self._group) if self._group else 0)
 
-    def add(self, release: Callable[[], object]) -> Release:
-        """Something was taken; ``release`` gives it back."""
-        return self._group.add(release) if self._group is not None else self._add(release)
+    def add(self, release: Callable[[], object], *, late: bool = False) -> Release:
+        """Something was taken; ``release`` gives it back. ``late``: after all that is not, as it is something that the
+        hardware may use until then.
+        """
+        if self._group is not None:
+            return self._group.add(release, late=late)
+        return self._add(release, self._late if late else self._taken)
 
     def open_group(self, end: Callable[[], object]) -> Release:
         """What is taken from here on belongs together (Linux devres_open_group): when the group is released, ``end`` is
@@ -54,24 +59,25 @@ class Devres:
                 self._group = None
                 group.release_all()
 
-        return self._add(close)
+        return self._add(close, self._taken)
 
-    def _add(self, release: Callable[[], object]) -> Release:
+    def _add(self, release: Callable[[], object], to: list[Release]) -> Release:
         taken = Release(self, release)
-        self._taken.append(taken)
+        to.append(taken)
         return taken
 
     def drop(self, release: Release) -> bool:
         """For Release: it is not there any more. Whether it was."""
-        if release not in self._taken:
-            return False
-        self._taken.remove(release)
-        return True
+        for taken in (self._taken, self._late):
+            if release in taken:
+                taken.remove(release)
+                return True
+        return False
 
     def release_all(self) -> None:
         """Give everything back, the latest first. What fails is logged, and the rest still given back."""
-        while self._taken:
+        while self._taken or self._late:
             try:
-                self._taken[-1].now()
+                (self._taken or self._late)[-1].now()
             except Exception:
                 log.exception("a driver's resource could not be given back")

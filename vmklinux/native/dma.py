@@ -28,7 +28,9 @@ class DmaMemory:
 
 
 def dma_alloc_coherent(device: Device, length: int) -> DmaMemory:
-    """Zeroed memory that begins at a page, until the driver lets go of the device. OutOfMachineMemory."""
+    """Zeroed memory that begins at a page, until the driver lets go of the device: it goes back after all else, when the
+    device reaches no memory any more. OutOfMachineMemory.
+    """
     address: int = lib.vmk_run_alloc(length, 0)
     if not address:
         raise OutOfMachineMemory(
@@ -43,7 +45,7 @@ def dma_alloc_coherent(device: Device, length: int) -> DmaMemory:
         view.release()
         lib.vmk_free(address)
 
-    release = device.devres.add(free)
+    release = device.devres.add(free, late=True)
     return DmaMemory(address, address - device.memory.base, length, view, release)
 
 

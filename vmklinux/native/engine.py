@@ -94,7 +94,7 @@ class NativeEngine:
             device, instance = bound.device, bound.instance
             if isinstance(instance, PciDriver) and not (device.gone or device.stopped):
                 try:
-                    with device.calling():
+                    with device.calling(), device.exclusive():
                         instance.shutdown()
                 except VmkError as error:
                     log.warning("%s: %s", device.name, error)
@@ -212,20 +212,25 @@ class NativeEngine:
         tasks, failed = list[int](), list[DriverStopped]()
 
         def remove() -> None:
-            tasks.append(lib.vmk_world_task())
-            try:
-                self._let_go(bound)
-            except DriverStopped as error:
-                failed.append(error)
+            with baton(), bound.device.inside():
+                tasks.append(
+                    lib.vmk_world_task()
+                )  # with the baton: before, Linux's engine may not know the world
+                try:
+                    self._let_go(bound)
+                except DriverStopped as error:
+                    failed.append(error)
 
         thread = threading.Thread(target=remove, name=f"remove-{bound.device.name}", daemon=True)
         thread.start()
         thread.join(PATIENCE)
         if thread.is_alive():
-            lib.vmk_world_hurry(tasks[0], True)
+            with baton():
+                bound.device.hurry()
             thread.join(HURRY)
         if thread.is_alive():
-            lib.vmk_world_end(tasks[0])
+            for task in tasks:
+                lib.vmk_world_end(task)
             thread.join(LAST)
             name = bound.driver.name
             raise DriverStopped(

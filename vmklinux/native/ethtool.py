@@ -152,7 +152,7 @@ class NativeEthtool:
     def _operation(self, what: str = "do this") -> Iterator[EthtoolOps]:
         """Around an operation: alone, with the device there."""
         dev = self._dev
-        with dev.pdev.calling(), dev.rtnl.lock():
+        with dev.configuring():
             if not dev.present:
                 raise NotSupported(f"{dev.name} is suspended or being reset")
             try:

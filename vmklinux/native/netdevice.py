@@ -8,17 +8,20 @@ Of what Linux adds in software there is no GRO and no GSO: a device does by itse
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from vmkernel_core._core import ffi, lib
-from vmkernel_core.errors import NotSupported, UsageError, VmkError
+from vmkernel_core.errors import DeviceGone, NotSupported, UsageError, VmkError
 from vmklinux.native.ethtool import EthtoolOps
 from vmklinux.native.rtnl import Rtnl
 from vmklinux.native.uplink import NativeUplink
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from vmkernel_core.net.uplink import Feature, Uplink
     from vmklinux.native.pci import PciDev
     from vmklinux.native.ring import TxRing
@@ -48,8 +51,8 @@ class NetDevice:
 
     It reads ``dev_addr``, ``mtu``, ``promiscuous``, ``mc_list``, ``vlans``, ``features``: they are what shall be when
     the function of NetDeviceOps about them is called; the first two and the last are put back when that raises an
-    error. ``running``: between open and stop. ``present``: not asleep. ``handle`` is the C core's struct native_port,
-    for RxRing. ``stats`` are the driver's to count.
+    error. ``running``: between open and stop. ``present``: not asleep. ``registered``: there is an uplink. ``handle``
+    is the C core's struct native_port, for RxRing. ``stats`` are the driver's to count.
     """
 
     def __init__(self, pdev: PciDev, ops: NetDeviceOps) -> None:
@@ -70,6 +73,7 @@ class NetDevice:
         self.stats = NetDeviceStats()
         self.running = False
         self.present = True
+        self.registered = False
         self.carrier = False
         self.rtnl = Rtnl()
         self.poll = partial(pdev.deliver, partial(ops.poll, POLL_WEIGHT))
@@ -84,6 +88,19 @@ class NetDevice:
     def name(self) -> str:
         """What it is called in messages: the uplink's name, once there is one."""
         return self.uplink.name if self.uplink else self.pdev.name
+
+    @contextmanager
+    def configuring(self) -> Iterator[None]:
+        """Around a call of the driver on behalf of whoever uses the device: one at a time, as long as there is a driver.
+
+        DeviceGone, DriverStopped, TimedOut; what the driver raises.
+        """
+        with self.pdev.calling(), self.rtnl.lock():
+            if self.pdev.stopped is not None:  # while it was waited for
+                raise self.pdev.stopped
+            if not self.registered:
+                raise DeviceGone("its driver has let go of the device", where=self.name)
+            yield
 
     def state_changed(self) -> None:
         """For this package: tell the port whether frames can go."""
@@ -153,8 +170,10 @@ class NetDeviceOps(EthtoolOps, ABC):
 
 def alloc_etherdev(pdev: PciDev, ops: NetDeviceOps) -> NetDevice:
     """A network device that nobody knows yet. ``ops.netdev`` is set to it."""
-    ops.netdev = NetDevice(pdev, ops)
-    return ops.netdev
+    dev = ops.netdev = NetDevice(pdev, ops)
+    pdev.exclusive = dev.rtnl.lock
+    pdev.devres.add(partial(napi_disable, dev))  # whatever of the driver still runs: the port may be freed
+    return dev
 
 
 def register_netdev(dev: NetDevice) -> None:
@@ -163,6 +182,7 @@ def register_netdev(dev: NetDevice) -> None:
         raise UsageError(f"{dev.dev_addr.hex(':')} is no MAC address for a device", where=dev.pdev.name)
     uplink = NativeUplink(dev)
     dev.pdev.devres.add(uplink.unregister)
+    dev.registered = True
     dev.uplink = dev.pdev.on_uplink(uplink)
 
 
@@ -242,7 +262,9 @@ def napi_complete(dev: NetDevice) -> bool:
 
 
 def napi_enable(dev: NetDevice) -> None:
-    """Polling may be scheduled; so it is when ndo_open is called."""
+    """Polling may be scheduled; so it is when ndo_open is called. Nothing when the uplink has gone."""
+    if not dev.registered:
+        return
     lib.native_port_poll_enable(dev.handle, True)
 
 

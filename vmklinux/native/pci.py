@@ -11,6 +11,7 @@ from vmkernel_core.bus import Space
 from vmkernel_core.errors import DeviceGone, NotSupported, UsageError
 from vmkernel_core.pci_function import COMMAND, COMMAND_IO, COMMAND_MEMORY, BarKind
 from vmklinux.native.device import Device
+from vmklinux.pci_regs import PCI_COMMAND_INTX_DISABLE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from vmkernel_core.pci_function import Bar, PciFunction
     from vmkernel_core.platform.base import Platform
     from vmklinux.module.param import Parameter
+    from vmklinux.msi_registers import Vectors
 
 COMMAND_MASTER = 0x4  # PCI Local Bus Specification 3.0, 6.2.2
 #: What a bridge is told to pass on both ways.
@@ -33,11 +35,13 @@ _STATES: dict[PowerState, int] = {"D0": 0, "D3hot": 3}
 #: The bytes of configuration space that sleep may lose: header type 0 up to the interrupt line.
 _HEADER = range(0x00, 0x40, 4)
 _COMMAND_WORD = 0x04
+#: What is read as a vendor where there is no device.
+_NOBODY = 0xFFFF
 
 
 class PciDev(Device):
     """A PCI function and what its driver took of it; Linux's pci_dev. ``bridges`` are those above it, which pass on what
-    is for it once it is enabled.
+    is for it once it is enabled. ``vectors`` are those of pci_alloc_irq_vectors, None for its pin.
     """
 
     def __init__(
@@ -55,10 +59,36 @@ class PciDev(Device):
         self.platform = platform
         self.driver: PciDriver | None = None
         self.saved_state: dict[int, int] = {}
+        self.vectors: Vectors | None = None
 
     def quiesce(self) -> None:
-        """No DMA any more."""
-        pci_clear_master(self)
+        """No DMA any more, which messages are, and no interrupt by the pin: others may have the line, too."""
+        self.command(set=PCI_COMMAND_INTX_DISABLE, clear=COMMAND_MASTER)
+
+    def answers(self) -> bool:
+        """Whether the device is there (pci_device_is_present)."""
+        return not self.platform.bus.gone and self.read(0, 2) != _NOBODY
+
+    def read(self, offset: int, size: int) -> int:
+        """Read configuration space; all ones when the device has gone: another one may have its place."""
+        if self.gone:
+            return (1 << size * 8) - 1
+        return self.platform.config_read(self.function.address, offset, size)
+
+    def write(self, offset: int, size: int, value: int) -> None:
+        """Write configuration space; nothing when the device has gone."""
+        if not self.gone:
+            self.platform.config_write(self.function.address, offset, size, value)
+
+    def command(self, *, set: int = 0, clear: int = 0) -> None:
+        """Set and clear bits of the command register, if the device is there."""
+        if not (self.gone or self.platform.bus.gone):
+            self.write(COMMAND, 2, self.read(COMMAND, 2) & ~clear | set)
+
+    def capability(self, id: int) -> int:
+        """Offset of a capability, or 0."""
+        found = self.function.capability(id)
+        return found.offset if found else 0
 
 
 class PciDriver(ABC):
@@ -104,7 +134,9 @@ class PciDriver(ABC):
 
 
 class Window:
-    """A BAR: registers by their offset in bytes. Reads of a device that has gone give all ones."""
+    """A BAR: registers by their offset in bytes. Reads of a device that has gone give all ones. UsageError for an offset
+    outside: what is there is another device's.
+    """
 
     def __init__(self, pdev: PciDev, bar: Bar) -> None:
         """``pci_iomap`` makes it."""
@@ -119,27 +151,34 @@ class Window:
         """Whether nothing answers any more."""
         return self._pdev.gone or self._bus.gone
 
+    def _at(self, offset: int, size: int) -> int:
+        if not 0 <= offset <= self.length - size:
+            raise UsageError(
+                f"the {size} bytes at {offset:#x} are not in a BAR of {self.length:#x}", where=self._pdev.name
+            )
+        return self._address + offset
+
     def read(self, offset: int, size: int) -> int:
         """Read 1, 2 or 4 bytes (8 in memory space). Writes before it have reached the device."""
         if self._pdev.gone:
             return (1 << size * 8) - 1
-        return self._bus.read(self._space, self._address + offset, size)
+        return self._bus.read(self._space, self._at(offset, size), size)
 
     def read_rep(self, offset: int, size: int, count: int) -> list[int]:
         """Read the same register, a FIFO, ``count`` times (ioread32_rep): hardly slower than once."""
         if self._pdev.gone:
             return [(1 << size * 8) - 1] * count
-        return self._bus.read_rep(self._space, self._address + offset, size, count)
+        return self._bus.read_rep(self._space, self._at(offset, size), size, count)
 
     def write(self, offset: int, size: int, value: int) -> None:
         """Write 1, 2 or 4 bytes (8 in memory space), wrapped to the size. It is posted: ``flush`` waits for it."""
         if not self._pdev.gone:
-            self._bus.write(self._space, self._address + offset, size, value)
+            self._bus.write(self._space, self._at(offset, size), size, value)
 
     def write_rep(self, offset: int, size: int, values: Sequence[int]) -> None:
         """Write the same register, a FIFO, several times (iowrite32_rep), posted: corked, they go out together."""
         if not self._pdev.gone:
-            self._bus.write_rep(self._space, self._address + offset, size, values)
+            self._bus.write_rep(self._space, self._at(offset, size), size, values)
 
     def flush(self) -> None:
         """Wait until the device has all writes."""
@@ -158,17 +197,12 @@ class Window:
 
 def pci_read_config(pdev: PciDev, offset: int, size: int) -> int:
     """Read 1, 2 or 4 bytes of configuration space."""
-    return pdev.platform.config_read(pdev.function.address, offset, size)
+    return pdev.read(offset, size)
 
 
 def pci_write_config(pdev: PciDev, offset: int, size: int, value: int) -> None:
     """Write 1, 2 or 4 bytes of configuration space."""
-    pdev.platform.config_write(pdev.function.address, offset, size, value)
-
-
-def _command(pdev: PciDev, *, on: int = 0, off: int = 0) -> None:
-    if not (pdev.gone or pdev.platform.bus.gone):
-        pci_write_config(pdev, COMMAND, 2, pci_read_config(pdev, COMMAND, 2) & ~off | on)
+    pdev.write(offset, size, value)
 
 
 def pci_enable_device(pdev: PciDev) -> None:
@@ -176,23 +210,23 @@ def pci_enable_device(pdev: PciDev) -> None:
     for bridge in pdev.bridges:
         command = pdev.platform.config_read(bridge.address, COMMAND, 2)
         pdev.platform.config_write(bridge.address, COMMAND, 2, command | _PASSES_ON)
-    if pci_read_config(pdev, 0, 2) == 0xFFFF:
+    if not pdev.answers():
         raise DeviceGone("nothing answers there", where=pdev.name, remedy="plug the device in")
     kinds = {bar.kind is BarKind.IO for bar in pdev.function.bars}
     bits = (COMMAND_IO if True in kinds else 0) | (COMMAND_MEMORY if False in kinds else 0)
-    _command(pdev, on=bits)
-    pdev.devres.add(lambda: _command(pdev, off=bits))
+    pdev.command(set=bits, clear=PCI_COMMAND_INTX_DISABLE)
+    pdev.devres.add(lambda: pdev.command(clear=bits))
 
 
 def pci_set_master(pdev: PciDev) -> None:
     """Let the device use DMA, until the driver lets go of it."""
-    _command(pdev, on=COMMAND_MASTER)
+    pdev.command(set=COMMAND_MASTER)
     pdev.devres.add(lambda: pci_clear_master(pdev))
 
 
 def pci_clear_master(pdev: PciDev) -> None:
     """No DMA any more."""
-    _command(pdev, off=COMMAND_MASTER)
+    pdev.command(clear=COMMAND_MASTER)
 
 
 def pci_iomap(pdev: PciDev, bar: int) -> Window:
@@ -205,8 +239,7 @@ def pci_iomap(pdev: PciDev, bar: int) -> Window:
 
 def pci_find_capability(pdev: PciDev, id: int) -> int:
     """Where a capability lies in configuration space; 0 when the device has none such."""
-    found = pdev.function.capability(id)
-    return found.offset if found else 0
+    return pdev.capability(id)
 
 
 def pci_save_state(pdev: PciDev) -> None:
@@ -215,11 +248,13 @@ def pci_save_state(pdev: PciDev) -> None:
 
 
 def pci_restore_state(pdev: PciDev) -> None:
-    """Write it again: the BARs first, what makes them decode last."""
+    """Write it again: the BARs first, what makes them decode last; and the interrupt vectors, if it has some."""
     saved, pdev.saved_state = pdev.saved_state, {}
     for offset in sorted(saved, key=lambda offset: offset == _COMMAND_WORD):
         if pci_read_config(pdev, offset, 4) != saved[offset]:
             pci_write_config(pdev, offset, 4, saved[offset])
+    if pdev.vectors is not None:
+        pdev.vectors.enable()
 
 
 def pci_set_power_state(pdev: PciDev, state: PowerState) -> None:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, ClassVar, Protocol, Self, TypeVar, cast, overl
 
 from vmkernel_core._core import lib
 from vmkernel_core.errors import DeviceGone, TimedOut, UsageError
+from vmklinux.native.context import in_atomic
 from vmklinux.native.timer import msleep
 
 if TYPE_CHECKING:
@@ -229,8 +230,8 @@ class Registers:
     def wait(self, register: type[R], seconds: float, **fields: int) -> R:
         """Read a register until the fields have these values; the value.
 
-        It asks busily for the first 0.2 ms and then sleeps in between, without the baton: an interrupt handler may
-        only wait for what takes less. RegisterTimeout; DeviceGone when nothing answers any more.
+        It asks busily for the first 0.2 ms and then sleeps in between, without the baton; in an interrupt handler, which
+        must not sleep, it goes on asking. RegisterTimeout; DeviceGone when nothing answers any more.
         """
         mask = register(0, **dict.fromkeys(fields, 0)).raw
         for name in fields:
@@ -251,6 +252,6 @@ class Registers:
                     f"{register.__name__} did not become {asked} within {seconds:g} s: {value}",
                     where=self.name,
                 )
-            if lib.vmk_now() - begin > EAGER_NS:
+            if lib.vmk_now() - begin > EAGER_NS and not in_atomic():
                 msleep(pause)
                 pause = min(2 * pause, LAST_PAUSE)

@@ -22,7 +22,7 @@ driver writes ``ring.tail`` there. Everything needs the baton.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeAlias, TypeVar
 
 from vmkernel_core._core import ffi, lib
@@ -114,17 +114,38 @@ def _test(test: Test | None) -> tuple[tuple[int, ...], int]:
     return (_place(test[0]), test[1]) if test else (_place(None), 0)
 
 
+def _check(device: Device, layout: RingLayout[Any], slots: int, buffer_size: int) -> None:
+    """UsageError, FieldError for what C, which does not look again, must not get."""
+    size, sends = layout.descriptor.size, isinstance(layout, TxLayout)
+    stops = layout.stop and not layout.spare and sends
+    if slots <= layout.spare + 1 or buffer_size < ALIGNMENT or size > lib.NATIVE_RING_BLANK or stops:
+        raise UsageError(f"{slots} slots of {buffer_size} bytes are no ring", where=device.name)
+    values = [getattr(layout, one.name) for one in fields(layout)]
+    tests = [value for value in values if isinstance(value, tuple)]
+    for place in (*values, *(part for test in tests for part in _parts(test))):
+        if isinstance(place, Place):
+            place.check(size)
+    for word in (layout.own and layout.own[0], layout.stop):
+        if word and word.offset % word.size:
+            raise UsageError(f"{word!r} cannot be stored whole", where=device.name)
+    told = layout.length if isinstance(layout, TxLayout) else getattr(layout, "capacity", None)
+    if told and buffer_size > told.most + layout.negated:
+        raise UsageError(f"{told!r} cannot tell {buffer_size} bytes", where=device.name)
+    if isinstance(layout, TxLayout) and layout.least > buffer_size:
+        raise UsageError(f"no {layout.least} bytes fit a buffer of {buffer_size}", where=device.name)
+
+
+def _parts(test: tuple[Any, ...]) -> list[Any]:
+    """The places of a test, or of several."""
+    return [part for one in test for part in (_parts(one) if isinstance(one, tuple) else [one])]
+
+
 class _Ring(Generic[D]):
     """The memory of a ring: ``table`` has its descriptors."""
 
     def __init__(self, device: Device, layout: RingLayout[D], slots: int, buffer_size: int) -> None:
+        _check(device, layout, slots, buffer_size)
         size = layout.descriptor.size
-        stops = layout.stop and not layout.spare and isinstance(layout, TxLayout)
-        if slots <= layout.spare + 1 or buffer_size < ALIGNMENT or size > lib.NATIVE_RING_BLANK or stops:
-            raise UsageError(f"{slots} slots of {buffer_size} bytes are no ring", where=device.name)
-        for word in (layout.own and layout.own[0], layout.stop):
-            if word and word.offset % word.size:
-                raise UsageError(f"{word!r} cannot be stored whole", where=device.name)
         behind = layout.address is None
         buffer_stride = -(-(buffer_size + (size if behind else 0)) // ALIGNMENT) * ALIGNMENT
         stride = buffer_stride if behind else size
@@ -133,6 +154,15 @@ class _Ring(Generic[D]):
         self.table = Table(layout.descriptor, self._memory[0], slots, stride=stride)
         if not behind:
             self._memory.append(dma_alloc_coherent(device, slots * buffer_stride))
+        self._ring: Any = None
+        self._end = device.devres.add(self._forget)
+        for place, memory in ((layout.address, self._memory[-1]), (layout.link, self._memory[0])):
+            if place and memory.dma + memory.length - 1 > place.most:
+                raise OutOfMachineMemory(
+                    f"a device that reaches {place.most + 1:#x} bytes shall use some at {memory.dma:#x}",
+                    where=device.name,
+                    remedy="give the machine less memory",
+                )
         buffers, offset = self._memory[-1], size if behind else 0
         self._buffers = ffi.cast("char *", buffers.address + offset), buffers.dma + offset, buffer_stride
 
@@ -169,8 +199,13 @@ class _Ring(Generic[D]):
         begin = dma - self._memory[-1].dma + slot % self.slots * stride
         return self._memory[-1].view[begin : begin + self.buffer_size]
 
+    def _forget(self) -> None:
+        """Its memory goes back. Who still uses the ring gets a TypeError, and does not write into what others have."""
+        self._ring = None
+
     def free(self) -> None:
         """Give its memory back; else that is done when the driver lets go of the device. The ring is no more."""
+        self._end.now()
         for memory in self._memory:
             dma_free_coherent(memory)
 

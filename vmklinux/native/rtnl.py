@@ -6,8 +6,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from vmkernel_core.errors import TimedOut
-from vmklinux.native.wait import WaitQueue, wait_event_timeout
+from vmklinux.native.context import might_sleep
+from vmklinux.sched import WaitQueue
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -30,10 +30,10 @@ class Rtnl:
 
     @contextmanager
     def lock(self) -> Iterator[None]:
-        """Have it for a while; TimedOut when it does not come free."""
+        """Have it for a while; TimedOut when it does not come free. WorldEnded."""
+        might_sleep()
         me = threading.get_ident()
-        if not wait_event_timeout(self._free, lambda: self._owner in (None, me), LIMIT):
-            raise TimedOut(f"a network device was being configured for {LIMIT:.0f} s")
+        self._free.wait_until(lambda: self._owner in (None, me), "what configures a network device", LIMIT)
         self._owner = me
         self._depth += 1
         try:

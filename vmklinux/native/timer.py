@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
+from vmklinux.native.context import might_sleep
 from vmklinux.native.device import baton
 
 if TYPE_CHECKING:
@@ -23,11 +24,19 @@ class Timer:
         self.device = device
         self.function = function
         self.setting = 0
-        device.devres.add(lambda: timer_delete(self))
+        self.ended = False
+        device.devres.add(self._shutdown)
+
+    def _shutdown(self) -> None:
+        """Whatever of the driver still runs cannot set it any more (timer_shutdown)."""
+        self.ended = True
+        timer_delete(self)
 
 
 def mod_timer(timer: Timer, seconds: float) -> bool:
-    """Set it, or set it anew; whether it was set."""
+    """Set it, or set it anew; whether it was set. Nothing happens once the driver has let go of the device."""
+    if timer.ended:
+        return False
     timer.setting += 1
     setting = timer.setting
 
@@ -48,6 +57,7 @@ def timer_delete(timer: Timer) -> bool:
 
 def msleep(milliseconds: float) -> None:
     """Sleep, without the baton meanwhile. Not in an interrupt handler, nor in a timer's function."""
+    might_sleep()
     left = int(milliseconds * 1e6)
     while left > 0 and not lib.vmk_world_ending():
         left = lib.vmk_world_sleep(left)  # what is left of it is told, and is less for a world in a hurry

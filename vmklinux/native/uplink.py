@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import errno
 import logging
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from typing import TYPE_CHECKING
 
 from vmkernel_core._core import ffi, lib
-from vmkernel_core.errors import NotSupported, UsageError, VmkError
+from vmkernel_core.errors import DeviceGone, NotSupported, TimedOut, UsageError, VmkError
 from vmkernel_core.net.settings import LinkSettings
 from vmkernel_core.net.uplink import UplinkStats
+from vmklinux.errors import DriverStopped, WorldEnded
 from vmklinux.frames import Receiver, refusal
 from vmklinux.native import power
+from vmklinux.native.context import atomic
 from vmklinux.native.ethtool import NativeEthtool
 from vmklinux.native.timer import Timer, mod_timer, timer_delete
 from vmklinux.native.tx_batch import TxBatch
@@ -56,9 +58,11 @@ class NativeUplink:
     @contextmanager
     def _configuring(self) -> Iterator[None]:
         """Around what changes the device's settings."""
-        with self._pdev.calling(), self._dev.rtnl.lock():
-            yield
-            self._set_limits()
+        with self._dev.configuring():
+            try:
+                yield
+            finally:
+                self._set_limits()
 
     # ---- life ----
 
@@ -73,7 +77,8 @@ class NativeUplink:
             lib.native_port_poll_enable(dev.handle, True)
             lib.native_port_wake_queue(dev.handle)
             try:
-                self._ops.ndo_open()
+                with self._pdev.calling():  # what stops the driver does so before its memory goes back
+                    self._ops.ndo_open()
             except BaseException:
                 self._failed_to_open()
                 raise
@@ -108,23 +113,39 @@ class NativeUplink:
                 self._closing = False
 
     def _stop(self) -> None:
-        """The group of what ndo_open took is released: stop the device first. With the baton."""
-        with self._dev.rtnl.lock():  # a reset that sleeps ends first: it has the rings
-            if not self._dev.running:
+        """The group of what ndo_open took is released: stop the device first. With the baton.
+
+        A device that its driver cannot stop is cut off from memory: DriverStopped.
+        """
+        if not self._taken:
+            return
+        if not self._closing:
+            self.unregister()  # the driver lets go of everything
+        with self._alone():
+            if not self._dev.running:  # whoever had it closed it
                 return
-            if not self._closing:
-                self.unregister()  # the driver lets go of everything
             self._taken = None
             self._dev.running = False
             self._dev.state_changed()
             timer_delete(self._watchdog)
             try:
                 if self._pdev.stopped is None:
-                    if not self._dev.present and not self._pdev.gone:
-                        power.power_up(self._pdev)  # its driver goes while it sleeps
-                    self._ops.ndo_stop()
+                    self._stop_device()
             finally:
                 self._quiet()
+
+    def _stop_device(self) -> None:
+        try:
+            with self._pdev.calling():
+                if not self._dev.present and not self._pdev.gone:
+                    power.power_up(self._pdev)  # its driver goes while it sleeps
+                self._ops.ndo_stop()
+        except DriverStopped:
+            raise
+        except DeviceGone as error:
+            log.info("%s: %s", self._dev.name, error)
+        except VmkError as error:
+            raise self._pdev.stop(error) from error
 
     def _quiet(self) -> None:
         """Nothing is polled, and there is no link."""
@@ -133,10 +154,23 @@ class NativeUplink:
         self._dev.state_changed()
 
     def unregister(self) -> None:
-        """The driver lets go of the device: the uplink is dead."""
+        """The driver lets go of the device: the uplink is dead, and nobody configures the device."""
+        self._dev.registered = False
         if self._dev.uplink:
             self._dev.uplink.removed()
         self.wake()
+        with self._alone():
+            pass
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """With the RTNL; without it when who has it waits, too long, for what does not come."""
+        with ExitStack() as stack:
+            try:
+                stack.enter_context(self._dev.rtnl.lock())
+            except (TimedOut, WorldEnded) as error:
+                log.error("%s: %s", self._dev.name, error)
+            yield
 
     def suspend(self) -> None:
         """Put the device to sleep; its driver detaches it."""
@@ -172,11 +206,12 @@ class NativeUplink:
         if error:
             raise refusal(error, self._dev.name, self.driver_name, self._dev.mtu)
         try:
-            self._ops.ndo_start_xmit(batch)
+            with atomic:
+                self._ops.ndo_start_xmit(batch)
         except VmkError:
             raise
         except Exception as failure:
-            raise self._pdev.stop(failure) from failure
+            raise self._pdev.failed(failure) from failure
         finally:
             lib.native_port_sent(port, batch.handle)
         return batch.taken
@@ -296,12 +331,14 @@ class NativeUplink:
         if "vlan-filter" not in dev.features:
             raise UsageError(f"{self.driver_name} cannot filter VLANs", where=dev.name)
         with self._configuring():
-            for vid in sorted(dev.vlans - set(ids)):
-                dev.vlans -= {vid}
-                self._ops.ndo_vlan_rx_kill_vid(vid)
-            for vid in sorted(set(ids) - dev.vlans):
-                dev.vlans |= {vid}
-                self._ops.ndo_vlan_rx_add_vid(vid)
+            for vid in (*sorted(dev.vlans - set(ids)), *sorted(set(ids) - dev.vlans)):
+                before, dev.vlans = dev.vlans, dev.vlans ^ {vid}
+                let = self._ops.ndo_vlan_rx_kill_vid if vid in before else self._ops.ndo_vlan_rx_add_vid
+                try:
+                    let(vid)
+                except VmkError:
+                    dev.vlans = before
+                    raise
 
     def stats(self) -> UplinkStats:
         """Counters of the port and of the device."""

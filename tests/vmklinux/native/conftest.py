@@ -27,6 +27,8 @@ def plug() -> Iterator[Callable[[str, tuple[int, int]], PciDev]]:
             platform = QemuPlatform([device])
             platform.start(memory)
             lib.vmk_idle_watch(platform.bus.handle)
+            assert platform.messages is not None
+            lib.vmk_idle_watch(platform.messages.handle)
             idle.start()
             function = next(one for one in scan(platform) if (one.vendor, one.device) == ids)
             made.append((platform, PciDev(function, platform, "driver", memory, idle)))
@@ -38,5 +40,7 @@ def plug() -> Iterator[Callable[[str, tuple[int, int]], PciDev]]:
                 pdev.devres.release_all()
             idle.stop()
             lib.vmk_idle_unwatch(platform.bus.handle)
+            assert platform.messages is not None
+            lib.vmk_idle_unwatch(platform.messages.handle)
             platform.stop()
             assert len(pdev.devres) == 0

@@ -10,11 +10,21 @@ from collections.abc import Callable
 
 import pytest
 
-from vmkernel_core.errors import UsageError
+from vmkernel_core._core import ffi, lib
+from vmkernel_core.errors import NotSupported, UsageError
+from vmkernel_core.interrupt import Handler
 from vmklinux.errors import DriverStopped
 from vmklinux.native.device import baton
 from vmklinux.native.dma import dma_alloc_coherent
-from vmklinux.native.irq import request_irq
+from vmklinux.native.irq import (
+    PCI_IRQ_INTX,
+    PCI_IRQ_MSI,
+    PCI_IRQ_MSIX,
+    pci_alloc_irq_vectors,
+    pci_free_irq_vectors,
+    pci_irq_vector,
+    request_irq,
+)
 from vmklinux.native.pci import (
     PciDev,
     Window,
@@ -55,12 +65,22 @@ def test_registers_are_read_and_written(pdev: PciDev, registers: Window) -> None
     assert registers.read(LIVENESS, 4) == ~0x1234_5678 & 0xFFFF_FFFF
     with pytest.raises(UsageError, match="no BAR 3"):
         pci_iomap(pdev, 3)
+    for offset, size in ((registers.length - 2, 4), (-4, 4), (registers.length, 1)):
+        with pytest.raises(UsageError, match="not in a BAR of 0x100000"):
+            registers.read(offset, size)
+        with pytest.raises(UsageError, match="not in a BAR"):
+            registers.write(offset, size, 0)
 
 
 def test_a_device_that_has_gone_reads_as_ones(pdev: PciDev, registers: Window) -> None:
+    command = pci_read_config(pdev, 4, 2)
     pdev.gone = True
     assert registers.gone
     assert registers.read(IDENTIFICATION, 4) == 0xFFFF_FFFF
+    assert pci_read_config(pdev, 0, 4) == 0xFFFF_FFFF
+    pci_write_config(pdev, 4, 2, 0)  # another device may have its place
+    pdev.gone = False
+    assert pci_read_config(pdev, 4, 2) == command
 
 
 def test_what_was_enabled_is_disabled_again(pdev: PciDev) -> None:
@@ -141,8 +161,191 @@ def test_a_handler_that_fails_stops_its_driver_only(pdev: PciDev, registers: Win
     assert "ZeroDivisionError: a mistake" in str(seen[0])
     assert "test_native_pci.py" in seen[0].site
     assert pci_read_config(pdev, 4, 2) & 4 == 0, "it may still use DMA"
+    registers.write(RAISE, 4, 1)
+    registers.read(STATUS_OF_INTERRUPTS, 4)
+    assert not level(pdev), "it keeps a line asserted that others may have, too"
     with pytest.raises(DriverStopped), pdev.calling():
         pytest.fail("a driver that was stopped was called")
+
+
+def level(pdev: PciDev) -> bool:
+    """Whether its pin's line is asserted."""
+    stats = ffi.new("struct vmk_irq_stats *")
+    assert pdev.platform.bus.service()
+    assert lib.vmk_irq_stats(pdev.function.line, stats) == 0
+    return bool(stats.level)
+
+
+def test_the_device_interrupts_by_message(pdev: PciDev, registers: Window) -> None:
+    """edu has MSI, one vector: with it the pin stays quiet; without it the pin works again."""
+    pci_set_master(pdev)
+    for least, most, flags in ((2, 2, PCI_IRQ_MSI), (1, 4, PCI_IRQ_MSIX)):
+        with pytest.raises(NotSupported, match=f"no {least} interrupt vectors"):
+            pci_alloc_irq_vectors(pdev, least, most, flags)
+    with pytest.raises(UsageError, match="2 to 1 vectors"):
+        pci_alloc_irq_vectors(pdev, 2, 1)
+    asked, told = list[int](), WaitQueue()
+
+    def handler() -> bool:
+        cause = registers.read(STATUS_OF_INTERRUPTS, 4)
+        registers.write(ACKNOWLEDGE, 4, cause)
+        if cause:  # the level of a pin may be seen once more
+            asked.append(cause)
+            told.wake_up()
+        return True
+
+    with baton():
+        assert pci_alloc_irq_vectors(pdev, 1, 8) == 1
+        line = pci_irq_vector(pdev, 0)
+        assert line != pdev.function.line
+        with pytest.raises(UsageError, match="no interrupt vector 1"):
+            pci_irq_vector(pdev, 1)
+        with pytest.raises(UsageError, match="cannot be given"):
+            pci_alloc_irq_vectors(pdev, 1, 1)
+        irq = request_irq(pdev, handler, line)
+        for cause in (1, 2, 4):
+            registers.write(RAISE, 4, cause)
+            assert wait_event_timeout(told, lambda: asked[-1:] == [cause], LIMIT)  # noqa: B023  # called here only
+            assert not level(pdev)
+        pci_save_state(pdev)
+        at = pci_find_capability(pdev, 5)
+        pci_write_config(pdev, at + 2, 2, 0)
+        pci_restore_state(pdev)
+        registers.write(RAISE, 4, 8)
+        assert wait_event_timeout(told, lambda: asked[-1:] == [8], LIMIT), "sleep has taken its messages"
+        irq.now()
+        pci_free_irq_vectors(pdev)
+        pci_free_irq_vectors(pdev)
+        assert pci_alloc_irq_vectors(pdev, 1, 1, PCI_IRQ_INTX) == 1
+        assert pci_irq_vector(pdev, 0) == pdev.function.line
+        request_irq(pdev, handler)
+        registers.write(RAISE, 4, 16)
+        assert wait_event_timeout(told, lambda: asked[-1:] == [16], LIMIT)
+
+
+def test_vectors_go_back_by_themselves(pdev: PciDev, registers: Window) -> None:
+    pci_set_master(pdev)
+    at = pci_find_capability(pdev, 5)
+    lines = set[int]()
+    for _ in range(2):
+        with baton():
+            assert pci_alloc_irq_vectors(pdev, 1, 1) == 1
+            lines.add(pci_irq_vector(pdev, 0))
+            request_irq(pdev, lambda: True)
+            assert pci_read_config(pdev, at + 2, 2) & 1
+            pdev.devres.release_all()
+            assert not pci_read_config(pdev, at + 2, 2) & 1
+            assert pdev.vectors is None
+    assert len(lines) == 1
+
+
+def test_a_handler_may_take_out_the_next_one_of_its_line(pdev: PciDev, registers: Window) -> None:
+    ran, told = list[str](), WaitQueue()
+
+    def first() -> bool:
+        ran.append("first")
+        registers.write(ACKNOWLEDGE, 4, 1)
+        second.remove()
+        told.wake_up()
+        return True
+
+    def unserved(name: str) -> Callable[[], bool]:
+        def note() -> bool:
+            ran.append(name)
+            return False
+
+        return note
+
+    with baton():
+        request_irq(pdev, first)
+        second = Handler(pdev.function.line, unserved("second"))
+        third = Handler(pdev.function.line, unserved("third"))
+        registers.write(RAISE, 4, 1)
+        assert wait_event_timeout(told, lambda: "third" in ran, LIMIT)
+        third.remove()
+    assert ran[:2] == ["first", "third"]
+    assert "second" not in ran
+
+
+def test_memory_goes_back_when_the_device_reaches_it_no_more(pdev: PciDev) -> None:
+    """Also that which was taken after DMA was allowed."""
+    order = list[str]()
+    pci_enable_device(pdev)
+    pci_set_master(pdev)
+    memory = dma_alloc_coherent(pdev, 4096)
+    pdev.devres.add(lambda: order.append(f"master {pci_read_config(pdev, 4, 2) >> 2 & 1}"), late=True)
+    pdev.devres.add(lambda: order.append(f"memory {len(memory.view)}"))
+    with baton():
+        pdev.devres.release_all()
+    assert order == ["memory 4096", "master 0"]
+    with pytest.raises(ValueError, match="released"):
+        len(memory.view)
+
+
+def test_what_sleeps_in_a_handler_is_told(
+    pdev: PciDev, registers: Window, caplog: pytest.LogCaptureFixture
+) -> None:
+    ran, told = list[int](), WaitQueue()
+
+    def handler() -> bool:
+        registers.write(ACKNOWLEDGE, 4, 1)
+        msleep(1)
+        ran.append(1)
+        told.wake_up()
+        return True
+
+    with baton():
+        msleep(1)
+        assert not caplog.records
+        request_irq(pdev, handler)
+        registers.write(RAISE, 4, 1)
+        assert wait_event_timeout(told, lambda: bool(ran), LIMIT)
+    assert "a driver sleeps where it must not" in caplog.text
+    assert any("in handler" in (record.stack_info or "") for record in caplog.records)
+
+
+def test_nothing_runs_after_the_driver_let_go(pdev: PciDev) -> None:
+    """Whatever of it is still there and sets timers and queues work."""
+    ran, begun = list[str](), WaitQueue()
+    work, timer = Workqueue(pdev), Timer(pdev, lambda: ran.append("timer"))
+
+    def again() -> None:
+        begun.wake_up()
+        ran.append("begun")
+        msleep(50)
+        assert not work.schedule_work(again)
+        assert not mod_timer(timer, 0)
+        ran.append("ended")
+
+    with baton():
+        work.schedule_work(again)
+        assert wait_event_timeout(begun, lambda: bool(ran), LIMIT)
+        pdev.devres.release_all()
+        assert ran == ["begun", "ended"], "the item that ran was not waited for"
+        assert not work.schedule_work(again)
+        msleep(50)
+    assert ran == ["begun", "ended"]
+
+
+def test_a_work_item_that_does_not_end_is_cut_short(
+    pdev: PciDev, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(Workqueue.flush, "__defaults__", (0.05,))
+    ran, begun = list[str](), WaitQueue()
+    work = Workqueue(pdev)
+
+    def slow() -> None:
+        ran.append("begun")
+        begun.wake_up()
+        msleep(600_000)
+        ran.append("ended")
+
+    with baton():
+        work.schedule_work(slow)
+        assert wait_event_timeout(begun, lambda: bool(ran), LIMIT)
+        pdev.devres.release_all()
+    assert ran == ["begun", "ended"]
+    assert "could not be given back" not in caplog.text
 
 
 def test_timers_and_work(pdev: PciDev) -> None:

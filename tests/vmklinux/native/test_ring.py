@@ -18,13 +18,16 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.errors import UsageError
 from vmkernel_core.idle import IdleLoop
-from vmkernel_core.memory import MachineMemory
-from vmklinux.native.descriptor import Descriptor, u8, u16, u32, u64
+from vmkernel_core.memory import MachineMemory, OutOfMachineMemory
+from vmklinux.native.descriptor import Descriptor, Place, u8, u16, u32, u64
 from vmklinux.native.device import Device
+from vmklinux.native.register import FieldError
 from vmklinux.native.ring import RxLayout, RxRing, TxLayout, TxRing
 
 GOOD = 2  # LINUX_FRAME_CSUM_GOOD
@@ -510,6 +513,9 @@ def test_an_82557_receives_up_to_the_end_of_the_list(device: Device) -> None:
         expected += [frame(i, 1514)] if i else []
     assert ends == [False, False, False, True]
     assert ring.harvest(port, 64) == 4
+    assert [slot for slot in range(4) if ring.table[slot].EL] == [1], (
+        "the list has no end: it was taken at once"
+    )
     assert at == ring.table.dma(ring.head)
     assert [one.data for one in port.fetch()] == expected
     assert ring.counts == (13, 1, 0)
@@ -520,6 +526,146 @@ def test_a_ring_that_cannot_work_is_refused(device: Device) -> None:
         TxRing(device, E1000_TX, slots=2)
     before = len(device.devres)
     ring = TxRing(device, E1000_TX, slots=16)
-    assert len(device.devres) == before + 2
+    assert len(device.devres) == before + 3
     ring.free()
     assert len(device.devres) == before
+
+
+def test_a_ring_whose_memory_went_back_is_not_written_to(device: Device) -> None:
+    """It may be somebody else's by then."""
+    sender, receiver = TxRing(device, E1000_TX, slots=8), RxRing(device, E1000_RX, slots=8)
+    sender.free()
+    device.devres.release_all()
+    for use in (sender.reclaim, sender.reset, receiver.reset, lambda: receiver.harvest(Port(), 64)):
+        with pytest.raises(TypeError):
+            use()
+
+
+def test_what_c_does_not_look_at_again_is_refused(device: Device) -> None:
+    wide = Place(16, 2)
+    for layout in (replace(E1000_TX, length=wide), replace(E1000_TX, done=(wide, 1))):
+        with pytest.raises(FieldError, match="outside of a structure of 16 bytes"):
+            TxRing(device, layout, slots=8)
+    with pytest.raises(FieldError, match="outside"):
+        RxRing(device, replace(E1000_RX, good=((RDESC.DD, 1), (wide, 0))), slots=8)
+    with pytest.raises(FieldError, match="outside"):
+        TxRing(device, E1000_TX, slots=8).table.load([0], wide)
+    with pytest.raises(UsageError, match="no 300 bytes fit a buffer of 256"):
+        TxRing(device, replace(E1000_TX, least=300), slots=8, buffer_size=256)
+    TxRing(device, PCNET_TX, slots=8, buffer_size=4096)
+    with pytest.raises(UsageError, match="cannot tell 4160 bytes"):
+        TxRing(device, PCNET_TX, slots=8, buffer_size=4160)
+    with pytest.raises(UsageError, match="cannot tell 4160 bytes"):
+        RxRing(device, PCNET_RX, slots=8, buffer_size=4160)
+    with pytest.raises(OutOfMachineMemory, match="a device that reaches 0x10000 bytes"):
+        RxRing(device, replace(E1000_RX, address=Place(0, 2)), slots=8)
+
+
+# ---- devices that are broken, or lie ----
+
+LAYOUTS = [
+    E1000_RX,
+    PCNET_RX,
+    I8255X_RX,
+    replace(E1000_RX, first=RDESC.IXSM, trailer=0),
+    replace(PCNET_RX, spare=1),
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS, ids=["e1000", "pcnet", "8255x", "first", "spare"])
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    database=None,
+)
+@given(data=st.data())
+def test_whatever_a_device_writes_into_a_ring(
+    device: Device, layout: RxLayout[Any], data: st.DataObject
+) -> None:
+    """Every frame that comes out lay in the buffers of its slots, and the ring stays whole."""
+    slots, size = data.draw(st.sampled_from([4, 8, 128])), 128
+    ring, port = RxRing(device, layout, slots=slots, buffer_size=size), Port()
+    kind = layout.descriptor
+    taken = 0
+    for _ in range(4):
+        for slot in data.draw(st.lists(st.integers(0, slots - 1), max_size=slots, unique=True)):
+            at = peek(device, ring.table.dma(slot), kind.size)
+            at[:] = data.draw(st.binary(min_size=kind.size, max_size=kind.size))
+            if data.draw(st.booleans()):
+                ring.table.store([slot], {layout.done[0]: layout.done[1]})
+        budget = data.draw(st.integers(1, 64))
+        done = ring.harvest(port, budget)
+        assert 0 <= done <= budget
+        taken += done
+        for one in port.fetch():
+            assert 14 <= len(one.data) <= slots * size + 4
+        assert (ring.tail - ring.head) % slots == -layout.spare % slots
+        assert sum(ring.counts[:2]) == taken
+    assert ring.counts[2] == 0
+    ring.free()
+
+
+@settings(
+    max_examples=60,
+    deadline=None,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    database=None,
+)
+@given(
+    lengths=st.lists(st.integers(14, 700), max_size=30),
+    lies=st.lists(st.tuples(st.integers(0, 7), st.binary(min_size=16, max_size=16)), max_size=10),
+)
+def test_whatever_a_device_writes_about_what_is_to_be_sent(
+    device: Device, lengths: list[int], lies: list[tuple[int, bytes]]
+) -> None:
+    """No frame is reclaimed twice, no slot used that is not free, and the ring begins anew after a reset."""
+    ring = TxRing(device, PCNET_TX, slots=8, buffer_size=128)
+    sent = reclaimed = 0
+    for length in lengths:
+        sent += ring.post(Batch(frame(1, length)))
+        for slot, lie in lies:
+            peek(device, ring.table.dma(slot), 16)[:] = lie
+        frames, _ = ring.reclaim()
+        reclaimed += frames
+        assert reclaimed <= sent
+        assert 0 <= ring.room <= 8
+    assert ring.reset() == sent - reclaimed
+    assert ring.post(Batch(frame(1, 1000))) == 1
+    assert (ring.head, ring.tail, ring.room) == (0, 0, 0)
+    ring.free()
+
+
+def test_a_device_that_changes_its_mind_about_lengths(device: Device) -> None:
+    """While the ring is walked another process writes lengths: what was judged is what is copied."""
+    layout = replace(E1000_RX, trailer=0)
+    ring, port = RxRing(device, layout, slots=8, buffer_size=256), Port()
+    address = device.memory.base + ring.table.dma(0)
+    child = os.fork()
+    if not child:
+        lengths = [ctypes.c_uint16.from_address(address + 16 * slot + 8) for slot in range(8)]
+        while os.getppid() != 1:
+            for length in lengths:
+                length.value = 2
+                length.value = 60
+        os._exit(0)
+    try:
+        for _ in range(20000):
+            ring.table.store(range(8), {RDESC.EOP: 1, RDESC.VP: 1, RDESC.DD: 1})
+            ring.harvest(port, 64)
+            assert {len(one.data) for one in port.fetch()} <= {60 + 4}
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+    assert ring.counts[0] > 0
+
+
+def test_a_port_takes_no_part_of_a_header(device: Device) -> None:
+    port = Port()
+    piece = ffi.new("struct native_piece *", {"data": ffi.from_buffer(bytes(64)), "length": 13})
+    assert not lib.native_port_put(port.handle, piece, 1, 0, 0)
+    assert not lib.native_port_put(port.handle, piece, 1, 0, 0x10005)
+    assert not lib.native_port_put(port.handle, piece, 0, 0, 0x10005)
+    piece.length = 14
+    assert lib.native_port_put(port.handle, piece, 1, 0, 0x10005)
+    assert [len(one.data) for one in port.fetch()] == [18]
