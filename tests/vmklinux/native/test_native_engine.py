@@ -9,6 +9,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 import pytest
@@ -30,6 +31,7 @@ from vmklinux.native.engine import Driver, NativeEngine
 from vmklinux.native.irq import request_irq
 from vmklinux.native.pci import PciDriver, Window, pci_enable_device, pci_iomap, pci_read_config
 from vmklinux.native.timer import msleep
+from vmklinux.native.workqueue import Workqueue
 
 LIVENESS, RAISE, ACKNOWLEDGE, STATUS_OF_INTERRUPTS = 0x04, 0x60, 0x64, 0x24
 COMMAND, DECODES = 0x04, 0x2
@@ -298,6 +300,48 @@ def test_a_driver_that_waits_for_a_device_that_has_gone_is_hurried(bench: Bench,
     assert bench.engine.unbind(bench.edu, surprise=True) == []
     assert time.monotonic() - began < 30
     assert calls == ["removed", "given back"]
+
+
+def test_work_that_waits_for_a_device_that_has_gone_is_hurried(bench: Bench, calls: list[str]) -> None:
+    """The remover waits for it."""
+
+    class Works(Edu):
+        def probe(self) -> None:
+            super().probe()
+            self.begun = threading.Event()
+            Workqueue(self.pdev).schedule_work(self.work)
+
+        def work(self) -> None:
+            self.begun.set()
+            msleep(60_000)
+            self.calls.append("worked")
+
+    bench.drivers["edu"] = Works
+    edu = bench.bind()
+    assert isinstance(edu, Works)
+    assert edu.begun.wait(LIMIT)
+    began = time.monotonic()
+    assert bench.engine.unbind(bench.edu, surprise=True) == []
+    assert time.monotonic() - began < 20
+    assert calls == ["removed", "worked", "given back"]
+
+
+def test_nobody_configures_it_while_it_is_shut_down(bench: Bench, calls: list[str]) -> None:
+    class Exclusive(Edu):
+        def probe(self) -> None:
+            super().probe()
+            self.pdev.exclusive = self.lock
+
+        @contextmanager
+        def lock(self) -> Iterator[None]:
+            self.calls.append("locked")
+            yield
+            self.calls.append("unlocked")
+
+    bench.drivers["edu"] = Exclusive
+    bench.bind()
+    bench.engine.stop()
+    assert calls == ["locked", "shut down", "unlocked", "given back"]
 
 
 def test_a_driver_without_hardware(bench: Bench, calls: list[str]) -> None:

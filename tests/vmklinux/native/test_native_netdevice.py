@@ -24,13 +24,15 @@ from vmklinux.native.netdevice import (
     NetDeviceOps,
     alloc_etherdev,
     napi_complete,
+    napi_enable,
     napi_schedule,
     netif_carrier_off,
     netif_carrier_on,
     netif_wake_queue,
     register_netdev,
 )
-from vmklinux.native.pci import PciDev, PciDriver
+from vmklinux.native.pci import PciDev, PciDriver, pci_enable_device, pci_read_config, pci_set_master
+from vmklinux.native.timer import Timer, mod_timer, msleep
 from vmklinux.native.tx_batch import TxBatch
 from vmklinux.native.workqueue import Workqueue
 
@@ -429,3 +431,302 @@ def test_one_configures_at_a_time(made: tuple[Loopback, Uplink], pdev: PciDev) -
         nic.mtu = 1300
         order.append("mtu")
     assert order == ["reset", "mtu"]
+
+
+# ---- drivers that fail, and devices that go, at any moment ----
+
+
+class Failing(Loopback):
+    """The same, with all that a device can have: what is named ``where`` does what the test says."""
+
+    def probe(self) -> None:
+        pci_enable_device(self.pdev)
+        pci_set_master(self.pdev)
+        self.where = ""
+        self.what: Callable[[], object] = lambda: None
+        self.work = Workqueue(self.pdev)
+        self.timer = Timer(self.pdev, lambda: self._at("timer"))
+        super().probe()
+
+    def _at(self, place: str) -> None:
+        if self.where == place:
+            self.what()
+
+    def _note(self, text: str) -> None:
+        super()._note(text)
+        self._at(text.partition(" ")[0])
+
+    def ndo_open(self) -> None:
+        self.pdev.devres.add(self._given_back)
+        super().ndo_open()
+
+    def _given_back(self) -> None:
+        """Memory that the device has would go back now."""
+        master = pci_read_config(self.pdev, 4, 2) & 4
+        self.calls.append(f"given back, master {bool(master)}")
+
+    def ndo_start_xmit(self, batch: TxBatch) -> None:
+        self._at("xmit")
+        super().ndo_start_xmit(batch)
+
+    def poll(self, budget: int) -> int:
+        self._at("poll")
+        return super().poll(budget)
+
+    def get_ringparam(self) -> Rings:
+        self._at("ethtool")
+        return super().get_ringparam()
+
+    def ndo_get_stats(self) -> None:
+        self._at("stats")
+
+
+@pytest.fixture
+def card(pdev: PciDev) -> tuple[Failing, Uplink]:
+    """A driver that fails, opened, and its uplink."""
+    uplinks: list[Uplink] = []
+
+    def uplink_of(driver: UplinkDriver) -> Uplink:
+        uplinks.append(Uplink("vmnic0", driver))
+        return uplinks[0]
+
+    pdev.on_uplink = uplink_of
+    driver = Failing(pdev, {})
+    pdev.on_stopped = lambda error: uplinks[0].kill("stopped", error)
+    with baton():
+        driver.probe()
+    uplinks[0].open()
+    return driver, uplinks[0]
+
+
+def provoke(driver: Failing, nic: Uplink, where: str) -> None:
+    """Have the driver called there; what it raises comes out, where somebody called it."""
+    match where:
+        case "xmit":
+            nic.transmit([ethernet(b"x")])
+        case "poll":
+            with baton():
+                napi_schedule(driver.netdev)
+        case "timer":
+            with baton():
+                mod_timer(driver.timer, 0)
+        case "work":
+            with baton():
+                driver.work.schedule_work(lambda: driver._at("work"))
+        case "ethtool":
+            _ = nic.rings
+        case "stats":
+            _ = nic.stats
+        case "mtu":
+            nic.mtu = 1400
+        case "rx_mode":
+            nic.set_promiscuous(True)
+        case "add":
+            nic.set_vlans([7])
+        case "suspend":
+            nic.suspend()
+        case "stop":
+            nic.close()
+
+
+CALLED = ["xmit", "ethtool", "stats", "mtu", "rx_mode", "add", "suspend", "stop"]
+DELIVERED = ["poll", "timer", "work"]
+
+
+@pytest.mark.parametrize("where", [*CALLED, *DELIVERED])
+def test_a_mistake_stops_the_driver_wherever_it_is(
+    card: tuple[Failing, Uplink], pdev: PciDev, where: str
+) -> None:
+    driver, nic = card
+
+    def mistake() -> None:
+        raise ZeroDivisionError(where)
+
+    driver.where, driver.what = where, mistake
+    if where in CALLED:
+        with pytest.raises(DriverStopped, match=f"ZeroDivisionError: {where}"):
+            provoke(driver, nic, where)
+    else:
+        provoke(driver, nic, where)
+        until(lambda: nic.error)
+    assert isinstance(nic.error, DriverStopped)
+    assert nic.error.where
+    assert not pci_read_config(pdev, 4, 2) & 4
+    for use in (nic.open, nic.close, lambda: nic.transmit([ethernet(b"x")]), lambda: nic.receive(1)):
+        with pytest.raises(DriverStopped):
+            use()
+    with baton():
+        pdev.devres.release_all()
+    assert driver.calls[-2:] == ["released", "given back, master False"]
+
+
+@pytest.mark.parametrize("where", [*CALLED, *DELIVERED])
+def test_a_device_that_goes_in_the_midst_of_it_is_nobodys_mistake(
+    card: tuple[Failing, Uplink], pdev: PciDev, where: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What its driver makes of the ones that it reads then does not stop the driver."""
+    driver, nic = card
+    went = threading.Event()
+
+    def vanish() -> None:
+        pdev.gone = True
+        went.set()
+        raise IndexError("the descriptor 4294967295")
+
+    driver.where, driver.what = where, vanish
+    if where in CALLED and where != "stop":
+        with pytest.raises(DeviceGone):
+            provoke(driver, nic, where)
+    else:
+        provoke(driver, nic, where)
+    assert went.wait(LIMIT)
+    with baton():
+        pdev.devres.release_all()
+    assert pdev.stopped is None
+    assert isinstance(nic.error, DeviceGone)
+    assert not [record for record in caplog.records if record.levelname == "ERROR"]
+    assert "released" in driver.calls
+
+
+def test_an_open_that_makes_a_mistake_is_stopped_before_its_memory_goes_back(
+    card: tuple[Failing, Uplink], pdev: PciDev
+) -> None:
+    driver, nic = card
+    nic.close()
+    assert driver.calls[-1] == "given back, master True"
+
+    def mistake() -> None:
+        raise ZeroDivisionError("open")
+
+    driver.where, driver.what = "open", mistake
+    with pytest.raises(DriverStopped):
+        nic.open()
+    assert driver.calls[-1] == "given back, master False"
+
+
+def test_a_device_that_cannot_be_stopped_is_cut_off(card: tuple[Failing, Uplink], pdev: PciDev) -> None:
+    driver, nic = card
+
+    def refuse() -> None:
+        raise VmkError("the receiver does not stop")
+
+    driver.where, driver.what = "stop", refuse
+    with pytest.raises(DriverStopped, match="the receiver does not stop"):
+        nic.close()
+    assert driver.calls[-1] == "given back, master False"
+
+
+def test_who_waits_while_the_driver_lets_go_finds_nothing(card: tuple[Failing, Uplink], pdev: PciDev) -> None:
+    """One configures and sleeps, two wait for the RTNL, a third has the driver let go: no function of the driver's runs
+    beside another one or afterwards.
+    """
+    driver, nic = card
+    sleeping, failures = threading.Event(), list[type[BaseException]]()
+    inside = [0, 0]
+
+    def sleep() -> None:
+        inside[0] += 1
+        inside[1] = max(inside)
+        sleeping.set()
+        msleep(200)
+        inside[0] -= 1
+
+    driver.where, driver.what = "mtu", sleep
+
+    def set_mtu(mtu: int) -> None:
+        try:
+            nic.mtu = mtu
+        except VmkError as error:
+            failures.append(type(error))
+
+    threads = [threading.Thread(target=set_mtu, args=(mtu,)) for mtu in (1300, 1301, 1302)]
+    threads[0].start()
+    assert sleeping.wait(LIMIT)
+    for thread in threads[1:]:
+        thread.start()
+    time.sleep(0.05)  # they wait, or will find it dead
+    with baton():
+        pdev.devres.release_all()
+    for thread in threads:
+        thread.join(LIMIT)
+        assert not thread.is_alive()
+    assert inside == [0, 1]
+    assert failures == [DeviceGone] * 2
+    assert [call for call in driver.calls if call.startswith("mtu")] == ["mtu 1300"]
+    assert driver.calls.index("mtu 1300") < driver.calls.index("stop")
+
+
+def test_a_timer_and_work_while_it_goes_to_sleep(card: tuple[Failing, Uplink], pdev: PciDev) -> None:
+    """Work that takes the RTNL waits until it sleeps; a timer that fires meanwhile queues it once more."""
+    driver, nic = card
+    order: list[str] = []
+
+    def reset() -> None:
+        with driver.netdev.rtnl.lock():
+            order.append("reset")
+
+    def slowly() -> None:
+        driver.work.schedule_work(reset)
+        mod_timer(driver.timer, 0.01)
+        msleep(100)
+        order.append("asleep")
+
+    def fire() -> None:
+        order.append("timer")
+        driver.work.schedule_work(reset)
+
+    driver.timer.function = fire
+    driver.where, driver.what = "suspend", slowly
+    nic.suspend()
+    until(lambda: "reset" in order)
+    nic.resume()
+    with baton():
+        driver.work.flush()
+    assert order[:2] == ["timer", "asleep"]
+    assert order.count("reset") in (1, 2)
+    nic.close()
+
+
+def test_a_vlan_that_is_refused_is_not_set(card: tuple[Failing, Uplink]) -> None:
+    driver, nic = card
+    nic.set_vlans([3, 4])
+
+    def refuse() -> None:
+        raise VmkError("the table is full")
+
+    driver.where, driver.what = "add", refuse
+    with pytest.raises(VmkError, match="the table is full"):
+        nic.set_vlans([3, 9])
+    assert driver.netdev.vlans == {3}
+    driver.where = "kill"
+    with pytest.raises(VmkError, match="the table is full"):
+        nic.set_vlans([])
+    assert driver.netdev.vlans == {3}
+
+
+def test_polling_ends_with_the_driver(card: tuple[Failing, Uplink], pdev: PciDev) -> None:
+    driver, _ = card
+    with baton():
+        pdev.devres.release_all()
+        napi_enable(driver.netdev)
+        napi_schedule(driver.netdev)
+    polled = threading.Event()
+    driver.where, driver.what = "poll", polled.set
+    assert not polled.wait(0.1)
+
+
+def test_an_offload_that_the_card_does_not_do_is_refused(card: tuple[Failing, Uplink]) -> None:
+    """There is no segmentation in software: the whole batch is refused, as by Linux's engine, and nothing is sent."""
+    driver, nic = card
+    large = Frame(ethernet(bytes(4000)), checksum=(34, 16), gso_size=1400, header_length=54)
+    for feature in ("tso", "tx-checksum"):
+        assert (feature in nic.features) == (feature == "tx-checksum")
+    with pytest.raises(UsageError, match="asks for an offload that vmnic0 does not do now") as refused:
+        nic.transmit([ethernet(b"x"), large])
+    assert "features" in refused.value.remedy
+    assert driver.sent == []
+    nic.set_feature("tso", True)
+    assert nic.transmit([large]) == 1
+    nic.set_feature("tx-checksum", False)
+    with pytest.raises(UsageError, match="asks for an offload"):
+        nic.transmit([Frame(ethernet(bytes(60)), checksum=(34, 16))])
