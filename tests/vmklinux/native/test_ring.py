@@ -661,8 +661,8 @@ def test_a_device_that_changes_its_mind_about_lengths(device: Device) -> None:
 
 
 def test_a_port_takes_no_part_of_a_header(device: Device) -> None:
-    port = Port()
-    piece = ffi.new("struct native_piece *", {"data": ffi.from_buffer(bytes(64)), "length": 13})
+    port, data = Port(), ffi.from_buffer(bytes(64))
+    piece = ffi.new("struct native_piece *", {"data": data, "length": 13})
     assert not lib.native_port_put(port.handle, piece, 1, 0, 0)
     assert not lib.native_port_put(port.handle, piece, 1, 0, 0x10005)
     assert not lib.native_port_put(port.handle, piece, 0, 0, 0x10005)
