@@ -46,6 +46,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
     """``file:line``; of USB devices the module's entry."""
     limits: tuple[str, ...] = ()
     firmware: Firmware | None = None
+    engine: Engine | None = None
+    """The one that a site prefers."""
 
 
 class ModuleFacts(msgspec.Struct, frozen=True, kw_only=True):
@@ -229,6 +231,7 @@ def _amendment(registry: Registry, amendment: Amendment) -> Item:
         place=amendment.place,
         limits=entry.limits,
         firmware=entry.firmware,
+        engine=entry.engine,
     )
 
 

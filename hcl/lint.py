@@ -341,7 +341,7 @@ def _given(amendment: Amendment, module: str, kernel: KernelClaims) -> Iterator[
 
 def _says_nothing_new(registry: Registry, amendment: Amendment) -> bool:
     entry = amendment.entry
-    if entry.limits or entry.firmware or entry.status:
+    if entry.limits or entry.firmware or entry.status or entry.engine:
         return False
     rows = registry.ladder.rows(amendment.ids)
     return any(

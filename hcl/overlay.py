@@ -49,6 +49,8 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
     """Known limits, a sentence each."""
     firmware: Firmware | None = None
     """Firmware that is wanted."""
+    engine: Engine | None = None
+    """Of the engines that can drive them, the preferred one."""
 
     def __post_init__(self) -> None:
         """Refuse what says nothing, or claims what only a certification run gives."""
@@ -62,8 +64,10 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
             raise ValueError("the status 'compatible' needs its evidence")
         if self.ids.endswith("*") and (self.pci_class is None or self.subsystem):
             raise ValueError("any device of a vendor: name a class, and no subsystem")
-        if not (self.decides or self.limits or self.firmware):
-            raise ValueError("it says nothing: name a module, driver, status, limits or firmware")
+        if not (self.decides or self.limits or self.firmware or self.engine):
+            raise ValueError("it says nothing: name a module, driver, status, limits, firmware or engine")
+        if self.module and self.engine == "native":
+            raise ValueError("a module is Linux's: the engine 'native' has none")
 
     @property
     def decides(self) -> bool:
@@ -165,7 +169,9 @@ def amend(verdict: Verdict, amendment: Amendment, standing: Standing) -> Verdict
         added = " and ".join(
             [*(["known limits"] if entry.limits else []), *(["firmware"] if entry.firmware else [])]
         )
-        return msgspec.structs.replace(known, reason=f"{verdict.reason} The overlay {place} adds {added}.")
+        return msgspec.structs.replace(
+            known, reason=f"{verdict.reason} The overlay {place} adds {added}." if added else verdict.reason
+        )
     driver, module = entry.driver or verdict.driver, standing.module
     rung = rung_of(amendment.ids)
     by = f"by the overlay {place} ({RUNG_NAMES[rung]})"
@@ -198,6 +204,20 @@ def amend(verdict: Verdict, amendment: Amendment, standing: Standing) -> Verdict
         obstacle=standing.obstacle,
         losers=(*_beaten(verdict, place), *verdict.losers),
         reason=reason,
+    )
+
+
+def prefer(verdict: Verdict, amendment: Amendment) -> Verdict:
+    """The verdict with the engine preferred that the overlay names, if that can drive the device."""
+    wanted, place = amendment.entry.engine, amendment.place
+    others = tuple(each for each in verdict.engines if each != wanted)
+    able = wanted is not None and wanted in verdict.engines
+    but = "" if able else ", which cannot drive it"
+    return msgspec.structs.replace(
+        verdict,
+        engines=(wanted, *others) if wanted and able else verdict.engines,
+        reason=f"{verdict.reason} The overlay {place} prefers the engine {wanted}{but}.",
+        overlay=verdict.overlay or place,
     )
 
 

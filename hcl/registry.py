@@ -13,7 +13,7 @@ from hcl.errors import BadIds, RegistryError, UnknownKernel
 from hcl.evidence import Evidence, of_series
 from hcl.firmware import Firmware
 from hcl.ladder import Ids, Ladder, rung_of
-from hcl.overlay import Amendment, Overlay, Standing, amend, serves
+from hcl.overlay import Amendment, Overlay, Standing, amend, prefer, serves
 from hcl.unlisted import Answer, Claimants, Obstacle, ask, no_obstacle
 from hcl.verdict import RUNG_NAMES, Engine, Loser, Proof, Rung, Status, Verdict
 
@@ -199,18 +199,22 @@ class Registry:
             )
         ids = (vendor, device, subvendor, subdevice)
         verdict = listed = self._listed(ids, pci_class, series, kernel, claimants, obstacle)
+        preferring = None
         for amendment in self._amendments(ids, pci_class, kernel):
+            preferring = amendment if amendment.entry.engine else preferring
             standing = self._amended(verdict, amendment, ids, series, obstacle)
             before, verdict = verdict, amend(verdict, amendment, standing)
             if (verdict.driver, verdict.module) != (before.driver, before.module):
                 engines = self._engines(verdict.driver, verdict.module)
                 verdict = msgspec.structs.replace(verdict, engines=engines)
-        if (engine or next(iter(verdict.engines), "linux")) == "linux":
-            return verdict
-        engines, verdict = verdict.engines, self._by_python(listed, vendor, device)
+        by_linux = prefer(verdict, preferring) if preferring else verdict
+        if (engine or next(iter(by_linux.engines), "linux")) == "linux":
+            return by_linux
+        verdict = self._by_python(listed, vendor, device)
         for amendment in self._amendments(ids, pci_class, _NO_KERNEL):
             verdict = amend(verdict, amendment, self._amended_by_python(verdict, amendment, vendor, device))
-        return msgspec.structs.replace(verdict, engines=engines)
+        verdict = msgspec.structs.replace(verdict, engines=by_linux.engines)
+        return prefer(verdict, preferring) if preferring else verdict
 
     def _amendments(self, ids: tuple[int, int, int, int], pci_class: int, kernel: str) -> Iterator[Amendment]:
         """What each overlay says of a device, the one with the last word last."""

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 #: The taint of ``allow_unresolved``.
 UNRESOLVED = "modules that need what nobody serves are loaded, since an operator allows it"
+#: The series for which the list is asked where no kernel is.
+SERIES = "6.1"
 #: The taint of a host without the gate.
 UNGUARDED = "devices are driven whatever the list says of them"
 
@@ -100,10 +102,12 @@ class Gate:
         """The adapter of a device that came, with the list's verdict on the driver of its engine, or the operator's;
         without a kernel, the list alone is asked."""
         way = next((way for way in device_keys(function) if self.overrides.get(way)), "")
-        listed = self._lookup(function, None)
-        choice = self._engines.of(function, listed, linux=kernel is not None, module=bool(way))
-        native = choice.engine == "native"
-        adapter = Adapter(function, self._lookup(function, None if native else kernel, choice.engine), choice)
+        release = kernel.release if kernel else SERIES
+        choice = self._engines.of(
+            function, self._lookup(function, release), linux=kernel is not None, module=bool(way)
+        )
+        of_linux = kernel if choice.engine == "linux" else None
+        adapter = Adapter(function, self._lookup(function, release, of_linux, choice.engine), choice)
         if way and kernel is not None:
             adapter.verdict = adapter.verdict.overridden(self.overrides[way])
             adapter.taint = taint(way, self.overrides[way])
@@ -111,17 +115,23 @@ class Gate:
         return adapter
 
     def _lookup(
-        self, function: PciFunction, kernel: KernelModules | None, engine: EngineName | None = None
+        self,
+        function: PciFunction,
+        release: str,
+        kernel: KernelModules | None = None,
+        engine: EngineName | None = None,
     ) -> hcl.Verdict:
-        ids = (function.vendor, function.device, function.subsystem_vendor, function.subsystem_device)
-        if kernel is None:
-            return hcl.lookup(*ids, function.class_code, engine=engine)
+        """The list's verdict; with a kernel, with what its modules claim and lack."""
+        obstacle = kernel.obstacle if kernel and not self._allow_unresolved else None
         return hcl.lookup(
-            *ids,
+            function.vendor,
+            function.device,
+            function.subsystem_vendor,
+            function.subsystem_device,
             function.class_code,
-            kernel=kernel.release,
-            claimants=kernel.claimants,
-            obstacle=None if self._allow_unresolved else kernel.obstacle,
+            kernel=release,
+            claimants=kernel.claimants if kernel else None,
+            obstacle=obstacle,
             engine=engine,
         )
 

@@ -83,6 +83,8 @@ def _facts(item: Item) -> Iterator[str]:
         yield f"{item.ids} by {item.place}: known limit: {limit}"
     if item.firmware:
         yield f"{item.ids} by {item.place}: firmware wanted: {_firmware(item.firmware)}"
+    if item.engine:
+        yield f"{item.ids} by {item.place}: the engine {item.engine} is preferred"
 
 
 def _firmware(firmware: Firmware) -> str:

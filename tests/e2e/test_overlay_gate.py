@@ -11,6 +11,7 @@ import pytest
 
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.engine import EngineName
+from vmkernel_core.engine_choice import Choice
 from vmkernel_core.platform.e1000_model import E1000Model
 from vmkernel_core.platform.model import ModelPlatform
 from vmklinux.kernels import Kernel
@@ -34,3 +35,20 @@ def test_what_a_site_refuses_is_left_alone(
     with VMkernel(ModelPlatform([E1000Model()]), kernel=kernel.release, engine=engine) as host:
         assert host.adapters[0].error is None
         assert [(one.engine, one.name) for one in host.modules()] == [(engine, "e1000")]
+
+
+def test_the_engine_that_a_site_prefers(
+    kernel: Kernel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    series = ".".join(kernel.release.split(".")[:2])
+    (tmp_path / "rack7.toml").write_text(
+        f'[[device]]\nids = "8086:100e"\nkernels = ["{series}"]\nengine = "native"\n'
+    )
+    monkeypatch.setenv("VMK_HCL", str(tmp_path))
+    with VMkernel(ModelPlatform([E1000Model()]), kernel=kernel.release) as host:
+        (card,) = host.adapters
+        assert (card.choice, card.bound) == (Choice("native", "native", None), True)
+        assert f"{tmp_path / 'rack7.toml'}:1 prefers the engine native" in card.verdict.reason
+    with VMkernel(ModelPlatform([E1000Model()]), kernel=kernel.release, engine="linux") as host:
+        (card,) = host.adapters
+        assert (card.choice, card.bound) == (Choice("linux", "native", "linux"), True)

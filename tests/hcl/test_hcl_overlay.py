@@ -143,6 +143,33 @@ def test_what_a_site_says_of_linuxs_modules_says_nothing_of_the_driver_in_python
     assert (verdict.module, verdict.status) == ("e1000", Status.COMPATIBLE)
 
 
+def test_a_site_prefers_an_engine(tmp_path: Path) -> None:
+    place = f"{tmp_path / 'site.toml'}:1"
+    assert e1000(over(tmp_path, "")).engine == "linux"
+    verdict = e1000(over(tmp_path, '[[device]]\nids = "8086:100e"\nengine = "native"\n'))
+    assert (verdict.engine, verdict.engines, verdict.overlay) == ("native", ("native", "linux"), place)
+    assert verdict.reason == (
+        "8086:100e is net/e1000's by vendor and device; e1000 serves it in Python."
+        f" The overlay {place} prefers the engine native."
+    )
+    linux = over(tmp_path, '[[device]]\nids = "8086:100e"\nengine = "native"\n').lookup(
+        *E1000, 0x020000, engine="linux"
+    )
+    assert (linux.engine, linux.engines, linux.status) == ("linux", ("native", "linux"), Status.COMPATIBLE)
+    # For some kernels only.
+    text = '[[device]]\nids = "8086:100e"\nkernels = ["6.12"]\nengine = "native"\nlimits = ["slow"]\n'
+    assert e1000(over(tmp_path, text), "6.1").engine == "linux"
+    told = e1000(over(tmp_path, text), "6.12")
+    assert (told.engine, told.overlay, told.limits) == ("native", place, ())
+
+
+def test_an_engine_that_cannot_drive_a_device_is_not_preferred(tmp_path: Path) -> None:
+    registry = over(tmp_path, '[[device]]\nids = "14e4:1645"\nengine = "native"\n')
+    verdict = registry.lookup(0x14E4, 0x1645, 0, 0, 0x020000)
+    assert (verdict.engine, verdict.engines, verdict.module) == ("linux", ("linux",), "tg3")
+    assert verdict.reason.endswith("prefers the engine native, which cannot drive it.")
+
+
 def test_what_is_known_of_a_device_is_added_to_the_list(tmp_path: Path) -> None:
     text = '[[device]]\nids = "8086:100e"\nlimits = ["no jumbo frames in rack 7"]\nfirmware = { minimum = "3.10" }\n'
     registry = over(tmp_path, text)
@@ -185,6 +212,12 @@ def test_entries_may_mean_some_kernels(tmp_path: Path) -> None:
         ('ids = "8086:*"\nclass = "02"\nsubsystem = "8086:0001"\nmodule = "x"', 2, "no subsystem"),
         ('ids = "8086:100e"\nclass = "020"\nmodule = "x"', 2, r"\$\.class"),
         ('ids = "8086:100e"', 2, "it says nothing"),
+        (
+            'ids = "8086:100e"\nmodule = "e1000"\nengine = "native"',
+            2,
+            "a module is Linux's: the engine 'native' has",
+        ),
+        ('ids = "8086:100e"\nengine = "bsd"', 2, "Invalid enum value 'bsd'"),
         ('ids = "8086:100e"\nstatus = "unsupported"', 2, "needs its reason"),
         ('ids = "8086:100e"\nstatus = "compatible"', 2, "needs its evidence"),
         ('ids = "8086:100e"\nstatus = "certified"', 2, "is not declared: certification runs"),

@@ -10,15 +10,13 @@ import msgspec
 
 from hcl.inventory import Inventory, PciDevice
 from hcl.report import MachineReport
+from vmkernel_core.adapter import SERIES
 from vmkernel_core.console.protocol import Nothing, operation
 from vmkernel_core.errors import VmkError
 
 if TYPE_CHECKING:
     from vmkernel_core.adapter import Adapter
     from vmkernel_core.boot import VMkernel
-
-#: The series for which the list is asked where no kernel is.
-SERIES = "6.1"
 
 
 @operation("system.hcl.get", Nothing, MachineReport)
