@@ -110,7 +110,7 @@ def one_of(names: Iterable[str]) -> str:
     """The remedy for a name of what devices make, such as an uplink, that there is not."""
     if known := ", ".join(dict.fromkeys(names)):
         return f"use one of {known}"
-    return "there is none; `vmk hardware pci list` tells what became of each device"
+    return "no device has made one; `vmk hardware pci list` tells why"
 
 
 def decode_request(line: bytes) -> Request:
