@@ -2,20 +2,25 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import logging
 import os
+import select
 import socket
 import struct
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 
+from native_drivers.scsi.vmkiscsi.connection import Connection
 from native_drivers.scsi.vmkiscsi.errors import IscsiError, LoginRefused, PortalUnreachable
+from native_drivers.scsi.vmkiscsi.library import load
 from native_drivers.scsi.vmkiscsi.parameters import Settings
-from tests.native_drivers.iscsi import MIB, NAME, disk, host_with, image, naa, on_disk
+from tests.native_drivers.iscsi import MIB, NAME, disk, host_with, image, naa, on_disk, the_iscsi
 from tests.native_drivers.tgt import Target, Tgt, free_port
 from vmkernel_core.errors import UsageError, VmkError
 from vmkernel_core.storage.events import StorageEvent
@@ -188,6 +193,64 @@ def login_response(request: bytes, flags: int, answer: dict[str, str]) -> bytes:
     return header + text + bytes(-len(text) % 4)
 
 
+@contextmanager
+def telling(*told: tuple[str, str]) -> Iterator[str]:
+    """The portal of somebody who lets everybody in and tells of these targets and portals (RFC 7143, 11.11)."""
+
+    def serve(listener: socket.socket) -> None:
+        connection, _ = listener.accept()
+        connection.settimeout(30)
+        with connection:
+            while request := connection.recv(48, socket.MSG_WAITALL):
+                connection.recv(int.from_bytes(request[5:8], "big") + 3 & ~3, socket.MSG_WAITALL)
+                if request[0] & 0x3F == 3:
+                    connection.sendall(login_response(request, AT_ONCE, {}))
+                else:
+                    text = "".join(
+                        f"TargetName={name}\0TargetAddress={portal},1\0" for name, portal in told
+                    ).encode()
+                    header = struct.pack(
+                        ">BBHI8s4sIIII12x",
+                        0x24,
+                        0x80,
+                        0,
+                        len(text),
+                        b"",
+                        request[16:20],
+                        0xFFFF_FFFF,
+                        1,
+                        1,
+                        16,
+                    )
+                    connection.sendall(header + text + bytes(-len(text) % 4))
+
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        listener.settimeout(30)
+        thread = threading.Thread(target=serve, args=(listener,))
+        thread.start()
+        yield f"127.0.0.1:{listener.getsockname()[1]}"
+        thread.join(30)
+
+
+def test_portals_that_nobody_answers_at_are_told_and_the_others_used(
+    tgt: Tgt, directory: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    nowhere = f"127.0.0.1:{free_port()}"
+    told = ((OPEN, nowhere), (OPEN, tgt.portal), (NAME.format("gone"), nowhere), (NAME.format("bad"), "[::1"))
+    with (
+        telling(*told) as portal,
+        caplog.at_level(logging.ERROR),
+        host_with(f"portal={portal}", "login_timeout=5") as host,
+    ):
+        assert disk(host, 3).read(0, 8) == on_disk(directory / "open", 0, 8)
+        states = {(one.target, one.portal): one.state for one in the_iscsi(host).sessions()}
+        assert states[OPEN, tgt.portal] == "online"
+        assert states[OPEN, nowhere] == states[NAME.format("gone"), nowhere] == "new"
+        errors = {one.name: str(one.error) for one in the_iscsi(host).targets()}
+        assert "Connection refused" in errors[NAME.format("gone")]
+    assert sum(nowhere in record.getMessage() for record in caplog.records) == 2
+
+
 def test_a_portal_that_does_not_answer_a_discovery_is_given_up() -> None:
     with rogue({}) as portal:
         error = refused(f"portal={portal}", "login_timeout=1")
@@ -219,6 +282,50 @@ def test_a_target_that_does_not_agree_to_what_was_insisted_on_is_not_used(answer
         error = refused(f"portal={portal}", f"target={OPEN}", "header_digest=crc32c")
     assert "does not agree to header_digest=crc32c" in error.what
     assert "crc32c,none" in error.remedy
+
+
+class Mallinfo2(ctypes.Structure):
+    """What mallinfo2(3) tells, in bytes; ``uordblks`` are in use."""
+
+    _fields_ = tuple(
+        (name, ctypes.c_size_t)
+        for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks", "fordblks",
+                     "keepcost")
+    )  # fmt: skip
+
+
+def allocated() -> int:
+    """Bytes that the C library has given out."""
+    gc.collect()
+    libc = ctypes.CDLL(None)
+    libc.mallinfo2.restype = Mallinfo2
+    return int(libc.mallinfo2().uordblks)
+
+
+def fail_to_log_in(settings: Settings) -> None:
+    """Once, with nothing of the host."""
+    connection = Connection(load(), settings, settings.portals[0], settings.targets[0], (1, 2))
+    with suppress(PortalUnreachable):
+        connection.connect(settings.portals[0])
+    while connection.error is None:
+        waiting = select.poll()
+        waiting.register(connection.fd, connection.events)
+        [(_, ready)] = waiting.poll(30_000)
+        connection.service(ready)
+    connection.close()
+
+
+def test_logins_that_fail_keep_no_memory(tgt: Tgt, directory: Path) -> None:
+    wrong = dict(one.split("=", 1) for one in chap(directory, INITIATOR[0], "wrong-secret-7"))
+    for portal in (tgt.portal, f"127.0.0.1:{free_port()}"):
+        settings = Settings.read({"portal": portal, "target": GUARDED, **wrong})
+        for _ in range(20):
+            fail_to_log_in(settings)
+        before = allocated()
+        for _ in range(100):
+            fail_to_log_in(settings)
+        # A context of libiscsi has 10 kB and more.
+        assert allocated() - before < 100_000
 
 
 def test_targets_that_let_nobody_in_keep_no_other_from_being_used(
