@@ -240,7 +240,9 @@ int vmk_irq_stats(unsigned line, struct vmk_irq_stats *out);
 struct vmk_bus *vmk_bus_messages(void);
 /* From now on (earlier writes do not count) each write of the eventfd pulses the line. 0 or -errno. */
 int vmk_messages_open(struct vmk_bus *bus, int eventfd, unsigned line);
-int vmk_messages_close(struct vmk_bus *bus, int eventfd);
+/* The same of any descriptor: the line is pulsed each time that there is more to read. */
+int vmk_messages_watch(struct vmk_bus *bus, int fd, unsigned line);
+int vmk_messages_close(struct vmk_bus *bus, int fd);
 
 /* ---- END CDEF ---- */
 

@@ -6,7 +6,7 @@
 
 #include "vmkernel_core/core.h"
 
-#define LINES 256
+#define LINES 320
 /* Linux's rule (kernel/irq/spurious.c): of 100,000 interrupts, 99,900 that nobody handled disable the line; one that
  * comes more than a tenth of a second after the one before begins to count anew. */
 #define JUDGED_EACH 100000

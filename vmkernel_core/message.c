@@ -61,16 +61,21 @@ struct vmk_bus *vmk_bus_messages(void)
     return &messages->bus;
 }
 
-int vmk_messages_open(struct vmk_bus *bus, int eventfd, unsigned line)
+int vmk_messages_watch(struct vmk_bus *bus, int fd, unsigned line)
 {
     struct epoll_event event = {.events = EPOLLIN | EPOLLET, .data.u32 = line};
-    uint64_t earlier;
-    if (read(eventfd, &earlier, sizeof earlier) < 0 && errno != EAGAIN)
-        return -errno;
-    if (epoll_ctl(bus->fd, EPOLL_CTL_ADD, eventfd, &event))
+    if (epoll_ctl(bus->fd, EPOLL_CTL_ADD, fd, &event))
         return -errno;
     atomic_fetch_add(&((struct messages *)bus)->open, 1);
     return 0;
+}
+
+int vmk_messages_open(struct vmk_bus *bus, int eventfd, unsigned line)
+{
+    uint64_t earlier;
+    if (read(eventfd, &earlier, sizeof earlier) < 0 && errno != EAGAIN)
+        return -errno;
+    return vmk_messages_watch(bus, eventfd, line);
 }
 
 int vmk_messages_close(struct vmk_bus *bus, int eventfd)

@@ -43,9 +43,9 @@ ConnectionState: TypeAlias = Literal["connecting", "login", "online", "logout", 
 class Connection:
     """``state``; ``error`` that ended it; ``redirect``: the portal to which the target sends us, instead of a login.
 
-    ``address`` is where the portal was found; ``tasks`` are its SCSI commands; ``heard``: whether anything came since
-    the owner last cleared it. ``targets``, names and portals, is what a discovery was told; ``negotiation`` what was
-    agreed on at the login.
+    ``address`` is where the portal was found, ``fd`` its socket (-1: none); ``tasks`` are its SCSI commands; ``heard``:
+    whether anything came since the owner last cleared it. ``targets``, names and portals, is what a discovery was told;
+    ``negotiation`` what was agreed on at the login.
     """
 
     def __init__(
@@ -54,6 +54,7 @@ class Connection:
         """Nothing is sent yet. ``target`` None: to discover. ``isid`` (24 and 16 bits) tells sessions apart."""
         self.portal, self.target, self.address = portal, target, portal
         self.state: ConnectionState = "closed"
+        self.fd = -1
         self.error: IscsiError | None = None
         self.redirect = ""
         self.heard = False
@@ -104,11 +105,6 @@ class Connection:
         return f"{self.target or 'discovery'} at {self.portal}"
 
     @property
-    def fd(self) -> int:
-        """Its socket."""
-        return int(self._lib.iscsi_get_fd(self._context))
-
-    @property
     def events(self) -> int:
         """What its socket has to be waited for now."""
         return int(self._lib.iscsi_which_events(self._context)) | Event.READ_HANGUP
@@ -118,6 +114,7 @@ class Connection:
         self.state, self.address = "connecting", address
         if self._lib.iscsi_connect_async(self._context, str(address).encode(), self._on_connect, 0) < 0:
             raise self._unreachable(self._words())
+        self.fd = int(self._lib.iscsi_get_fd(self._context))
         os.set_inheritable(self.fd, False)
 
     def service(self, ready: int) -> None:
@@ -127,7 +124,7 @@ class Connection:
         # What was still received is looked at before the end.
         broken = lib.iscsi_service(context, ready & _TRANSFER or ready & _END) < 0
         tasks.settle()
-        if not broken and lib.iscsi_which_events(context) & Event.OUT:
+        if ready & Event.IN and not broken and lib.iscsi_which_events(context) & Event.OUT:
             broken = lib.iscsi_service(context, Event.OUT) < 0
         if tasks.failure is not None:
             raise tasks.failure

@@ -135,6 +135,20 @@ class Link(ABC):
             self._poller.update(connection)
             self.changed.wake_up()
 
+    def traffic(self, ready: int) -> bool:
+        """For the poller: the same of a login that is online, at a delivery point; False when that is not all."""
+        connection = self.connection
+        if connection is None or connection.state != "online":
+            return False
+        connection.service(ready)
+        self.progress(connection)
+        if connection.error is not None or connection.state != "online":
+            return False
+        if connection is self.connection:
+            self._poller.update(connection)
+        self.changed.wake_up()
+        return True
+
     def _follow(self, redirect: str) -> None:
         """The target is elsewhere, for now (RFC 7143, 7.3.3)."""
         self._redirects += 1

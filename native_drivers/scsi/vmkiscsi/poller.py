@@ -1,4 +1,9 @@
-"""The world that waits for the sockets of one initiator."""
+"""Who looks after the sockets of one initiator.
+
+One whose session is online is like a card that interrupts: what comes is taken in at a delivery point, by whoever waits
+for a device just then, and nobody else has to wake up for it. All the others, and one with which something is wrong, are
+waited for by a thread: what happens there may take longer, and is told to programs.
+"""
 
 from __future__ import annotations
 
@@ -10,6 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from native_drivers.scsi.vmkiscsi.errors import PortalUnreachable
+from native_drivers.scsi.vmkiscsi.library import Event
+from vmklinux.native.descriptor_irq import DescriptorIrq
 from vmklinux.native.device import baton
 from vmklinux.native.wait import WaitQueue, wait_event_timeout
 
@@ -22,8 +29,11 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Seconds that the end waits for what the world is doing.
+#: Seconds that the end waits for what the thread is doing.
 LIMIT = 60.0
+#: How often an interrupt looks for more.
+ROUNDS = 8
+_TRAFFIC = Event.IN | Event.OUT
 #: Gets the addresses of a portal, or why there are none.
 Tell: TypeAlias = "Callable[[list[Portal] | PortalUnreachable], None]"
 
@@ -34,9 +44,12 @@ class Polled(Protocol):
     def service(self, ready: int) -> None:
         """The socket is ready for that. With the baton."""
 
+    def traffic(self, ready: int) -> bool:
+        """The same at a delivery point; False when it is for ``service`` to go on."""
+
 
 class Poller:
-    """Waits for sockets in a thread of its own, without the baton, and has their owners called with it.
+    """Has the owners of sockets called when these are ready, with the baton.
 
     ``after`` is called once when all that were ready have been served. Its end is the driver's letting go of the device.
     """
@@ -45,38 +58,52 @@ class Poller:
         """Begin to wait."""
         self._device = device
         self._after = after
-        self._epoll = select.epoll()
+        self._epoll, self._online = select.epoll(), select.epoll()
         self._kick = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._epoll.register(self._kick, select.EPOLLIN)
         self._owners: dict[int, Polled] = {}
-        self._waits_for: dict[int, int] = {}
+        self._waits_for: dict[int, tuple[select.epoll, int]] = {}
         self._answers: list[Callable[[], None]] = []
         self._troubled: list[Polled] = []
+        self._serving = False
         self._ending = self._ended = False
         self._changed = WaitQueue()
+        device.devres.add(self._online.close)
+        self._irq = DescriptorIrq(device, self._online.fileno(), self._interrupt)
         self._thread = threading.Thread(target=self._run, name=f"vmk-iscsi {device.name}", daemon=True)
         device.devres.add(self._end)
         self._thread.start()
 
     def add(self, owner: Polled, connection: Connection) -> None:
         """Serve the owner when its socket is ready."""
-        fd, events = connection.fd, connection.events
-        self._owners[fd], self._waits_for[fd] = owner, events
-        self._epoll.register(fd, events)
+        self._owners[connection.fd] = owner
+        self._wait(self._epoll, connection.fd, connection.events)
+
+    def _wait(self, epoll: select.epoll, fd: int, events: int) -> None:
+        self._waits_for[fd] = epoll, events
+        epoll.register(fd, events)
+
+    def _leave(self, fd: int) -> int:
+        epoll, events = self._waits_for.pop(fd)
+        epoll.unregister(fd)
+        return events
+
+    def is_online(self, connection: Connection) -> None:
+        """What comes is ordinary from now on, until ``traffic`` says no."""
+        self._wait(self._online, connection.fd, self._leave(connection.fd))
 
     def update(self, connection: Connection) -> None:
         """What the socket is to be waited for may have changed."""
         fd, events = connection.fd, connection.events
-        if self._waits_for[fd] != events:
-            self._waits_for[fd] = events
-            self._epoll.modify(fd, events)
+        epoll, before = self._waits_for[fd]
+        if before != events:
+            self._waits_for[fd] = epoll, events
+            epoll.modify(fd, events)
 
     def remove(self, connection: Connection) -> None:
         """Its socket is about to be closed. One that was never added may be given."""
-        fd = connection.fd
-        if self._owners.pop(fd, None) is not None:
-            del self._waits_for[fd]
-            self._epoll.unregister(fd)
+        if self._owners.pop(connection.fd, None) is not None:
+            self._leave(connection.fd)
 
     def resolve(self, portal: Portal, tell: Tell) -> None:
         """Ask for the addresses of a portal, and tell them soon, with the baton."""
@@ -109,8 +136,35 @@ class Poller:
 
     def wake(self) -> None:
         """Have ``after`` called soon, which is done anyway after what the poller calls."""
-        if threading.current_thread() is not self._thread or self._answers or self._troubled:
+        if not self._serving:
             os.eventfd_write(self._kick, 1)
+
+    def _interrupt(self) -> None:
+        """Sockets of sessions that are online are ready."""
+        self._serving = True
+        for _ in range(ROUNDS):
+            ready = self._online.poll(0)
+            if not ready:
+                break
+            for fd, events in ready:
+                owner = self._owners.get(fd)
+                if owner is not None and (events & ~_TRAFFIC or not owner.traffic(events)):
+                    self._hand_over(fd, owner)
+            self._after()
+        else:
+            self._irq.again()
+        self._served()
+
+    def _hand_over(self, fd: int, owner: Polled) -> None:
+        """Something is wrong with a socket: it is the thread's."""
+        if fd in self._owners:
+            self._wait(self._epoll, fd, self._leave(fd))
+            self._troubled.append(owner)
+
+    def _served(self) -> None:
+        self._serving = False
+        if self._answers or self._troubled:
+            self.wake()
 
     def _run(self) -> None:
         while not self._ending:
@@ -128,6 +182,7 @@ class Poller:
 
     def _serve(self, ready: dict[int, int]) -> None:
         deliver = self._device.deliver
+        self._serving = True
         # First, since the sockets of new connections may have the numbers of old ones.
         for fd, events in ready.items():
             if (found := self._owners.get(fd)) is not None:
@@ -139,13 +194,13 @@ class Poller:
         for owner in troubled:
             deliver(partial(owner.service, 0))
         deliver(self._after)
+        self._served()
 
     def _silence(self) -> None:
         """The driver was stopped: nobody looks at the sockets any more, whatever they are ready for."""
-        for fd in self._owners:
-            self._epoll.unregister(fd)
+        for fd in list(self._owners):
+            self._leave(fd)
         self._owners.clear()
-        self._waits_for.clear()
 
     def _end(self) -> None:
         with baton():

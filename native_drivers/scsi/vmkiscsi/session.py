@@ -138,6 +138,8 @@ class Session(Link):
 
     def up(self) -> None:
         """Logged in."""
+        assert self.connection is not None
+        self._poller.is_online(self.connection)
         log.info("%s: logged in%s", self.name, " again" if self.logins else "")
         self.logins += 1
         self.state, self.error, self._pause = "online", None, PAUSE
