@@ -185,6 +185,49 @@ def test_a_unit_that_comes_back_smaller_or_larger_is_told_by_a_rescan(tgt: Tgt, 
             assert on_disk(backing, device.blocks - 1, 1) == bytes(BLOCK)
 
 
+def test_another_unit_at_the_same_lun_gets_no_commands_of_the_one_before(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, two = image(tmp_path / "one", MIB), image(tmp_path / "two", MIB)
+    changes, stays = Target(NAME.format("changes"), {1: one}), Target(NAME.format("stays"), {1: two})
+    with Tgt(stays, changes) as tgt, host_with(f"portal={tgt.portal}") as host:
+        same, other = disk(host, 1), disk(host, 2)
+        before = on_disk(one, 0, 64)
+        tgt.kill()
+        wait_for(lambda: same.state == other.state == "blocked")
+        write, read = other.start_write(0, bytes(64 * BLOCK))[0], same.start_read(0, 64)[0]
+        # tgt makes the name of a unit of its target's number.
+        tgt.targets = (stays, Target(NAME.format("between"), {}), changes)
+        with caplog.at_level(logging.ERROR):
+            tgt.start()
+            with pytest.raises(PathLost):
+                write.result(LIMIT)
+            read.result(LIMIT)
+        assert (same.state, other.state) == ("active", "dead")
+        assert any("LUN 1 is another unit now" in record.getMessage() for record in caplog.records)
+        host.storage_adapters["vmhba0"].reset()  # a new login changes nothing about that
+        assert (same.state, other.state) == ("active", "dead")
+        assert on_disk(one, 0, 64) == before
+        the_iscsi(host).remove_session(changes.name)
+        the_iscsi(host).add_session(changes.name)
+        assert list(host.storage) == [naa(1, 1), naa(3, 1)]
+        assert disk(host, 3).read(0, 64) == before
+
+
+def test_a_device_that_somebody_took_offline_stays_so_when_its_target_comes_back(tgt: Tgt) -> None:
+    with host_with(f"portal={tgt.portal}") as host:
+        device, second = disk(host), disk(host, 1, 2)
+        device.set_online(False)
+        tgt.kill()
+        wait_for(lambda: second.state == "blocked")
+        assert device.state == "dead"
+        tgt.start()
+        wait_for(lambda: second.state == "active")
+        assert device.state == "dead"
+        device.set_online(True)
+        assert len(device.read(0, 8)) == 8 * BLOCK
+
+
 def test_an_operator_may_log_out_while_a_target_is_away(tgt: Tgt) -> None:
     with host_with(f"portal={tgt.portal}") as host:
         device, name = disk(host), NAME.format("trouble")

@@ -212,7 +212,7 @@ class VmkIscsi(ScsiHostTemplate):
 
     def slave_alloc(self, device: ScsiDevice) -> bool:
         """Whether there is such a target. One that is lost for now would keep a scan waiting."""
-        return device.id < len(self.sessions) and self.sessions[device.id].online
+        return device.id < len(self.sessions) and self.sessions[device.id].state == "online"
 
     # ---- commands ----
 

@@ -12,9 +12,9 @@ import logging
 import secrets
 from typing import TYPE_CHECKING
 
+from native_drivers.scsi.vmkiscsi.identity import IdentityCheck
 from native_drivers.scsi.vmkiscsi.link import Link
 from vmkernel_core._core import lib
-from vmkernel_core.errors import UsageError
 from vmkernel_core.storage.command import Direction, HostStatus
 from vmklinux.native.scsi_device import scsi_device_set_state
 from vmklinux.native.timer import Timer, mod_timer, timer_delete
@@ -44,6 +44,12 @@ MANAGEMENT_LIMIT = 10.0
 #: Responses to task management (RFC 7143, 11.6.1) that mean that the target has the command no more.
 _DONE = (0, 1)
 _SAM_STATUSES = 0x100
+#: The states of devices that a transport takes them out of (Linux scsi_target_block, scsi_target_unblock).
+_FROM: dict[SdevState, tuple[SdevState, ...]] = {
+    "BLOCK": ("RUNNING", "QUIESCE"),
+    "TRANSPORT_OFFLINE": ("BLOCK",),
+    "RUNNING": ("BLOCK", "TRANSPORT_OFFLINE"),
+}
 
 
 class Session(Link):
@@ -68,6 +74,7 @@ class Session(Link):
         self.logins = 0
         self._give_back = give_back
         self._commands: dict[int, ScsiCmnd] = {}
+        self._identity: IdentityCheck | None = None
         self._pause = PAUSE
         self._pinged = False
         self._again = Timer(device, self.open)
@@ -124,6 +131,8 @@ class Session(Link):
         ended, connection.tasks.ended = connection.tasks.ended, []
         done = []
         for tag, outcome in ended:
+            if self._identity is not None and self._identity.take(tag, outcome):
+                continue
             cmnd = self._commands.pop(tag)
             if outcome.status < _SAM_STATUSES:
                 cmnd.status, cmnd.sense = outcome.status, outcome.sense
@@ -133,26 +142,46 @@ class Session(Link):
             done.append(cmnd)
         if done:
             self._give_back(done)
+        if self._identity is not None and self._identity.done:
+            self._run(self._identity.strangers)
 
     # ---- its life ----
 
     def up(self) -> None:
-        """Logged in."""
+        """Logged in. Devices that there are have to prove that they are what they were."""
         assert self.connection is not None
-        self._poller.is_online(self.connection)
         log.info("%s: logged in%s", self.name, " again" if self.logins else "")
         self.logins += 1
-        self.state, self.error, self._pause = "online", None, PAUSE
-        timer_delete(self._patience)
         self._pinged = False
         if self._settings.noop_interval:
             mod_timer(self._alive, self._settings.noop_interval)
+        self._identity = IdentityCheck(self.connection.tasks, self.devices())
+        if self._identity.done:
+            self._run([])
+        else:
+            self.flush()
+
+    def _run(self, strangers: Sequence[ScsiDevice]) -> None:
+        """Commands may go, but to those."""
+        assert self.connection is not None
+        self._identity = None
+        self.state, self.error, self._pause = "online", None, PAUSE
+        timer_delete(self._patience)
+        self._poller.is_online(self.connection)
+        for device in strangers:
+            log.error(
+                "%s: LUN %d is another unit now: its device stays offline; take the session away and add it again",
+                self.name,
+                device.lun,
+            )
+            scsi_device_set_state(device, "OFFLINE")
         self._set_devices("RUNNING")
         self.changed.wake_up()
 
     def down(self, error: IscsiError) -> None:
         """The login failed, or the connection was lost: try again, unless there never was one."""
         timer_delete(self._alive)
+        self._identity = None
         if self.state != "closed":
             self.error = error
         if self.state == "online":
@@ -166,6 +195,7 @@ class Session(Link):
             log.info("%s: %s; again in %.2f s", self.name, error, self._pause)
             mod_timer(self._again, self._pause)
             self._pause = min(self._pause * PAUSE_GROWS, PAUSE_MOST)
+            self._abandon(HostStatus.TRANSPORT_DISRUPTED)  # those of error handling
         self.changed.wake_up()
 
     def _abandon(self, status: HostStatus) -> None:
@@ -182,11 +212,10 @@ class Session(Link):
         self._set_devices("TRANSPORT_OFFLINE")
 
     def _set_devices(self, state: SdevState) -> None:
+        """Those that the way to was the trouble with: one that goes, or that somebody took offline, stays so."""
         for device in self.devices():
-            try:
+            if device.sdev_state in _FROM[state]:
                 scsi_device_set_state(device, state)
-            except UsageError as error:  # one that goes, or that somebody took offline, stays so
-                log.debug("%s", error)
 
     def _check(self) -> None:
         """Nothing came for a while: ask for a sign of life. Nothing came since that: the connection is dead."""
@@ -283,4 +312,4 @@ class Session(Link):
 
     def wait_online(self) -> bool:
         """Wait for the login; whether there is one."""
-        return wait_event_timeout(self.changed, lambda: self.online, self._settings.login_timeout)
+        return wait_event_timeout(self.changed, lambda: self.state == "online", self._settings.login_timeout)
