@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import logging
 import os
+import struct
 import threading
 import time
 from collections.abc import Iterator
@@ -165,6 +166,20 @@ def test_what_is_no_iscsi_ends_a_connection_at_once(tgt: Tgt, backing: Path) -> 
         assert disk(host).read(0, 8) == on_disk(backing, 0, 8)
 
 
+def test_a_target_that_asks_for_a_logout_gets_one_and_a_new_login(tgt: Tgt, backing: Path) -> None:
+    settings = (f"target={NAME.format('trouble')}", "noop_interval=0")
+    with Relay(tgt.port) as relay, host_with(f"portal={relay.portal}", *settings) as host:
+        writer = Writer(disk(host), 5)
+        writer.start(8, 64)
+        writer.end(backing)
+        # An Asynchronous Message with event 1 (RFC 7143, 11.9): a logout is requested, within 3 s.
+        relay.say(struct.pack(">BB14xI16xB3x2xH4x", 0x32, 0x80, 0xFFFF_FFFF, 1, 3))
+        writer.start(8, 64)
+        writer.end(backing)
+        wait_for(lambda: relay.connections == 2)
+        assert disk(host).state == "active"
+
+
 def test_a_unit_that_comes_back_smaller_or_larger_is_told_by_a_rescan(tgt: Tgt, backing: Path) -> None:
     with host_with(f"portal={tgt.portal}") as host:
         device = disk(host)
@@ -250,12 +265,12 @@ def test_a_target_that_is_gone_for_good_is_given_up(tgt: Tgt, backing: Path) -> 
         began = time.monotonic()
         with pytest.raises(PathLost):
             device.read(0, 8)
-        assert 1 < time.monotonic() - began < 10
+        assert 1 < time.monotonic() - began < LIMIT
         assert device.state == "dead"
         began = time.monotonic()
         with pytest.raises(PathLost):
             device.write(0, bytes(BLOCK))
-        assert time.monotonic() - began < 1
+        assert time.monotonic() - began < 10
         tgt.start()  # it comes back after all
         wait_for(lambda: device.state == "active")
         assert device.read(0, 8) == on_disk(backing, 0, 8)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import secrets
 import shutil
 import signal
 import socket
 import subprocess
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,10 +18,16 @@ LIMIT = 30.0
 
 
 def free_port() -> int:
-    """A TCP port that nobody listens at."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """A TCP port that nobody listens at, nor is given by chance while tgt is down.
+
+    It is none of those that Linux gives to clients (ip_local_port_range): whoever tries to connect to one of these again
+    and again may be given it himself in the end, and is connected to himself then.
+    """
+    while True:
+        port = 20000 + secrets.randbelow(12000)
+        with socket.socket() as found, suppress(OSError):
+            found.bind(("127.0.0.1", port))
+            return port
 
 
 @dataclass

@@ -185,14 +185,14 @@ class Session(Link):
         if self.state != "closed":
             self.error = error
         if self.state == "online":
-            log.warning("%s: %s", self.name, error)
+            log.warning("%s: %s", self.name, error.what)
             self.state = "blocked"
             self._set_devices("BLOCK")
             mod_timer(self._patience, self._settings.replacement_timeout)
             self._abandon(HostStatus.TRANSPORT_DISRUPTED)
             self.open()
         elif self.state in ("blocked", "lost"):
-            log.info("%s: %s; again in %.2f s", self.name, error, self._pause)
+            log.info("%s: %s; again in %.2f s", self.name, error.what, self._pause)
             mod_timer(self._again, self._pause)
             self._pause = min(self._pause * PAUSE_GROWS, PAUSE_MOST)
             self._abandon(HostStatus.TRANSPORT_DISRUPTED)  # those of error handling
