@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -17,9 +18,10 @@ from native_drivers.net.e1000 import E1000
 from native_drivers.net.e1000.registers import RCTL, WUFC
 from native_drivers.net.pcnet32 import Pcnet32
 from tests.e2e.cards import MAC, qemu
-from tests.e2e.conftest import LIMIT
+from tests.e2e.conftest import LIMIT, Peer
 from tests.e2e.packets import PEER, raw_address, sized
 from tests.native_drivers.one_nic import OneNic, one_nic
+from vmkernel_core.boot import VMkernel
 from vmkernel_core.bus import Space
 from vmkernel_core.errors import DeviceGone, TimedOut
 from vmkernel_core.memory import OutOfMachineMemory
@@ -128,6 +130,30 @@ def test_resets_while_frames_are_sent(card: OneNic, nic: Uplink) -> None:
     assert not swallowing.is_alive()
     assert nic.error is None
     assert crosses(card, nic)
+
+
+def test_cards_that_share_an_interrupt_line() -> None:
+    """QEMU's board leads the pins of slots that are four apart to the same line; one of the cards is reset meanwhile."""
+    devices = [f"{name},netdev=wire{n},addr={4 + 4 * n:x}" for n, name in enumerate(CARDS)]
+    platform = QemuPlatform([f"{device},mac=52:54:00:00:00:0{n}" for n, device in enumerate(devices)])
+    with ThreadPoolExecutor(6) as pool, VMkernel(platform, engine="native") as host:
+        cards = [one for one in host.adapters if one.uplink]
+        assert len({one.function.line for one in cards}) == 1
+        nics = [one.uplink for one in cards if one.uplink]
+        peers = [Peer(wire.socket, pool) for wire in platform.wires]
+        for nic in nics:
+            nic.open()
+        for nic, peer in zip(nics, peers, strict=True):
+            nic.wait_link(timeout=LIMIT)
+            peer.listens(nic)
+        for turn in range(20):
+            nics[turn % 3].close()
+            nics[turn % 3].open()
+            for nic, peer in list(zip(nics, peers, strict=True))[1 + turn % 3 :]:
+                nic.wait_link(timeout=LIMIT)
+                frames = [sized(raw_address(nic.mac), 60 + turn, seed) for seed in range(40)]
+                assert peer.received_by(nic, frames) == frames
+        assert [nic.error for nic in nics] == [None] * 3
 
 
 def test_a_driver_lets_go_of_its_card_after_the_reset(

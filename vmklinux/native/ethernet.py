@@ -67,7 +67,7 @@ class EthernetDriver(NetDeviceOps, PciDriver):
 
     @abstractmethod
     def run(self) -> None:
-        """After ``start``: it may interrupt, frames come and go."""
+        """After ``start``: it may interrupt, frames come and go, and its link is looked at for the first time."""
 
     @abstractmethod
     def stop(self) -> None:
@@ -75,7 +75,7 @@ class EthernetDriver(NetDeviceOps, PciDriver):
 
     @abstractmethod
     def watch(self) -> None:
-        """When it has begun to run, and now and then: look after its link and its counters. It must not sleep."""
+        """Now and then while it runs: look after its link and its counters. It must not sleep."""
 
     # ---- life ----
 
@@ -121,10 +121,10 @@ class EthernetDriver(NetDeviceOps, PciDriver):
             napi_enable(self.netdev)
             netif_wake_queue(self.netdev)
             self.run()
-            self._look()
         except BaseException:
             self.down()
             raise
+        mod_timer(self._timer, self.watch_every)
 
     def down(self) -> None:
         """The card does nothing; rings stay."""

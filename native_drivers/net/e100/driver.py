@@ -195,6 +195,7 @@ class E100(Controls):
     def run(self) -> None:
         """It may interrupt."""
         self._interrupts()
+        self._look_at_link()
 
     def stop(self) -> None:
         """Count once more, and reset it."""
@@ -326,9 +327,11 @@ class E100(Controls):
         """Add up what the device counted; what was new. It counts only while it runs."""
         counted = self.counters.collect()
         discarded = self.receiver.ring.counts[1]
-        self.discarded += discarded - self._discarded_before
-        self._discarded_before = discarded
+        new, self._discarded_before = discarded - self._discarded_before, discarded
+        self.discarded += new
         stats = self.netdev.stats
+        if not self.wanted.promiscuous:  # else it hands over bad frames, too, and counts them by itself
+            stats.rx_errors += new
         stats.tx_errors += counted["tx_max_collisions"] + counted["tx_lost_crs"]
         stats.rx_errors += sum(
             counted[name]

@@ -15,7 +15,7 @@ from native_drivers.net.e1000.link import Link
 from native_drivers.net.e1000.moderation import Moderation
 from native_drivers.net.e1000.phy import Phy
 from native_drivers.net.e1000.receive import Receiver
-from native_drivers.net.e1000.registers import CTRL, ICR, IMC, IMS, RCTL, STATUS
+from native_drivers.net.e1000.registers import CTRL, ICR, ICS, IMC, IMS, RCTL, STATUS
 from native_drivers.net.e1000.statistics import Statistics
 from native_drivers.net.e1000.transmit import Transmitter
 from vmklinux.native.netdevice import (
@@ -154,6 +154,7 @@ class E1000(Controls):
     def run(self) -> None:
         """It may interrupt."""
         self.registers.write(_WANTED)
+        self.registers.write(ICS(LSC=1))  # to look at the link once
 
     def stop(self) -> None:
         """Count once more, and reset it."""

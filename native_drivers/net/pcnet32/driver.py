@@ -154,7 +154,11 @@ class Pcnet32(Controls):
         csr.wait(CSR0, _LIMIT, IDON=1, STOP=0)
 
     def run(self) -> None:
-        """Frames may come and go."""
+        """It may interrupt, and sees what comes."""
+        self._begin()
+        self._look_at_link()
+
+    def _begin(self) -> None:
         self._interrupts()
         self.csr.write(CSR0(STRT=1, IENA=1))
         self.csr.wait(CSR0, _LIMIT, STRT=1)
@@ -244,7 +248,7 @@ class Pcnet32(Controls):
             self.start()
             napi_enable(self.netdev)
             netif_wake_queue(self.netdev)
-            self.run()
+            self._begin()
 
     def _rest(self) -> None:
         """Nothing is under way and nothing waits in the rings: what was to be sent is, what came is handed up."""
