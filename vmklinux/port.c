@@ -231,7 +231,12 @@ void native_port_sent(struct native_port *port, const struct native_batch *batch
 
 void native_port_run(struct native_port *port, bool on) { port->running = on; }
 
-void native_port_stop_queue(struct native_port *port) { port->stopped = true; }
+void native_port_stop_queue(struct native_port *port)
+{
+    if (!port->stopped)
+        port->last_sent = vmk_now(); /* it may have been idle for long */
+    port->stopped = true;
+}
 
 void native_port_wake_queue(struct native_port *port)
 {

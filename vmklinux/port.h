@@ -40,8 +40,8 @@ void native_port_run(struct native_port *port, bool on);
 void native_port_stop_queue(struct native_port *port);
 void native_port_wake_queue(struct native_port *port);
 bool native_port_queue_stopped(const struct native_port *port);
-/* The time (vmk_now) from which it counts how long the queue is stopped: that of the last frame that the device took, or
- * of the last look that found it stopped for too long (native_port_excuse). */
+/* The time (vmk_now) from which it counts how long the queue is stopped: when that began, or later the last frame that the
+ * device took, or the last look that found it stopped for too long (native_port_excuse). */
 uint64_t native_port_last_sent(const struct native_port *port);
 void native_port_excuse(struct native_port *port);
 /* NAPI. Once scheduled, native_python_poll runs after the interrupt handlers until native_port_complete; that is false, and

@@ -214,6 +214,9 @@ class Pcnet32(Controls):
     def watch(self) -> None:
         """Counters, and the link: nothing interrupts for it."""
         self.collect()
+        self._look_at_link()
+
+    def _look_at_link(self) -> None:
         if not self.media.link_ok():
             netif_carrier_off(self.netdev)
         elif not self.netdev.carrier:

@@ -28,6 +28,7 @@ from vmklinux.native.netdevice import (
     napi_schedule,
     netif_carrier_off,
     netif_carrier_on,
+    netif_stop_queue,
     netif_wake_queue,
     register_netdev,
 )
@@ -431,6 +432,17 @@ def test_one_configures_at_a_time(made: tuple[Loopback, Uplink], pdev: PciDev) -
         nic.mtu = 1300
         order.append("mtu")
     assert order == ["reset", "mtu"]
+
+
+def test_the_time_of_a_queue_counts_from_its_stop(made: tuple[Loopback, Uplink]) -> None:
+    """Not from the last frame: the device may have been idle for long."""
+    driver, nic = made
+    with nic, baton():
+        port, begin = driver.netdev.handle, lib.vmk_now()
+        netif_stop_queue(driver.netdev)
+        stopped = lib.native_port_last_sent(port)
+        netif_stop_queue(driver.netdev)
+        assert begin <= stopped == lib.native_port_last_sent(port)
 
 
 # ---- drivers that fail, and devices that go, at any moment ----
