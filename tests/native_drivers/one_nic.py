@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from tests.e2e.cards import AnyPlatform
-from tests.e2e.conftest import Peer
+from tests.e2e.conftest import LIMIT, Peer
 from vmkernel_core._core import lib
 from vmkernel_core.errors import VmkError
 from vmkernel_core.idle import IdleLoop
@@ -16,6 +17,7 @@ from vmkernel_core.memory import MachineMemory
 from vmkernel_core.net.uplink import Uplink, UplinkDriver
 from vmkernel_core.pci import scan
 from vmklinux.native.device import baton
+from vmklinux.native.ethernet import EthernetDriver
 from vmklinux.native.pci import PciDev, PciDriver
 
 
@@ -27,6 +29,14 @@ class OneNic:
     driver: PciDriver
     platform: AnyPlatform
     peer: Peer
+
+    def settle(self) -> None:
+        """Wait until no reset waits nor is under way: its work items run one after the other."""
+        assert isinstance(self.driver, EthernetDriver)
+        done = threading.Event()
+        with baton():
+            self.driver.work.schedule_work(done.set)
+        assert done.wait(LIMIT)
 
 
 @contextmanager

@@ -172,8 +172,9 @@ def test_a_device_that_forgets_all_is_reset(card: OneNic, nic: Uplink) -> None:
         csr.write(PORT(FUNCTION=SELECTIVE_RESET))
         csr.write(SCB_INTERRUPT(M=1))
         csr.read(SCB_STATUS)
-    driver_of(card).ndo_tx_timeout()
-    nic.wait_link(False, timeout=LIMIT)
+    with baton():
+        driver_of(card).ndo_tx_timeout()
+    card.settle()
     assert crosses(card, nic)
 
 
@@ -189,7 +190,7 @@ def test_a_device_that_accepts_no_command_is_reset(
 
     monkeypatch.setattr(commands, "_settle", settle)
     assert nic.transmit([sized(PEER, 60, 1, source=ME)]) == 0
-    nic.wait_link(False, timeout=LIMIT)
+    card.settle()
     monkeypatch.undo()
     assert crosses(card, nic)
 

@@ -84,14 +84,6 @@ def restart(card: OneNic) -> None:
         driver_of(card).ndo_tx_timeout()
 
 
-def idle(card: OneNic) -> None:
-    """Until no reset waits nor is under way."""
-    done = threading.Event()
-    with baton():
-        driver_of(card).work.schedule_work(done.set)
-    assert done.wait(LIMIT)
-
-
 def crosses(card: OneNic, nic: Uplink) -> bool:
     """Whether frames go both ways."""
     out = [sized(PEER, 60 + 10 * seed, seed, source=ME) for seed in range(40)]
@@ -121,7 +113,7 @@ def test_resets_while_frames_are_sent(card: OneNic, nic: Uplink) -> None:
     swallowing.start()
     for _ in range(5):
         restart(card)
-        nic.wait_link(False, timeout=LIMIT)
+        card.settle()
         nic.wait_link(timeout=LIMIT)
     ended.set()
     sending.join(LIMIT)
@@ -175,7 +167,7 @@ def test_a_card_goes_during_its_reset(card: OneNic, nic: Uplink, monkeypatch: py
     assert isinstance(card.platform, QemuPlatform)
     card.driver.pdev.gone = True
     card.platform.pull(card.driver.pdev.function.address)
-    idle(card)
+    card.settle()
     nic.close()
     assert card.driver.pdev.stopped is None
     with pytest.raises(DeviceGone):
@@ -189,7 +181,7 @@ def test_a_reset_that_waits_leaves_a_card_asleep(
     with baton(), driver_of(card).netdev.rtnl.lock():
         restart(card)
         nic.suspend()
-    idle(card)
+    card.settle()
     assert steps.done == ["stop"]
     nic.resume()
     assert steps.done == ["stop", "start"]
@@ -203,7 +195,7 @@ def test_a_card_that_was_closed_is_not_reset(
     with baton(), driver_of(card).netdev.rtnl.lock():
         restart(card)
         nic.close()
-    idle(card)
+    card.settle()
     assert steps.done == ["stop"]
     nic.open()
     assert crosses(card, nic)

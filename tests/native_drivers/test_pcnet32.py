@@ -239,8 +239,9 @@ def test_a_chip_that_forgets_all_is_reset(card: OneNic, nic: Uplink) -> None:
     """It is reset behind the driver's back; then the queue times out."""
     with baton():
         driver_of(card).ports.reset()
-    driver_of(card).ndo_tx_timeout()
-    nic.wait_link(False, timeout=LIMIT)
+    with baton():
+        driver_of(card).ndo_tx_timeout()
+    card.settle()
     assert crosses(card, nic)
 
 
