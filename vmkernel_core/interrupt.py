@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
 from typing import TYPE_CHECKING, Any
 
 from vmkernel_core._core import ffi, lib
@@ -12,6 +14,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 log = logging.getLogger(__name__)
+
+#: Seconds after which an operator's interrupt comes again: the call into Python that it hit is over then.
+_AGAIN = 0.001
 
 
 class Handler:
@@ -43,12 +48,22 @@ class Handler:
             lib.vmk_baton_drop()
 
 
+def interrupt_program() -> None:
+    """A KeyboardInterrupt came where C called Python, and would end there: have it come again, to the program."""
+    program = threading.main_thread().ident
+    assert program is not None
+    threading.Timer(_AGAIN, signal.pthread_kill, (program, signal.SIGINT)).start()
+
+
 @ffi.def_extern()  # type: ignore[untyped-decorator]  # cffi has no types for its decorators
 def vmk_python_irq(line: int, cookie: Any) -> int:
     """The C core's call of a handler; core_build.py declares it."""
     try:
         handler: Handler = ffi.from_handle(cookie)
         return int(handler.function())
+    except KeyboardInterrupt:
+        interrupt_program()
+        return 0
     except Exception:
         log.exception("the handler of line %d failed", line)
         return 0

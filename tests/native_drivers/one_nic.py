@@ -52,7 +52,9 @@ def one_nic(kind: type[PciDriver], platform: AnyPlatform) -> Iterator[OneNic]:
         lib.vmk_irq_reset()
         idle = IdleLoop(lambda _event: None, lambda: None)
         platform.start(memory)
-        lib.vmk_idle_watch(platform.bus.handle)
+        buses = [bus for bus in (platform.bus, platform.messages) if bus is not None]
+        for bus in buses:
+            lib.vmk_idle_watch(bus.handle)
         idle.start()
         pdev = None
         try:
@@ -68,7 +70,8 @@ def one_nic(kind: type[PciDriver], platform: AnyPlatform) -> Iterator[OneNic]:
                 with baton():
                     pdev.devres.release_all()
             idle.stop()
-            lib.vmk_idle_unwatch(platform.bus.handle)
+            for bus in buses:
+                lib.vmk_idle_unwatch(bus.handle)
             platform.stop()
         assert len(pdev.devres) == 0
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from vmkernel_core._core import ffi, lib
 from vmkernel_core.errors import DeviceGone, NotSupported, UsageError, VmkError
+from vmkernel_core.interrupt import interrupt_program
 from vmklinux.native.ethtool import EthtoolOps
 from vmklinux.native.rtnl import Rtnl
 from vmklinux.native.uplink import NativeUplink
@@ -277,7 +278,11 @@ def napi_disable(dev: NetDevice) -> None:
 def native_python_poll(handle: Any) -> int:
     """The C core's call of a driver's poll; core_build.py declares it."""
     dev: NetDevice = ffi.from_handle(handle)
-    done = dev.poll()
+    try:
+        done = dev.poll()
+    except KeyboardInterrupt:
+        interrupt_program()
+        return 0  # it is polled again
     if done is None:  # stopped, or the hardware went
         napi_disable(dev)
         return 0

@@ -18,6 +18,7 @@ from native_drivers.net.e1000.receive import Receiver
 from native_drivers.net.e1000.registers import CTRL, ICR, ICS, IMC, IMS, RCTL, STATUS
 from native_drivers.net.e1000.statistics import Statistics
 from native_drivers.net.e1000.transmit import Transmitter
+from vmklinux.native.irq import PCI_IRQ_INTX, PCI_IRQ_MSI, pci_alloc_irq_vectors
 from vmklinux.native.netdevice import (
     alloc_etherdev,
     napi_complete,
@@ -69,6 +70,8 @@ class E1000(Controls):
         self.chip = CHIPS[pdev.function.device]
         pci_enable_device(pdev)
         pci_set_master(pdev)
+        if self.chip.express:
+            pci_alloc_irq_vectors(pdev, 1, 1, PCI_IRQ_MSI | PCI_IRQ_INTX)
         self.window = pci_iomap(pdev, _REGISTER_BAR)
         self.registers = Registers(self.window, f"{self.chip.name} at {pdev.name}")
         self.controller = Controller(self.registers, self.chip)

@@ -25,7 +25,7 @@ from native_drivers.scsi.megaraid_sas.frames import (
 from native_drivers.scsi.megaraid_sas.raid import Inventory, controller_info, inventory, text
 from vmkernel_core.errors import DeviceGone, VmkError
 from vmkernel_core.storage.command import READ_10, READ_16, WRITE_10, WRITE_16, Direction, HostStatus, Status
-from vmklinux.native.irq import request_irq
+from vmklinux.native.irq import PCI_IRQ_INTX, PCI_IRQ_MSIX, pci_alloc_irq_vectors, request_irq
 from vmklinux.native.pci import (
     PciDriver,
     pci_enable_device,
@@ -113,6 +113,8 @@ class MegaraidSas(PciDriver, ScsiHostTemplate):
         self._idle = WaitQueue()
         self.found = Inventory({}, frozenset())
         self.events = Events(self)
+        messages = PCI_IRQ_MSIX if self.firmware.has_messages else 0
+        pci_alloc_irq_vectors(pdev, 1, 1, messages | PCI_IRQ_INTX)
         request_irq(pdev, self._interrupt)
         self.firmware.start()
         pdev.devres.add(self._let_go)

@@ -110,7 +110,7 @@ GEN2 = Chip(
 
 class Firmware:
     """One controller's. ``frames`` it takes at once, of which ``commands`` are the mid-layer's (slots 0 and up), the
-    others the driver's own; ``segments`` of a frame.
+    others the driver's own; ``segments`` of a frame; ``has_messages``: it can interrupt by MSI-X.
 
     A frame lies in its slot of the table, FRAME_MOST bytes; its ``context`` is the slot's number.
     """
@@ -124,6 +124,7 @@ class Firmware:
         self.frames = pad.MAXCMD
         self.commands = pad.MAXCMD - 1 - OWN  # the reply queue is never full
         self.segments = pad.MAXSGL
+        self.has_messages = bool(pad.MSIX)
         self.memory = dma_alloc_coherent(pdev, self.frames * FRAME_MOST)
         self.table = Table(Header, self.memory, self.frames, stride=FRAME_MOST)
         self.sense = dma_alloc_coherent(pdev, self.frames * SENSE)

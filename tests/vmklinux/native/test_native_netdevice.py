@@ -727,6 +727,26 @@ def test_polling_ends_with_the_driver(card: tuple[Failing, Uplink], pdev: PciDev
     assert not polled.wait(0.1)
 
 
+def test_an_operators_interrupt_reaches_the_program(card: tuple[Failing, Uplink], pdev: PciDev) -> None:
+    """Wherever it came: nothing of the driver is harmed by it, and no traceback is printed."""
+    driver, nic = card
+
+    def interrupted() -> None:
+        driver.where = ""
+        raise KeyboardInterrupt
+
+    driver.where, driver.what = "poll", interrupted
+    with pytest.raises(KeyboardInterrupt):
+        _transmit_and_wait(nic)
+    assert nic.wait(rx=True, timeout=LIMIT)
+    assert nic.receive() == [ethernet(b"x")]
+
+
+def _transmit_and_wait(nic: Uplink) -> None:
+    nic.transmit([ethernet(b"x")])
+    time.sleep(LIMIT)
+
+
 def test_an_offload_that_the_card_does_not_do_is_refused(card: tuple[Failing, Uplink]) -> None:
     """There is no segmentation in software: the whole batch is refused, as by Linux's engine, and nothing is sent."""
     driver, nic = card
