@@ -47,6 +47,7 @@ class HardwareCounters:
         return counted
 
     def _dump(self) -> None:
+        self.scb.accepted()  # it may sleep: from here on nobody else's dump comes between
         self._words[:] = memoryview(bytes(Counters.size)).cast("I")
         self.scb.command(CUC=CUC_DUMP_RESET)
         for _ in range(0, LIMIT, PAUSE):
