@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 os.environ["VMK_HCL"] = ""
 
 #: Parameters of fixtures that boot something: tests that share one stay together where tests run in parallel.
-_BOOTED = ("kernel", "linux", "driven", "device")
+_BOOTED = ("kernel", "linux", "driven", "device", "pair", "platform_name", "card")
 
 
 # No example is timed, nor its making: the machine may be busy.
@@ -29,6 +29,7 @@ settings.register_profile("untimed", deadline=None, suppress_health_check=[Healt
 settings.load_profile("untimed")
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist looks for the marks in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Group tests for pytest-xdist by file and by what they boot, so that no host is booted twice for them."""
     for item in items:

@@ -17,7 +17,7 @@ def test_both_sides_read_from_the_same_target(monkeypatch: pytest.MonkeyPatch) -
     assert done.exit_code == 0, done.output
     [case] = json.loads(done.stdout)
     assert (case["size"], case["depth"]) == (4096, 8)
-    assert min(case["device"], case["floor"]) > 100
+    assert min(case["device"], case["floor"]) > 0
     assert case["of_floor"] == case["device"] / case["floor"]
 
 

@@ -17,7 +17,7 @@ from operator import or_
 import pytest
 
 from tests.e2e.cards import CARDS, MAC
-from tests.e2e.conftest import LIMIT, Peer
+from tests.e2e.conftest import LIMIT, Peer, options_of
 from tests.e2e.device_state import State, card_state, sent_descriptors
 from tests.e2e.engines import Engine
 from tests.e2e.packets import IPV4, PEER, TCP, pattern, raw_address, sized, tagged, unfinished, unsummed
@@ -131,7 +131,7 @@ class Run:
 def booted(card: str, engine: Engine) -> Iterator[Run]:
     chosen = CARDS[card]
     with (
-        VMkernel(chosen.make(), modules=chosen.modules, **engine.options) as host,
+        VMkernel(chosen.make(), **options_of(chosen, engine)) as host,
         ThreadPoolExecutor(2) as pool,
     ):
         yield Run(host, Peer(host.platform.wires[0].socket, pool))

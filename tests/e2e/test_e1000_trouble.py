@@ -110,7 +110,7 @@ def busy(host: VMkernel) -> Iterator[tuple[Uplink, Events]]:
 
 
 def is_over(nic: Uplink, error: type[VmkError]) -> None:
-    """Every use of a dead uplink raises the same error, at once."""
+    """Every use of a dead uplink raises the same error; none waits for its time to be up."""
     uses: list[Callable[[], object]] = [
         lambda: nic.transmit([sized(PEER, 60, 1)]),
         nic.receive,
@@ -125,7 +125,7 @@ def is_over(nic: Uplink, error: type[VmkError]) -> None:
     for use in uses:
         with pytest.raises(error):
             use()
-    assert time.monotonic() - began < 1
+    assert time.monotonic() - began < LIMIT
     assert not nic.is_open
 
 

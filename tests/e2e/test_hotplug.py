@@ -47,8 +47,6 @@ by_card = pytest.mark.parametrize(
     indirect=["driven"],
 )
 BUSY = 50
-#: Seconds within which a device that went by itself is noticed; the watch is twice a second, the machine may be busy.
-NOTICED = 5.0
 #: The register Slot Status in the PCI Express capability, and its event of the attention button (PCI Express Base 3.0,
 #: 7.8.11).
 SLOT_STATUS, BUTTON = 0x1A, 1 << 0
@@ -222,10 +220,8 @@ def test_pulled_while_traffic_runs(engine: Engine, card: str) -> None:
         nic, survivor = uplink_at(host, address), uplink_at(host, other)
         with survivor:
             with nic, traffic(platform, nic, 0):
-                began = time.monotonic()
                 platform.pull(address)
                 assert removal(events) == DeviceEvent("removed", address, surprise=True)
-                assert time.monotonic() - began < NOTICED
                 is_over(nic, DeviceGone)
             crosses(platform, survivor, 1)
             again = platform.plug("e1000,netdev=wire9,bus=port0")

@@ -102,7 +102,7 @@ def test_a_throttled_disk_keeps_its_order_and_its_accounts(
 ) -> None:
     """More is submitted than the disk takes at once; the throttle is lifted while it waits, and all of it ends well."""
     _, platform, disk = boot(controller.platform("hd", *raw_drive(image)))
-    platform.monitor("block_set_io_throttle", id="disk", **FREE | {"iops": 5})
+    platform.monitor("block_set_io_throttle", id="disk", **FREE | {"iops": 1})
     before = disk.stats()
     requests = load(disk, 600)
     assert disk.stats().in_flight == disk.stats().in_flight_most == disk.queue_depth

@@ -111,14 +111,16 @@ def test_hashed_groups_come_in(card: OneNic, nic: Uplink) -> None:
 
 
 def test_receive_control_is_written_only_when_it_changes(card: OneNic, nic: Uplink) -> None:
-    """QEMU's 82540EM receives nothing for a second after it was."""
+    """QEMU's 82540EM receives nothing for a second after it was. The machine may be slow, but not each time."""
     card.peer.listens(nic)
-    nic.set_multicast(["01:00:5e:00:00:01"])
-    nic.set_multicast([])
-    began = time.monotonic()
-    frame = sized(ME, 80, 1)
-    assert card.peer.received_by(nic, [frame]) == [frame]
-    assert time.monotonic() - began < 1
+    frame, took = sized(ME, 80, 1), list[float]()
+    while not took or (min(took) >= 1 and len(took) < 10):
+        nic.set_multicast(["01:00:5e:00:00:01"])
+        nic.set_multicast([])
+        began = time.monotonic()
+        assert card.peer.received_by(nic, [frame]) == [frame]
+        took.append(time.monotonic() - began)
+    assert min(took) < 1
 
 
 def test_vlan_table(card: OneNic, nic: Uplink) -> None:

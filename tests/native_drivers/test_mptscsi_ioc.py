@@ -16,7 +16,7 @@ from native_drivers.scsi.mptscsi_2xx.config_pages import (
     SAS_DEVICE_0,
     SAS_IO_UNIT_0,
 )
-from native_drivers.scsi.mptscsi_2xx.ioc import Ioc, IocError
+from native_drivers.scsi.mptscsi_2xx.ioc import Ioc, IocError, Use
 from native_drivers.scsi.mptscsi_2xx.messages import (
     CONFIG,
     CONFIG_REPLY,
@@ -216,7 +216,11 @@ def test_a_reset_takes_what_is_waited_for(lab: Lab) -> None:
 
     world = threading.Thread(target=wait)
     world.start()
-    msleep(50)
+    for _ in range(1000):
+        if Use.TASK_MANAGEMENT in ioc._pending:
+            break
+        msleep(10)
+    assert Use.TASK_MANAGEMENT in ioc._pending
     assert not ends
     ioc.restart()
     lib.vmk_baton_drop()

@@ -119,7 +119,7 @@ def test_a_command_is_aborted(image: Path) -> None:
     """Its answer, and that of the abort, come when the throttle lets QEMU have them."""
     with slow(image, ",throttling.iops-total=1,throttling.iops-size=4096") as fusion:
         disk = fusion.disk
-        disk.read(0, 16)  # two requests by QEMU's account, the second of which the next command waits for
+        disk.read(0, 32)  # four requests by QEMU's account, for which the next command waits a second each
         slow_read = Command(READ_ONE, Direction.FROM_DEVICE, disk.buffer(512), 0, 512, timeout=0.3, retries=0)
         [request] = disk.start([slow_read])
         with pytest.raises(CommandTimedOut):
@@ -173,7 +173,8 @@ def test_a_disk_goes_under_load_and_comes_back(image: Path) -> None:
         requests = load(disk, COUNT)
         platform.monitor("device_del", id="disk0")
         found = ends(requests)
-        assert set(found) == {HostStatus.OK, HostStatus.NO_CONNECT}
+        assert set(found) <= {HostStatus.OK, HostStatus.NO_CONNECT}
+        assert found[HostStatus.NO_CONNECT] > 32
         fusion.adapter.rescan()
         assert fusion.storage.devices == {}
         with pytest.raises(DeviceGone):
