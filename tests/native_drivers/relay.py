@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import selectors
 import socket
 import threading
@@ -36,15 +38,16 @@ class Relay:
     def __exit__(self, *_exception: object) -> None:
         self._end.close()
         self._thread.join(30)
-        self.cut()
+        for one in itertools.chain(*self._pairs):
+            one.close()
         self._listener.close()
         self._ending.close()
 
     def cut(self) -> None:
         """End all connections at once."""
         with self._lock:
-            for pair in self._pairs:
-                for one in pair:
+            for one in itertools.chain(*self._pairs):
+                with contextlib.suppress(OSError):  # the other end was quicker
                     one.shutdown(socket.SHUT_RDWR)
 
     def say(self, data: bytes) -> None:

@@ -40,7 +40,7 @@ def test_register_accesses(name: str) -> None:
             frames = [sized(ME, 60 + turn, seed) for seed in range(10)]
             with baton():  # no interrupt is served meanwhile
                 card.peer.send(frames)
-                wait_until_taken(card.peer.socket)
+                wait_until_taken(card)
                 before = lib.vmk_bus_accesses()
             came: list[bytes] = []
             while len(came) < len(frames):

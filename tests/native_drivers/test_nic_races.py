@@ -36,7 +36,7 @@ from vmklinux.native.timer import msleep
 CARDS: dict[str, type[EthernetDriver]] = {"e1000": E1000, "i82559c": E100, "pcnet": Pcnet32}
 ME = raw_address(MAC)
 #: Milliseconds that a stop takes longer.
-LONGER = 200
+LONGER = 1000
 
 
 @pytest.fixture(params=CARDS)

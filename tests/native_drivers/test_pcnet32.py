@@ -87,7 +87,7 @@ def test_a_receive_ring_that_runs_over(card: OneNic, nic: Uplink) -> None:
         frames = [sized(ME, 60 + seed, seed) for seed in range(100)]
         with baton():  # no interrupt is served meanwhile
             card.peer.send(frames)
-            wait_until_taken(card.peer.socket)
+            wait_until_taken(card)
         came: list[bytes] = []
         while len(came) < 16:
             assert nic.wait(rx=True, timeout=LIMIT)

@@ -114,7 +114,7 @@ def test_a_name_service_that_does_not_answer_keeps_no_session_waiting(
 
     monkeypatch.setattr(Portal, "resolve", slow)
     portals = f"portal=slow.invalid:{tgt.port},{tgt.portal}"
-    with host_with(portals, "login_timeout=2", "noop_interval=1", "noop_timeout=1") as host:
+    with host_with(portals, "login_timeout=5", "noop_interval=1", "noop_timeout=5") as host:
         session = the_iscsi(host).sessions()[0]
         assert session.portal == tgt.portal
         for _ in range(3):

@@ -277,7 +277,7 @@ def test_a_target_that_is_gone_for_good_is_given_up(tgt: Tgt, backing: Path) -> 
 
 
 def test_a_target_that_says_nothing_is_left_for_a_new_login(tgt: Tgt, backing: Path) -> None:
-    settings = ("noop_interval=1", "noop_timeout=1", "login_timeout=2")
+    settings = ("noop_interval=1", "noop_timeout=1")
     with host_with(f"portal={tgt.portal}", *settings) as host:
         device = disk(host)
         tgt.pause()
@@ -291,7 +291,7 @@ def test_a_target_that_says_nothing_is_left_for_a_new_login(tgt: Tgt, backing: P
 
 
 def test_signs_of_life_keep_an_idle_session(tgt: Tgt, caplog: pytest.LogCaptureFixture) -> None:
-    settings = (f"target={NAME.format('trouble')}", "noop_interval=1", "noop_timeout=1")
+    settings = (f"target={NAME.format('trouble')}", "noop_interval=1", "noop_timeout=5")
     with Relay(tgt.port) as relay, host_with(f"portal={relay.portal}", *settings) as host:
         before = len(relay.heard["initiator"])
         with caplog.at_level(logging.WARNING):
@@ -331,7 +331,7 @@ def test_writes_that_take_too_long_are_aborted_and_sent_again(tgt: Tgt, backing:
                 tgt.pause()
                 requests = device.start(
                     [
-                        msgspec.structs.replace(command, timeout=1.0)
+                        msgspec.structs.replace(command, timeout=1.0, retries=100)
                         for at in range(24)
                         for command in device.write_commands(at * blocks, blocks, memory, at * blocks * BLOCK)
                     ]
@@ -352,7 +352,7 @@ def test_what_cannot_be_aborted_is_reset(
     with host_with(f"portal={tgt.portal}", "noop_interval=0") as host, caplog.at_level(logging.WARNING):
         device = disk(host)
         tgt.pause()
-        request = device.submit(bytes(6), timeout=1, retries=1)
+        request = device.submit(bytes(6), timeout=1, retries=100)
         wait_for(lambda: device.stats().timeouts == 1)
         tgt.resume()
         request.result(LIMIT)
