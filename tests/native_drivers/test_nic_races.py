@@ -188,6 +188,25 @@ def test_a_reset_that_waits_leaves_a_card_asleep(
     assert crosses(card, nic)
 
 
+def test_a_card_that_does_not_stop_stays_awake(
+    card: OneNic, nic: Uplink, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver, stop = driver_of(card), driver_of(card).stop
+    fails = [RegisterTimeout("it does not stop")]
+
+    def stops() -> None:
+        stop()
+        if fails:
+            raise fails.pop()
+
+    monkeypatch.setattr(driver, "stop", stops)
+    with pytest.raises(TimedOut, match="does not stop"):
+        nic.suspend()
+    assert not nic.is_suspended
+    card.settle()
+    assert crosses(card, nic)
+
+
 def test_a_card_that_was_closed_is_not_reset(
     card: OneNic, nic: Uplink, monkeypatch: pytest.MonkeyPatch
 ) -> None:

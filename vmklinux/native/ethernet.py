@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 from abc import abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any
 
-from vmkernel_core.errors import DeviceGone
+from vmkernel_core.errors import DeviceGone, VmkError
 from vmkernel_core.memory import OutOfMachineMemory
 from vmklinux.native.irq import request_irq
 from vmklinux.native.netdevice import (
@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+#: Seconds between two calls of ``watch``.
+WATCH = 2.0
+
 
 class EthernetDriver(NetDeviceOps, PciDriver):
     """A driver of cards that can be stopped and started at any time: open, sleep, a reset and other rings are that.
@@ -40,8 +43,6 @@ class EthernetDriver(NetDeviceOps, PciDriver):
     while it is open. ``work`` is for what has to sleep.
     """
 
-    #: Seconds between two calls of ``watch``.
-    watch_every: ClassVar[float] = 2.0
     rx_slots: int
     tx_slots: int
     work: Workqueue
@@ -86,10 +87,15 @@ class EthernetDriver(NetDeviceOps, PciDriver):
         register_netdev(self.netdev)
 
     def suspend(self) -> None:
-        """Stop."""
+        """Stop. A card that does not stop stays awake, and is reset."""
         netif_device_detach(self.netdev)
-        if self.netdev.running:
-            self.down()
+        try:
+            if self.netdev.running:
+                self.down()
+        except VmkError:
+            netif_device_attach(self.netdev)
+            self.schedule_restart()
+            raise
 
     def resume(self) -> None:
         """Begin anew."""
@@ -124,7 +130,7 @@ class EthernetDriver(NetDeviceOps, PciDriver):
         except BaseException:
             self.down()
             raise
-        mod_timer(self._timer, self.watch_every)
+        mod_timer(self._timer, WATCH)
 
     def down(self) -> None:
         """The card does nothing; rings stay."""
@@ -189,7 +195,7 @@ class EthernetDriver(NetDeviceOps, PciDriver):
 
     def _look(self) -> None:
         self.watch()
-        mod_timer(self._timer, self.watch_every)
+        mod_timer(self._timer, WATCH)
 
 
 def _free(rings: Sequence[TxRing[Any] | RxRing[Any]]) -> None:
