@@ -175,6 +175,8 @@ def test_it_is_reset_by_its_message_unit(lab: Lab) -> None:
     ioc.end()
     assert ioc.state().STATE == IocState.READY
     assert ioc.registers.read(HOST_INTERRUPT_MASK) == HOST_INTERRUPT_MASK(REPLY=1, DOORBELL=1)
+    with pytest.raises(IocError, match="the IOC is stopped"):  # nobody waits for what never comes
+        sas_targets(ioc)
     ioc.begin()
     assert len(sas_targets(ioc)) == 2
 

@@ -305,9 +305,9 @@ def test_a_device_that_an_event_tells_of_is_found(image: Path, event: int, data:
 
 
 def test_an_event_may_come_while_the_driver_still_probes(
-    image: Path, monkeypatch: pytest.MonkeyPatch
+    image: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """As it does where devices are looked for while the port is enabled."""
+    """As it does where devices are looked for while the port is enabled. The driver goes while it looks once more."""
     page = Ioc.page
 
     def page_after_an_event(ioc: Ioc, kind: type[SAS_DEVICE_0], address: int = 0) -> SAS_DEVICE_0 | None:
@@ -318,6 +318,7 @@ def test_an_event_may_come_while_the_driver_still_probes(
     with slow(image) as fusion:
         assert fusion.disk.read(0, 1) == image.read_bytes()[:512]
         assert fusion.stopped == []
+    assert "no reply" not in caplog.text
 
 
 def test_a_device_that_does_not_respond_any_more_is_taken_away(image: Path) -> None:

@@ -319,10 +319,10 @@ def test_logins_that_fail_keep_no_memory(tgt: Tgt, directory: Path) -> None:
     wrong = dict(one.split("=", 1) for one in chap(directory, INITIATOR[0], "wrong-secret-7"))
     for portal in (tgt.portal, f"127.0.0.1:{free_port()}"):
         settings = Settings.read({"portal": portal, "target": GUARDED, **wrong})
-        for _ in range(20):
+        for _ in range(10):
             fail_to_log_in(settings)
         before = allocated()
-        for _ in range(100):
+        for _ in range(40):
             fail_to_log_in(settings)
         # A context of libiscsi has 10 kB and more.
         assert allocated() - before < 100_000

@@ -103,6 +103,9 @@ class MptSas(PciDriver, ScsiHostTemplate):
         self._watch = Timer(pdev, self._look_for_fault)
         host = self.host = scsi_host_alloc(pdev, self)
         request_irq(pdev, self.ioc.interrupt)
+        pdev.devres.add(
+            self.ioc.forget
+        )  # a scan that is under way does not wait for what nobody takes in then
         self._model, facts = self._describe(), self.ioc.facts
         host.can_queue, host.cmd_per_lun = self.ioc.most, DEPTH
         host.max_channel, host.max_id = max(facts.MaxBuses, 1) - 1, facts.MaxDevices or 256

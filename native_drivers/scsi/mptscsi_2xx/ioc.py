@@ -154,6 +154,7 @@ class Ioc:
         self._on_ended, self._on_event = on_ended, on_event
         self._in_flight = 0
         self._pending: dict[Use, Pending] = {}
+        self._takes_requests = False
         self._acknowledgements: deque[EVENT_ACK] = deque()
         self._turns: set[Use] = set()
         self._changed = WaitQueue()
@@ -206,6 +207,7 @@ class Ioc:
         self.port = self.handshake(PORT_FACTS(), PORT_FACTS_REPLY)
         self.handshake(PORT_ENABLE(), PORT_ENABLE_REPLY, PORT_ENABLE_LIMIT)
         self.registers.write(REPLIES_ONLY)
+        self._takes_requests = True
         self._send(Use.EVENTS, EVENT_NOTIFY(Switch=1))
 
     @property
@@ -216,23 +218,26 @@ class Ioc:
     def end(self) -> None:
         """Have it forget everything, and touch memory no more. What does not answer is left as it is."""
         if self.pdev.gone:
-            self._forget()
+            self.forget()
             return
         self.registers.write(MASKED)
+        self._takes_requests = False
         try:
             self._make_ready()
         except VmkError as error:
             log.warning("%s", error)
-        self._forget()
+        self.forget()
 
     def restart(self) -> None:
         """Reset it, as gently as its state allows, and bring it up again: it has no commands then."""
         self.registers.write(MASKED)
-        self._forget()
+        self.forget()
         self._make_ready(always=True)
         self.begin()
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
+        """Nothing that it was asked is answered any more; who waits for that is told (IocError)."""
+        self._takes_requests = False
         for pending in self._pending.values():
             pending.lost = True
         self._pending.clear()
@@ -332,6 +337,10 @@ class Ioc:
             self._changed.wake_up()
 
     def _ask(self, use: Use, request: Request, kind: type[R], seconds: float) -> R:
+        if not self._takes_requests:
+            raise IocError(
+                f"{type(request).__name__} has nobody to answer it: the IOC is stopped", where=self.pdev.name
+            )
         pending = self._send(use, request)
         wait_event_timeout(self._changed, lambda: pending.reply is not None or pending.lost, seconds)
         if pending.reply is not None:
