@@ -29,6 +29,7 @@ from vmklinux.quirks import command_most
 from vmklinux.sched import WaitQueue
 from vmklinux.scsi import Device, Scsi
 from vmklinux.scsi_error import ErrorHandler
+from vmklinux.scsi_policy import RECOVERY, SCAN_LIMIT
 from vmklinux.scsi_sysfs import Kinds, remove_device, transport
 
 if TYPE_CHECKING:
@@ -44,10 +45,6 @@ log = logging.getLogger(__name__)
 SCSI_DEFAULT_MAX_SECTORS, BLK_MAX_SEGMENT_SIZE, SCSI_DEFAULT_HOST_BLOCKED = 1024, 65536, 7
 MODE_INITIATOR = 1
 TASK_NORMAL = 3  # include/linux/sched.h
-#: The states of a host (``enum scsi_host_state``), and those in which error handling runs meanwhile.
-RECOVERY = {"RUNNING": "RECOVERY", "CANCEL": "CANCEL_RECOVERY", "DEL": "DEL_RECOVERY"}
-#: Seconds that whoever wants to scan a host, or to take a device away, waits for another who does.
-SCAN_LIMIT = 120.0
 
 
 class Host:

@@ -18,19 +18,6 @@ NAMING_PAGES = (SERIAL_NUMBER, IDENTIFICATION, 0x89, 0xB0, 0xB1, 0xB2)
 #: Host statuses by which drivers say that there is nobody: DID_NO_CONNECT, DID_BAD_TARGET (include/scsi/scsi_status.h).
 NOBODY = (1, 4)
 
-#: Which states a device may go to, by the one that it is in (the table in scsi_device_set_state).
-TRANSITIONS = {
-    "CREATED": {"RUNNING", "OFFLINE", "TRANSPORT_OFFLINE", "CREATED_BLOCK", "CANCEL", "DEL"},
-    "RUNNING": {"CANCEL", "QUIESCE", "OFFLINE", "TRANSPORT_OFFLINE", "BLOCK", "DEL"},
-    "CANCEL": {"DEL"},
-    "QUIESCE": {"RUNNING", "CANCEL", "OFFLINE", "TRANSPORT_OFFLINE", "BLOCK", "DEL"},
-    "OFFLINE": {"RUNNING", "CANCEL", "TRANSPORT_OFFLINE", "BLOCK", "DEL"},
-    "TRANSPORT_OFFLINE": {"RUNNING", "OFFLINE", "CANCEL", "BLOCK", "DEL"},
-    "BLOCK": {"RUNNING", "OFFLINE", "TRANSPORT_OFFLINE", "CANCEL", "DEL"},
-    "CREATED_BLOCK": {"CREATED", "RUNNING", "OFFLINE", "TRANSPORT_OFFLINE", "CANCEL", "DEL"},
-    "DEL": set[str](),
-}
-
 
 def scsilun_to_int(raw: bytes) -> int:
     """The 16-bit levels of a LUN, the first one lowest."""

@@ -13,13 +13,25 @@ from typing import TYPE_CHECKING
 from vmkernel_core._core import lib
 from vmkernel_core.errors import TimedOut
 from vmkernel_core.memory import load_bytes, store_bytes
+from vmkernel_core.storage.command import Status
 from vmklinux.api import linux_api
 from vmklinux.kobject import Obj, addressof, container_of
 from vmklinux.list import list_add_tail, list_del, list_entries
 from vmklinux.scsi import Scsi
+from vmklinux.scsi_policy import (
+    EH_STATUS,
+    RESETS,
+    SENSE_SIZE,
+    STALL,
+    START_LIMIT,
+    START_UNIT,
+    TEST_UNIT_READY,
+    Reset,
+    request_sense,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from vmklinux.hosts import Host
     from vmklinux.linux import Linux
@@ -31,12 +43,6 @@ NEEDS_RETRY, SUCCESS, FAILED, ADD_TO_MLQUEUE, FAST_IO_FAIL = 0x2001, 0x2002, 0x2
 DID_RESET = 8
 #: Bits of scsi_cmnd.eh_eflags (include/scsi/scsi_eh.h) and of scsi_cmnd.flags (scsi_cmnd.h).
 SCSI_EH_ABORT_SCHEDULED, SCMD_LAST = 2, 4
-#: Seconds after a bus or host reset until the devices are asked again; seconds between tries of a driver that is busy.
-SETTLE, STALL = 10.0, 0.1
-#: Seconds that a device has to start.
-START_LIMIT = 30.0
-TEST_UNIT_READY, REQUEST_SENSE, START_STOP = 0x00, 0x03, 0x1B
-SENSE_SIZE = 96
 _SCSI_2 = 3  # the level up to which a CDB carries the LUN
 #: scsi_cmnd's fields that a command of the error handler's own takes over for a while, and where scsi_eh_save has them.
 _SAVED = (
@@ -44,17 +50,6 @@ _SAVED = (
     ("underflow", "underflow"), ("prot_op", "prot_op"), ("eh_eflags", "eh_eflags"),
 )  # fmt: skip
 _DMA_FROM_DEVICE, _DMA_NONE = 2, 3
-# Status bytes (SAM-5, 5.3), and what they make of a command of the error handler's own.
-_CHECK_CONDITION, _RESERVATION_CONFLICT = 0x02, 0x18
-_BY_STATUS = {
-    0x00: SUCCESS,
-    0x04: SUCCESS,
-    0x10: SUCCESS,
-    0x14: SUCCESS,
-    0x22: SUCCESS,
-    0x08: NEEDS_RETRY,
-    0x28: NEEDS_RETRY,
-}
 
 
 def commands(linux: Linux, head: int) -> list[Obj]:
@@ -101,7 +96,7 @@ def scsi_eh_prep_cmnd(linux: Linux, scmd: Obj, ses: Obj, cmnd: int, cmnd_size: i
         table = scmd.sdb.table
         table.sgl, table.nents, table.orig_nents = Obj(linux.types, "scatterlist", sg), 1, 1
         scmd.sdb.length, scmd.sc_data_direction = length, _DMA_FROM_DEVICE
-        cdb = bytes([REQUEST_SENSE, 0, 0, 0, length, 0])
+        cdb = request_sense(length)
     store_bytes(place, cdb.ljust(32, b"\0"))
     if cdb:
         scmd.cmd_len = (6, 10, 10, 12, 16, 12, 10, 10)[cdb[0] >> 5]  # COMMAND_SIZE, by the group code
@@ -158,8 +153,8 @@ def _submit(host: Host, cmnd: Obj, timeout: float) -> int:
             lambda: bool(lib.linux_scsi_eh_back(int(cmnd))), "a command of the error handler's", timeout
         )
     except TimedOut:  # scsi_abort_eh_cmnd: the driver has to forget it, whatever that takes
-        for name in ("eh_abort_handler", *(name for name, _, _ in RESETS)):
-            if handler(host, name, cmnd) == SUCCESS:
+        for name in ("abort", *(reset.name for reset in RESETS)):
+            if handler(host, f"eh_{name}_handler", cmnd) == SUCCESS:
                 break
         return FAILED
     verdict = _ended(cmnd)
@@ -169,13 +164,14 @@ def _submit(host: Host, cmnd: Obj, timeout: float) -> int:
 def _ended(cmnd: Obj) -> int:
     """scsi_eh_completed_normally: what a command of the error handler's own came back with."""
     host_byte, status = cmnd.result >> 16 & 0xFF, cmnd.result & 0xFE
-    if host_byte == DID_RESET or (not host_byte and status == _CHECK_CONDITION):
+    if host_byte == DID_RESET or (not host_byte and status == Status.CHECK_CONDITION):
         return int(lib.linux_scsi_check_sense(int(cmnd)))
     if host_byte:
         return FAILED
-    if status == _RESERVATION_CONFLICT:  # somebody else's, but there it is
+    if status == Status.RESERVATION_CONFLICT:  # somebody else's, but there it is
         return FAILED if load_bytes(addressof(cmnd, "cmnd"), 1)[0] else SUCCESS
-    return _BY_STATUS.get(status, FAILED)
+    works = EH_STATUS.get(status)
+    return FAILED if works is None else SUCCESS if works else NEEDS_RETRY
 
 
 def _answers(host: Host, cmnd: Obj) -> bool:
@@ -183,9 +179,9 @@ def _answers(host: Host, cmnd: Obj) -> bool:
     if cmnd.device.sdev_state == host.scsi.enum("SDEV_OFFLINE"):
         return True  # nothing will be sent to it: its commands may end
     timeout = cmnd.device.eh_timeout / host.linux.hz
-    verdict = send(host, cmnd, bytes(6), timeout)
+    verdict = send(host, cmnd, TEST_UNIT_READY, timeout)
     if verdict == NEEDS_RETRY:
-        verdict = send(host, cmnd, bytes(6), timeout)
+        verdict = send(host, cmnd, TEST_UNIT_READY, timeout)
     return verdict in (SUCCESS, NEEDS_RETRY)
 
 
@@ -213,7 +209,7 @@ def scsi_eh_get_sense(linux: Linux, work_q: Obj, done_q: Obj) -> int:
     """Ask for the sense data that drivers did not bring; whether no command is left then."""
     for cmnd in commands(linux, int(work_q)):
         sensed = load_bytes(cmnd.sense_buffer, 1)[0] & 0x70 == 0x70
-        if sensed or cmnd.eh_eflags & SCSI_EH_ABORT_SCHEDULED or cmnd.result & 0xFE != _CHECK_CONDITION:
+        if sensed or cmnd.eh_eflags & SCSI_EH_ABORT_SCHEDULED or cmnd.result & 0xFE != Status.CHECK_CONDITION:
             continue
         host = _host(linux, cmnd)
         if send(host, cmnd, b"", cmnd.device.eh_timeout / linux.hz, SENSE_SIZE) != SUCCESS:
@@ -231,39 +227,33 @@ def scsi_eh_ready_devs(linux: Linux, shost: Obj, work_q: Obj, done_q: Obj) -> No
     """Start devices that wait for it, then reset until they answer; those that do not are taken offline."""
     host = linux.state(Scsi).hosts[int(shost)]
     _start_units(host, work_q, done_q)
-    for name, group_of, settle in RESETS:
-        for group in _grouped(commands(linux, int(work_q)), group_of):
-            _reset(host, name, group, settle, done_q)
+    for reset in RESETS:
+        for group in _grouped(commands(linux, int(work_q)), reset.span):
+            _reset(host, reset, group, done_q)
     for cmnd in commands(linux, int(work_q)):
         _offline(host, cmnd)
         scsi_eh_finish_cmd(linux, cmnd, done_q)
 
 
-#: The resets, the smallest first: the driver's function, what its commands have in common, seconds until devices answer.
-RESETS: tuple[tuple[str, Callable[[Obj], object], float], ...] = (
-    ("eh_device_reset_handler", lambda c: int(c.device), 0.0),
-    ("eh_target_reset_handler", lambda c: (c.device.channel, c.device.id), 0.0),
-    ("eh_bus_reset_handler", lambda c: c.device.channel, SETTLE),
-    ("eh_host_reset_handler", lambda _c: 0, SETTLE),
-)
-
-
-def _grouped(cmnds: list[Obj], group_of: Callable[[Obj], object]) -> Iterator[list[Obj]]:
-    groups: dict[object, list[Obj]] = {}
+def _grouped(cmnds: list[Obj], span: int) -> Iterator[list[Obj]]:
+    """Those whose devices have so many parts of channel, target and LUN in common."""
+    groups: dict[tuple[int, ...], list[Obj]] = {}
     for cmnd in cmnds:
-        groups.setdefault(group_of(cmnd), []).append(cmnd)
+        device = cmnd.device
+        groups.setdefault((device.channel, device.id, device.lun)[:span], []).append(cmnd)
     return iter(groups.values())
 
 
 def _start_units(host: Host, work_q: Obj, done_q: Obj) -> None:
     """scsi_eh_stu: START STOP UNIT for devices that say that they wait for it."""
     linux = host.linux
-    for group in _grouped(commands(linux, int(work_q)), lambda c: int(c.device)):
+    for group in _grouped(commands(linux, int(work_q)), 3):
         stopped = next((c for c in group if _is_stopped(c)), None)
         if stopped is None:
             continue
-        start = bytes([START_STOP, 0, 0, 0, 1, 0])
-        if SUCCESS in (send(host, stopped, start, START_LIMIT) for _ in range(2)) and _answers(host, stopped):
+        if SUCCESS in (send(host, stopped, START_UNIT, START_LIMIT) for _ in range(2)) and _answers(
+            host, stopped
+        ):
             for cmnd in group:
                 scsi_eh_finish_cmd(linux, cmnd, done_q)
 
@@ -273,19 +263,19 @@ def _is_stopped(cmnd: Obj) -> bool:
     return bool(cmnd.device.allow_restart and sensed) and lib.linux_scsi_check_sense(int(cmnd)) == FAILED
 
 
-def _reset(host: Host, name: str, cmnds: list[Obj], settle: float, done_q: Obj) -> None:
+def _reset(host: Host, reset: Reset, cmnds: list[Obj], done_q: Obj) -> None:
     """One reset; commands of the devices that answer after it are done with."""
     linux = host.linux
-    result = handler(host, name, cmnds[0])
+    result = handler(host, f"eh_{reset.name}_handler", cmnds[0])
     if result is None:
         return
     host.errors.resets += 1
     how = "done" if result == SUCCESS else "failed"
-    log.warning("%s: %s: %s", device_of(linux, cmnds[0]), name.removesuffix("_handler"), how)
+    log.warning("%s: %s: %s", device_of(linux, cmnds[0]), reset.name.replace("_", " "), how)
     if result not in (SUCCESS, FAST_IO_FAIL):
         return
-    if settle and not host.obj.hostt.skip_settle_delay:
-        linux.call(linux.entry("msleep"), int(settle * 1000))
+    if reset.settle and not host.obj.hostt.skip_settle_delay:
+        linux.call(linux.entry("msleep"), int(reset.settle * 1000))
     alive: dict[int, bool] = {}
     for cmnd in cmnds:
         cmnd.device.was_reset = cmnd.device.expecting_cc_ua = 1

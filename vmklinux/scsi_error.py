@@ -32,6 +32,7 @@ from vmklinux.scsi_eh import (
     scsi_eh_get_sense,
     scsi_eh_ready_devs,
 )
+from vmklinux.scsi_policy import EXPIRY_PERIOD, HANDLER_LIMIT
 
 if TYPE_CHECKING:
     from vmklinux.hosts import Host
@@ -40,10 +41,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 DID_TIME_OUT = 3
-#: Seconds between looks for commands whose time is up; Linux's block layer rounds to whole seconds.
-PERIOD = 0.5
-#: Seconds after which a handler's thread is given up.
-LIMIT = 120.0
 #: Commands that one look finds.
 MOST = 4096
 
@@ -71,7 +68,7 @@ class ErrorHandler:
         self._stop, self._ended = False, False
         name = f"scsi_eh_{self.host.obj.host_no}"
         threading.Thread(target=self._run, name=name, daemon=True).start()
-        self.changed.wait_until(lambda: bool(self._task), f"the start of {name}", LIMIT)
+        self.changed.wait_until(lambda: bool(self._task), f"the start of {name}", HANDLER_LIMIT)
 
     def cut(self) -> None:
         """The hardware has gone: end it now, also inside a handler of the driver's."""
@@ -100,7 +97,7 @@ class ErrorHandler:
             if lib.vmk_world_task() == self._task:
                 return
             try:
-                self.changed.wait_until(lambda: self._ended, "SCSI error handling", LIMIT)
+                self.changed.wait_until(lambda: self._ended, "SCSI error handling", HANDLER_LIMIT)
             except TimedOut as error:
                 log.error("%s", error)
                 lib.vmk_world_end(self._task)
@@ -114,7 +111,7 @@ class ErrorHandler:
             while not self._stop:
                 self._round()
                 if not self._stop and not self._urgent():
-                    lib.vmk_world_sleep(int(PERIOD * 1e9))
+                    lib.vmk_world_sleep(int(EXPIRY_PERIOD * 1e9))
                 if lib.vmk_world_ending():
                     break
         except (DriverStopped, WorldEnded):
@@ -242,7 +239,9 @@ class ErrorHandler:
                 raise VmkError(f"host{self.host.obj.host_no} has gone")
             self._reset_wanted, self._reset_result = True, 0
             lib.vmk_world_wake(self._task)
-            self.changed.wait_until(lambda: bool(self._reset_result) or self._ended, "a host reset", LIMIT)
+            self.changed.wait_until(
+                lambda: bool(self._reset_result) or self._ended, "a host reset", HANDLER_LIMIT
+            )
             if self._reset_result != SUCCESS:
                 raise DriverRefused(
                     f"{self.host.driver_name} did not reset its adapter",

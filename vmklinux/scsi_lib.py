@@ -15,7 +15,7 @@ from vmkernel_core.storage.errors import Sense
 from vmklinux.api import linux_api, no_op
 from vmklinux.kobject import Obj
 from vmklinux.scsi import Scsi
-from vmklinux.scsi_common import TRANSITIONS
+from vmklinux.scsi_policy import BLOCK_TRANSFERS, DRAIN, SENSE_SIZE, TRANSITIONS, SdevState
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -28,10 +28,6 @@ if TYPE_CHECKING:
     from vmklinux.scsi import Device
 
 DMA_TO_DEVICE, DMA_FROM_DEVICE, DMA_NONE = 1, 2, 3  # include/linux/dma-direction.h
-#: SCSI_SENSE_BUFFERSIZE, include/scsi/scsi_cmnd.h.
-SENSE_SIZE = 96
-#: Seconds that a device which goes waits for commands that the driver has (blk_mq_destroy_queue waits for ever).
-DRAIN = 60.0
 #: Commands whose ends one call fetches.
 REAP_MOST = 256
 
@@ -77,8 +73,9 @@ _WELL = Completion(0, 0)
 def _io(command: Command, number: int = 0) -> bytes:
     cdb, buffer = command.cdb, command.buffer
     pieces, count = (buffer.pieces, buffer.count) if buffer is not None else (0, 0)
+    underflow = command.length if cdb[0] in BLOCK_TRANSFERS else 0
     return _IO.pack(
-        number, 0, pieces, command.offset, count, command.length, int(command.timeout * 1000), 0,
+        number, 0, pieces, command.offset, count, command.length, int(command.timeout * 1000), underflow,
         command.direction, len(cdb), command.retries, lib.LINUX_SCSI_PRIVILEGED if command.privileged else 0, cdb,
     )  # fmt: skip
 
@@ -282,10 +279,11 @@ def scsi_execute_cmd(
 def scsi_device_set_state(linux: Linux, sdev: Obj, state: int) -> int:
     """Bring a device into another state; -EINVAL when it cannot go there from the one that it is in."""
     scsi = linux.state(Scsi)
-    names = {scsi.enum(f"SDEV_{name}"): name for name in TRANSITIONS}
+    names: dict[int, SdevState] = {scsi.enum(f"SDEV_{name}"): name for name in TRANSITIONS}
     if sdev.sdev_state == state:
         return 0
-    if names.get(state) not in TRANSITIONS.get(names.get(sdev.sdev_state, ""), ()):
+    now = names.get(sdev.sdev_state)
+    if now is None or names.get(state) not in TRANSITIONS[now]:
         return -errno.EINVAL
     scsi.set_device_state(sdev, state)
     return 0

@@ -41,6 +41,7 @@ from vmklinux.scsi_common import (
     scsi_level,
 )
 from vmklinux.scsi_lib import Queue
+from vmklinux.scsi_policy import EH_TIMEOUT, SCAN_LIMIT
 from vmklinux.scsi_sysfs import Kinds, add_device, initialize_device, remove_device, transport
 
 if TYPE_CHECKING:
@@ -52,8 +53,6 @@ log = logging.getLogger(__name__)
 SCAN_WILD_CARD = (1 << 32) - 1  # include/scsi/scsi_device.h; ~0 for each part of an address
 LUN_WILD_CARD = (1 << 64) - 1
 SCSI_DEFAULT_DEVICE_BLOCKED = 3
-#: Seconds: SCSI_DEFAULT_EH_TIMEOUT, and those that scan_finished may take to say yes.
-EH_TIMEOUT, SCAN_LIMIT = 10, 120.0
 _NO_DEVICE = -1
 
 
@@ -248,7 +247,7 @@ def _configure(linux: Linux, device: Device, data: bytes) -> bool:
     sdev.tagged_supported = sdev.simple_tags = int(sdev.scsi_level >= SCSI_2 and bool(data[7] & 2))
     sdev.borken = 0
     sdev.use_10_for_rw = 1
-    sdev.eh_timeout = EH_TIMEOUT * linux.hz
+    sdev.eh_timeout = int(EH_TIMEOUT) * linux.hz
     sdev.sdev_state = scsi.enum("SDEV_RUNNING")
     transport(linux, "configure", sdev.sdev_gendev)
     if error := _call_configure(linux, device):

@@ -9,6 +9,7 @@ from vmkernel_core.errors import UsageError
 from vmkernel_core.storage.inventory import BLOCK_TYPES
 from vmklinux.scsi import Scsi, scsi_change_queue_depth, vpd_page
 from vmklinux.scsi_lib import scsi_device_set_state
+from vmklinux.scsi_policy import DEVICE_STATES
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -24,17 +25,11 @@ if TYPE_CHECKING:
     from vmklinux.linux import Linux
     from vmklinux.scsi import Device
 
-#: enum scsi_device_state; one in another state is going.
-_STATES: dict[str, DeviceState] = {
-    "RUNNING": "active", "QUIESCE": "active", "BLOCK": "blocked", "CREATED_BLOCK": "blocked",
-    "OFFLINE": "dead", "TRANSPORT_OFFLINE": "dead",
-}  # fmt: skip
-
 
 def _state(device: Device) -> DeviceState | None:
     """How the way to it is; None for one that is going."""
     scsi, state = device.host.scsi, device.obj.sdev_state
-    return next((word for name, word in _STATES.items() if state == scsi.enum(f"SDEV_{name}")), None)
+    return next((word for name, word in DEVICE_STATES.items() if state == scsi.enum(f"SDEV_{name}")), None)
 
 
 class Disk:

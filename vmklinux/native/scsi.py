@@ -1,7 +1,8 @@
 """The SCSI mid-layer for drivers in Python (Linux drivers/scsi/scsi.c): the hosts, and who is told of them.
 
-Hosts are in scsi_host.py, devices and the queues of their commands in scsi_device.py, the scan in scsi_scan.py, error
-handling in scsi_error.py.
+Hosts are in scsi_host.py, devices in scsi_device.py, the queues of their commands in scsi_lib.py, the scan in
+scsi_scan.py, error handling in scsi_error.py. What both mid-layers, this one and that for Linux's modules, do alike is
+in scsi_common.py, scsi_policy.py and scsi_error.c.
 """
 
 from __future__ import annotations

@@ -15,9 +15,6 @@ if TYPE_CHECKING:
 
     from vmklinux.native.scsi_device import ScsiDevice
 
-#: Bytes of sense data that are kept (SCSI_SENSE_BUFFERSIZE).
-SENSE_SIZE = 96
-
 
 class CmndState(IntEnum):
     """Who has a command."""
@@ -42,7 +39,8 @@ class ScsiCmnd(msgspec.Struct, eq=False):
     From the driver, before ``scsi_done``: ``host`` (a HostStatus), ``status`` (a Status), ``residual`` bytes that were
     not transferred, and ``sense`` data where there are any. All are 0 and empty when it gets the command.
 
-    The rest is the mid-layer's: ``timeout`` and times in nanoseconds of CLOCK_MONOTONIC.
+    The rest is the mid-layer's: ``timeout`` and times in nanoseconds of CLOCK_MONOTONIC; ``returned``: the driver gave
+    it back, though error handling has it.
     """
 
     device: ScsiDevice
@@ -65,6 +63,7 @@ class ScsiCmnd(msgspec.Struct, eq=False):
     state: CmndState = CmndState.WAITING
     deadline: int = 0
     retries: int = 0
+    returned: bool = False
 
     @property
     def result(self) -> int:

@@ -18,10 +18,25 @@ from vmkernel_core.storage.buffer import Buffer
 from vmkernel_core.storage.command import Direction, HostStatus, Status
 from vmklinux.errors import DriverRefused
 from vmklinux.native.device import baton
-from vmklinux.native.scsi_cmnd import SENSE_SIZE, CmndState, ScsiCmnd
+from vmklinux.native.scsi_cmnd import CmndState, ScsiCmnd
 from vmklinux.native.scsi_device import scsi_device_set_state
 from vmklinux.native.timer import msleep
 from vmklinux.native.wait import WaitQueue, wait_event_timeout
+from vmklinux.scsi_policy import (
+    EH_STATUS,
+    EH_TIMEOUT,
+    EXPIRY_PERIOD,
+    HANDLER_LIMIT,
+    RECOVERY,
+    RESETS,
+    SENSE_SIZE,
+    STALL,
+    START_LIMIT,
+    START_UNIT,
+    TEST_UNIT_READY,
+    Reset,
+    request_sense,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -31,17 +46,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: Nanoseconds between looks for commands whose time is up; Linux's block layer rounds to whole seconds.
-PERIOD = 500_000_000
 #: Seconds after which a handler's thread, or a reset that somebody asked for, is given up.
-LIMIT = 120.0
-#: Seconds that a device has for a command of the error handler's (SCSI_DEFAULT_EH_TIMEOUT), and to start.
-EH_TIMEOUT, START_LIMIT = 10.0, 30.0
-#: Seconds after a bus or host reset until the devices are asked again, and between tries of a driver that is busy.
-SETTLE, STALL = 10.0, 0.1
-TEST_UNIT_READY, REQUEST_SENSE, START_STOP = bytes(6), 0x03, bytes([0x1B, 0, 0, 0, 1, 0])
-#: Status bytes that a device which works gives (scsi_eh_completed_normally).
-_WORKS = (Status.GOOD, Status.CONDITION_MET, Status.BUSY, Status.TASK_SET_FULL, Status.RESERVATION_CONFLICT)
+LIMIT = HANDLER_LIMIT
 
 
 class ErrorHandler:
@@ -107,15 +113,15 @@ class ErrorHandler:
 
     def _sleep(self) -> None:
         now = lib.vmk_now()
-        retries = [device.not_before for device in self.host.devices if device.not_before]
-        lib.vmk_world_sleep(max(1, min([PERIOD, *(at - now for at in retries)])))
+        retries = [d.queue.not_before for d in self.host.devices if d.queue.not_before]
+        lib.vmk_world_sleep(max(1, min([int(EXPIRY_PERIOD * 1e9), *(at - now for at in retries)])))
         if retries:
             self.host.run()
 
     def _urgent(self) -> bool:
         """Whether error handling is to begin: nothing goes on any more, and something is to be done."""
         host = self.host
-        return self._wanted or bool(host.failed and host.busy == len(host.failed))
+        return self._wanted or (host.recovers and host.busy == len(host.failed))
 
     def _round(self) -> None:
         now, aborts = lib.vmk_now(), True
@@ -124,6 +130,8 @@ class ErrorHandler:
                 aborts = self._timed_out(cmnd, abort=aborts)
         if self._urgent():
             self._recover()
+        elif not (self.host.tags or self.host.busy):
+            self._free_tags()
 
     # ---- time-outs ----
 
@@ -131,7 +139,7 @@ class ErrorHandler:
         """scmd_eh_abort_handler; whether it was aborted. Not after one was not: aborts may take long to fail."""
         device = cmnd.device
         cmnd.state = CmndState.EXPIRED
-        device.count("timeouts")
+        device.queue.count("timeouts")
         log.warning("%s: command %s timed out", device.name, cmnd.cdb.hex(" "))
         aborted = abort and bool(self._ask(lambda: self.host.template.eh_abort(cmnd)))
         if cmnd.state is not CmndState.EXPIRED:
@@ -160,9 +168,12 @@ class ErrorHandler:
         host = self.host
         cmnd.state = CmndState.FAILED
         host.failed.append(cmnd)
-        if host.host_state == "RUNNING":
-            host.host_state = "RECOVERY"
+        self._hold()
         self.wake()
+
+    def _hold(self) -> None:
+        """No command goes out until error handling has ended."""
+        self.host.host_state = RECOVERY.get(self.host.host_state, self.host.host_state)
 
     def _release(self, cmnd: ScsiCmnd) -> None:
         """The driver has it no more: it is sent again if its retries leave one, else it ends (scsi_eh_flush_done_q)."""
@@ -170,36 +181,37 @@ class ErrorHandler:
             self.host.failed.remove(cmnd)
         elif cmnd.state is not CmndState.EXPIRED:
             return  # the host has ended
-        device = cmnd.device
-        device.leave(cmnd)
-        if device.state() != "dead" and device.again(cmnd, counted=True):
+        device, queue = cmnd.device, cmnd.device.queue
+        queue.leave(cmnd)
+        if device.state() != "dead" and queue.again(cmnd, counted=True):
             return
         if not cmnd.result:
             cmnd.host = HostStatus.TIME_OUT
         cmnd.residual = cmnd.length
-        device.finish(cmnd)
-        device.wake()
+        queue.finish(cmnd)
+        queue.wake()
 
     # ---- recovery ----
 
     def _recover(self) -> None:
         """scsi_unjam_host: sense data, then one reset after the other until every device answers."""
         host = self.host
-        if host.host_state == "RUNNING":
-            host.host_state = "RECOVERY"
+        self._hold()
         wanted, self._wanted = self._wanted, False
         log.warning("%s: error handling begins, %d commands failed", host.name, len(host.failed))
         if wanted:
             self._result = self._reset_on_demand()
         self._get_sense()
         self._start_units()
-        for reset in (self._reset_devices, self._reset_targets, self._reset_buses, self._reset_host):
-            if host.failed:
-                reset()
+        for reset in RESETS:
+            # One device of each group: what a reset reaches has as many parts of its address in common.
+            for device in {d.address()[: reset.span]: d for d in self._devices()}.values():
+                self._reset(reset, device)
         for cmnd in list(host.failed):
             self._offline(cmnd)
-        if host.host_state == "RECOVERY":
-            host.host_state = "RUNNING"
+        for name, recovery in RECOVERY.items():
+            if host.host_state == recovery:
+                host.host_state = name
         log.warning("%s: error handling has ended", host.name)
         host.run()
         self._changed.wake_up()
@@ -210,12 +222,11 @@ class ErrorHandler:
             if cmnd.host or cmnd.status != Status.CHECK_CONDITION or cmnd.sense:
                 continue
             with Buffer(self.host.memory, SENSE_SIZE) as buffer:
-                cdb = bytes([REQUEST_SENSE, 0, 0, 0, SENSE_SIZE, 0])
-                asked = self._send(cmnd, cdb, EH_TIMEOUT, buffer)
+                asked = self._send(cmnd, request_sense(SENSE_SIZE), EH_TIMEOUT, buffer)
                 if asked is None or asked.result:
                     continue
                 cmnd.sense = bytes(buffer.view[: SENSE_SIZE - asked.residual])
-            verdict = cmnd.device.by_sense(cmnd)
+            verdict = cmnd.device.queue.by_sense(cmnd)
             if verdict == lib.LINUX_SCSI_FINISH:
                 cmnd.retries = cmnd.allowed  # it ends with its sense data
             if verdict in (lib.LINUX_SCSI_FINISH, lib.LINUX_SCSI_RETRY):
@@ -224,11 +235,12 @@ class ErrorHandler:
     def _start_units(self) -> None:
         """scsi_eh_stu: START STOP UNIT for devices that say that they wait for it."""
         for device in self._devices():
-            mine = self._failed_of([device])
-            stopped = next((c for c in mine if c.sense and device.by_sense(c) == lib.LINUX_SCSI_FAIL), None)
+            mine = self._failed_of(device)
+            judge = device.queue.by_sense
+            stopped = next((c for c in mine if c.sense and judge(c) == lib.LINUX_SCSI_FAIL), None)
             if stopped is None or not device.allow_restart:
                 continue
-            started = self._send(stopped, START_STOP, START_LIMIT)
+            started = self._send(stopped, START_UNIT, START_LIMIT)
             if started is not None and not started.result and self._answers(stopped):
                 for cmnd in mine:
                     self._release(cmnd)
@@ -237,25 +249,8 @@ class ErrorHandler:
         """Those that failed commands are for."""
         return list(dict.fromkeys(cmnd.device for cmnd in self.host.failed))
 
-    def _failed_of(self, devices: list[ScsiDevice]) -> list[ScsiCmnd]:
-        return [cmnd for cmnd in self.host.failed if cmnd.device in devices]
-
-    def _reset_devices(self) -> None:
-        for device in self._devices():
-            self._reset("device reset", partial(self.host.template.eh_device_reset, device), [device], 0)
-
-    def _reset_targets(self) -> None:
-        for device in {(d.channel, d.id): d for d in self._devices()}.values():
-            below = [d for d in self.host.devices if (d.channel, d.id) == (device.channel, device.id)]
-            self._reset("target reset", partial(self.host.template.eh_target_reset, device), below, 0)
-
-    def _reset_buses(self) -> None:
-        for device in {d.channel: d for d in self._devices()}.values():
-            below = [d for d in self.host.devices if d.channel == device.channel]
-            self._reset("bus reset", partial(self.host.template.eh_bus_reset, device), below, SETTLE)
-
-    def _reset_host(self) -> None:
-        self._reset("host reset", self._host_reset, self.host.devices, SETTLE)
+    def _failed_of(self, device: ScsiDevice) -> list[ScsiCmnd]:
+        return [cmnd for cmnd in self.host.failed if cmnd.device is device]
 
     def _host_reset(self) -> bool:
         """The driver's; the tags of commands that ended without it, with their device, are free afterwards."""
@@ -264,24 +259,37 @@ class ErrorHandler:
         if done:
             for cmnd in [c for c in host.in_flight.values() if c.state is CmndState.LOST]:
                 cmnd.state = CmndState.ENDED
-                del host.in_flight[cmnd.tag]
-                host.tags.append(cmnd.tag)
+                host.free_tag(cmnd)
         return done
 
-    def _reset(self, what: str, function: Callable[[], bool], below: list[ScsiDevice], settle: float) -> None:
+    def _function(self, reset: Reset, device: ScsiDevice) -> Callable[[], bool]:
+        template = self.host.template
+        functions: dict[str, Callable[[], bool]] = {
+            "device_reset": partial(template.eh_device_reset, device),
+            "target_reset": partial(template.eh_target_reset, device),
+            "bus_reset": partial(template.eh_bus_reset, device),
+            "host_reset": self._host_reset,
+        }
+        return functions[reset.name]
+
+    def _reset(self, reset: Reset, device: ScsiDevice) -> None:
         """One reset; commands of the devices that answer after it are done with."""
-        done = self._ask(function)
+        host, what, place = self.host, reset.name.replace("_", " "), device.address()[: reset.span]
+        done = self._ask(self._function(reset, device))
         if done is None:
             return
         self.resets += 1
-        log.warning("%s: %s: %s", self.host.name, what, "done" if done else "failed")
+        log.warning(
+            "%s: %s: %s", device.name if reset.span else host.name, what, "done" if done else "failed"
+        )
         if not done:
             return
+        below = [d for d in host.devices if d.address()[: reset.span] == place]
         self._was_reset(below)
-        if settle and not self.host.skip_settle_delay:
-            msleep(settle * 1000)
-        for device in below:
-            mine = self._failed_of([device])
+        if reset.settle and not host.skip_settle_delay:
+            msleep(reset.settle * 1000)
+        for each in below:
+            mine = self._failed_of(each)
             if mine and self._answers(mine[0]):
                 for cmnd in mine:
                     self._release(cmnd)
@@ -292,10 +300,14 @@ class ErrorHandler:
         for device in devices:
             device.expecting_cc_ua = True
         for cmnd in list(host.in_flight.values()):
-            if cmnd.device in devices and cmnd.state is CmndState.IN_FLIGHT:
+            if cmnd.device not in devices:
+                continue
+            if cmnd.state is CmndState.FAILED:
+                cmnd.returned = True
+            elif cmnd.state is CmndState.IN_FLIGHT:
                 cmnd.host = HostStatus.RESET
-                cmnd.device.leave(cmnd)
-                cmnd.device.judge(cmnd)
+                cmnd.device.queue.leave(cmnd)
+                cmnd.device.queue.judge(cmnd)
 
     def _offline(self, cmnd: ScsiCmnd) -> None:
         """scsi_eh_offline_sdevs: nothing helped."""
@@ -303,7 +315,20 @@ class ErrorHandler:
         if device.state() != "dead":
             log.error("%s: it does not answer after all resets, and is taken offline", device.name)
             scsi_device_set_state(device, "OFFLINE")
-        self._release(cmnd)
+        if cmnd.returned:
+            self._release(cmnd)
+        else:  # the hardware may have it still: nobody else gets its tag
+            device.queue.abandon(cmnd, HostStatus.TIME_OUT)
+            device.queue.wake()
+
+    def _free_tags(self) -> None:
+        """All tags are those of commands that ended without the driver: only a reset can make the host work again."""
+        waits = [device for device in self.host.devices if device.queue.waiting]
+        if waits and not self._ask(self._host_reset):
+            log.error("%s: the hardware keeps all commands, and cannot be reset", self.host.name)
+            for device in waits:
+                device.queue.refuse()
+        self.host.run()
 
     # ---- commands of its own ----
 
@@ -315,9 +340,11 @@ class ErrorHandler:
             asked = self._send(cmnd, TEST_UNIT_READY, EH_TIMEOUT)
             if asked is None or (asked.host and asked.host != HostStatus.RESET):
                 return False
-            if asked.status in _WORKS and asked.host != HostStatus.RESET:
+            if asked.host != HostStatus.RESET and (
+                EH_STATUS.get(asked.status) or asked.status == Status.RESERVATION_CONFLICT
+            ):
                 return True
-            if asked.device.by_sense(asked) == lib.LINUX_SCSI_FINISH:
+            if asked.sense and asked.device.queue.by_sense(asked) == lib.LINUX_SCSI_FINISH:
                 return True
         return True  # it asks to be asked again
 
@@ -334,35 +361,31 @@ class ErrorHandler:
         )  # fmt: skip
         if own:
             host.in_flight[cmnd.tag] = cmnd
-        came = self._submit(cmnd, timeout)
-        if not came:  # scsi_abort_eh_cmnd: the driver has to forget it, whatever that takes
-            template = host.template
-            came = any(
-                self._ask(function)
-                for function in (
-                    lambda: template.eh_abort(cmnd), lambda: template.eh_device_reset(device),
-                    lambda: template.eh_target_reset(device), lambda: template.eh_bus_reset(device),
-                    template.eh_host_reset,
-                )
-            )  # fmt: skip
+        came = True
+        if not self._taken(cmnd, timeout):
+            cmnd.host = HostStatus.TIME_OUT
+        elif not wait_event_timeout(
+            self._changed, lambda: cmnd.state is CmndState.ENDED or host.ended, timeout
+        ):  # scsi_abort_eh_cmnd: the driver has to forget it, whatever that takes
+            steps: list[Callable[[], bool]] = [partial(host.template.eh_abort, cmnd)]
+            steps += [self._function(reset, device) for reset in RESETS]
+            came = any(self._ask(step) for step in steps)
             cmnd.host = HostStatus.TIME_OUT
         if own and came and cmnd.state is not CmndState.LOST:
-            del host.in_flight[cmnd.tag]
-            host.tags.append(cmnd.tag)
+            host.free_tag(cmnd)
             cmnd.state = CmndState.BY_EH
         elif own:
             cmnd.state = CmndState.LOST
         return None if cmnd.host == HostStatus.TIME_OUT or host.ended else cmnd
 
-    def _submit(self, cmnd: ScsiCmnd, timeout: float) -> bool:
+    def _taken(self, cmnd: ScsiCmnd, timeout: float) -> bool:
+        """Whether the driver, which may be busy, takes it in that time."""
         deadline = lib.vmk_now() + int(timeout * 1e9)
         while not self.host.queue([cmnd]):
             if lib.vmk_now() > deadline or self.host.ended:
-                return True  # the driver never had it
+                return False
             msleep(STALL * 1000)
-        return wait_event_timeout(
-            self._changed, lambda: cmnd.state is CmndState.ENDED or self.host.ended, timeout
-        )
+        return True
 
     def back(self, cmnd: ScsiCmnd) -> None:
         """A command of its own came back."""

@@ -3,7 +3,7 @@
 A driver is a ScsiHostTemplate. Its probe calls ``scsi_host_alloc``, sets the limits of the host that it gets, then
 ``scsi_add_host`` (an adapter appears) and ``scsi_scan_host`` (its devices do). From then on commands come by
 ``queuecommand`` and are given back by ``scsi_done``, which may send the next ones at once: a driver calls it last.
-Devices are in scsi_device.py, the scan in scsi_scan.py, error handling in scsi_error.py.
+Devices are in scsi_device.py, their queues in scsi_lib.py, the scan in scsi_scan.py, error handling in scsi_error.py.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 import logging
 from abc import ABC, abstractmethod
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 from vmkernel_core._core import lib
 from vmkernel_core.errors import DeviceGone, NotSupported, TimedOut, UsageError, VmkError
@@ -21,7 +21,9 @@ from vmklinux.native.scsi import scsi_hosts
 from vmklinux.native.scsi_cmnd import CmndState
 from vmklinux.native.scsi_error import ErrorHandler
 from vmklinux.native.scsi_scan import rescan_host, scsi_remove_device
+from vmklinux.native.timer import msleep
 from vmklinux.native.wait import WaitQueue, wait_event_timeout
+from vmklinux.scsi_policy import RECOVERY, SCAN_LIMIT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -36,10 +38,9 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-#: enum scsi_host_state.
-HostState = Literal["CREATED", "RUNNING", "RECOVERY", "CANCEL", "DEL"]
-#: Seconds that whoever wants to scan a host, or to take a device away, waits for another who does.
-SCAN_LIMIT = 120.0
+#: Milliseconds between looks at whether a host has become quiet.
+QUIET_LOOK = 10
+_RECOVERS = frozenset(RECOVERY.values())
 #: Seconds that a host which is taken away waits for a scan, before the commands of that end, too.
 REMOVE_PATIENCE = 10.0
 
@@ -124,8 +125,9 @@ class ScsiHost:
         self.skip_settle_delay = False
 
         self.devices: list[ScsiDevice] = []
-        self.host_state: HostState = "CREATED"
-        self.self_blocked = False
+        #: enum scsi_host_state.
+        self.host_state = "CREATED"
+        self.self_blocked = self.asleep = False
         self.ended = False
         self.tags: list[int] = []
         self.in_flight: dict[int, ScsiCmnd] = {}
@@ -134,6 +136,7 @@ class ScsiHost:
         self.adapter: StorageAdapter | None = None
         self.release: Release | None = None
         self._running = self._again = False
+        self._turn = 0
         self._scanner = 0
         self._scanned = WaitQueue()
 
@@ -151,15 +154,20 @@ class ScsiHost:
     @property
     def recovers(self) -> bool:
         """Whether error handling runs, or is about to: no new command goes out."""
-        return self.host_state == "RECOVERY"
+        return self.host_state in _RECOVERS
 
     @property
     def busy(self) -> int:
         """Commands that the driver has, failed ones included; not those that ended without it."""
         return sum(cmnd.state is not CmndState.LOST for cmnd in self.in_flight.values())
 
+    def free_tag(self, cmnd: ScsiCmnd) -> None:
+        """The driver has a command no more: another one may have its tag."""
+        del self.in_flight[cmnd.tag]
+        self.tags.append(cmnd.tag)
+
     def run(self) -> None:
-        """Send what waits and may go. With the baton."""
+        """Send what waits and may go; each time another device comes first, since all share the tags. With the baton."""
         if self._running:  # the driver gives commands back while it takes others
             self._again = True
             return
@@ -167,9 +175,13 @@ class ScsiHost:
         try:
             while True:
                 self._again = False
-                for device in self.devices:
-                    if device.waiting:
-                        device.dispatch()
+                devices = self.devices
+                if len(devices) > 1:
+                    first = self._turn = (self._turn + 1) % len(devices)
+                    devices = devices[first:] + devices[:first]
+                for device in devices:
+                    if device.queue.waiting:
+                        device.queue.dispatch()
                 if not self._again:
                     return
         finally:
@@ -197,11 +209,10 @@ class ScsiHost:
             self.ended = True
             for cmnd in list(self.in_flight.values()):
                 if cmnd.state is not CmndState.BY_EH:
-                    cmnd.device.abandon(cmnd)
-            self.failed.clear()
+                    cmnd.device.queue.abandon(cmnd)
             self.run()
             for device in self.devices:
-                device.wake()
+                device.queue.wake()
             self.errors.cut()
 
     # ---- scans ----
@@ -239,7 +250,7 @@ class ScsiHost:
 
     def state(self) -> AdapterState:
         """How it is."""
-        if self.ended or self.host_state not in ("RUNNING", "RECOVERY"):
+        if self.ended or self.host_state not in ("RUNNING", RECOVERY["RUNNING"]):
             return "dead"
         return "recovering" if self.recovers else "online"
 
@@ -252,13 +263,19 @@ class ScsiHost:
         return self.template.iscsi()
 
     def rescan(self) -> None:
-        """Take away the devices that went, then look for those that came."""
+        """Take away the devices that went, then look for those that came. UsageError while it sleeps."""
         with self.parent.calling():
+            self._awake()
             rescan_host(self)
 
     def reset(self) -> None:
-        """Have the driver reset the hardware; commands in flight are sent again."""
+        """Have the driver reset the hardware; commands in flight are sent again. UsageError while it sleeps."""
+        self._awake()
         self.errors.reset_host()
+
+    def _awake(self) -> None:
+        if self.asleep:
+            raise UsageError("the adapter sleeps", where=self.name, remedy="wake it up first")
 
 
 def scsi_host_alloc(parent: Device, template: ScsiHostTemplate) -> ScsiHost:
@@ -287,7 +304,7 @@ def scsi_remove_host(host: ScsiHost) -> None:
 
 
 def _remove(host: ScsiHost) -> None:
-    host.host_state = "CANCEL"
+    host.host_state = RECOVERY["CANCEL"] if host.recovers else "CANCEL"
     if host.parent.gone or host.parent.stopped or not host.scan_ended(REMOVE_PATIENCE):
         host.end()  # also what a scan waits for, for ever where the driver's hardware is quiet already
     try:
@@ -309,9 +326,24 @@ def scsi_block_requests(host: ScsiHost) -> None:
 
 
 def scsi_unblock_requests(host: ScsiHost) -> None:
-    """Let the commands of a host go on."""
-    host.self_blocked = False
+    """Let the commands of a host go on; it is awake."""
+    host.self_blocked = host.asleep = False
     host.run()
+
+
+def scsi_quiesce(host: ScsiHost, seconds: float) -> bool:
+    """Let what was begun end, scans and error handling included, and begin nothing more, until scsi_unblock_requests.
+
+    Whether it ended in time: the hardware may sleep then. In a world that may sleep.
+    """
+    deadline = lib.vmk_now() + int(seconds * 1e9)
+    ends = host.scan_ended(seconds)
+    host.self_blocked = host.asleep = True
+    while host.busy or host.recovers:
+        if lib.vmk_now() > deadline or lib.vmk_world_ending():
+            return False
+        msleep(QUIET_LOOK)
+    return ends
 
 
 def scsi_done(commands: Sequence[ScsiCmnd]) -> None:
@@ -322,27 +354,29 @@ def scsi_done(commands: Sequence[ScsiCmnd]) -> None:
     tags, in_flight = host.tags, host.in_flight
     waited = set()
     for cmnd in commands:
-        device = cmnd.device
+        queue = cmnd.device.queue
         state = cmnd.state
         if state is CmndState.IN_FLIGHT:
             del in_flight[cmnd.tag]
             tags.append(cmnd.tag)
-            device.busy -= 1
-            if cmnd.host or cmnd.status:
-                device.judge(cmnd)
+            queue.busy -= 1
+            if cmnd.host or cmnd.status or cmnd.residual:
+                queue.judge(cmnd)
             else:
-                device.finish(cmnd)
-            waited.add(device)
+                queue.finish(cmnd)
+            waited.add(queue)
         elif state is CmndState.LOST:  # its tag is free only now
             cmnd.state = CmndState.ENDED
-            del in_flight[cmnd.tag]
-            tags.append(cmnd.tag)
+            host.free_tag(cmnd)
         elif state is CmndState.BY_EH:
             host.errors.back(cmnd)
-        # Else its time was up, and error handling has it.
+        elif (
+            state is CmndState.EXPIRED or state is CmndState.FAILED
+        ):  # its time was up, and error handling has it
+            cmnd.returned = True
     host.run()
-    for device in waited:
-        if device.done and device.waiters:
-            device.wake()
+    for queue in waited:
+        if queue.done and queue.waiters:
+            queue.wake()
     if host.recovers:  # fewer are busy now: error handling may begin
         host.errors.wake()

@@ -63,7 +63,7 @@ def scsi_remove_device(device: ScsiDevice) -> None:
         if device.sdev_state in ("CANCEL", "DEL"):
             return
         device.sdev_state = "CANCEL"
-        device.end()
+        device.queue.end()
         device.sdev_state = "DEL"
         host.devices = [other for other in host.devices if other is not device]
         if host.parent.stopped is None:

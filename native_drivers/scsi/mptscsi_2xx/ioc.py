@@ -58,8 +58,8 @@ from native_drivers.scsi.mptscsi_2xx.registers import (
 )
 from vmkernel_core.errors import DeviceGone, TimedOut, VmkError
 from vmklinux.native.dma import dma_alloc_coherent
-from vmklinux.native.scsi_cmnd import SENSE_SIZE
 from vmklinux.native.wait import WaitQueue, wait_event_timeout
+from vmklinux.scsi_policy import SENSE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

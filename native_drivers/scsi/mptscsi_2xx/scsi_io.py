@@ -24,7 +24,7 @@ from native_drivers.scsi.mptscsi_2xx.messages import (
 )
 from vmkernel_core.storage.command import Direction, HostStatus
 from vmklinux.native.dma import dma_alloc_coherent
-from vmklinux.native.scsi_cmnd import SENSE_SIZE
+from vmklinux.scsi_policy import SENSE_SIZE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

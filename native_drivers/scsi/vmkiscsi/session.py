@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from vmkernel_core.storage.iscsi import SessionState
     from vmklinux.native.device import Device
     from vmklinux.native.scsi_cmnd import ScsiCmnd
-    from vmklinux.native.scsi_device import ScsiDevice, SdevState
+    from vmklinux.native.scsi_device import ScsiDevice
+    from vmklinux.scsi_policy import SdevState
 
 log = logging.getLogger(__name__)
 

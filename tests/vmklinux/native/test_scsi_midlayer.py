@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from tests.vmkernel_core.hardware import until
 from tests.vmklinux.native.scripted_disks import BLOCKS, Rig, ScriptedDisks, rig, sense
 from vmkernel_core.errors import NotSupported, TimedOut, UsageError
 from vmkernel_core.storage.command import Command, Direction, HostStatus, Status
@@ -18,12 +19,13 @@ from vmkernel_core.storage.device import Request, StorageDevice
 from vmkernel_core.storage.errors import CommandTimedOut, MediumError, PathLost
 from vmkernel_core.storage.sg_array import SgArray
 from vmklinux.errors import DriverRefused, DriverStopped
-from vmklinux.native import scsi_device, scsi_error, scsi_host
+from vmklinux.native import scsi_error, scsi_host, scsi_lib
 from vmklinux.native.device import baton
 from vmklinux.native.scsi_cmnd import ScsiCmnd
 from vmklinux.native.scsi_host import (
     scsi_block_requests,
     scsi_done,
+    scsi_quiesce,
     scsi_remove_host,
     scsi_unblock_requests,
 )
@@ -153,11 +155,28 @@ def test_no_more_commands_than_device_and_host_take() -> None:
 
 
 def test_more_commands_than_are_kept_wait_in_their_program(one: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(scsi_device, "QUEUE_MOST", 8)
+    monkeypatch.setattr(scsi_lib, "QUEUE_MOST", 8)
     [disk] = disks(one)
     one.driver.room = 3
     requests = disk.start([c for n in range(BLOCKS) for c in disk.read_commands(n, 1, disk.buffer(512))])
     assert all(request.wait(LIMIT).good for request in requests)
+
+
+def test_a_device_that_wants_all_tags_leaves_some_to_the_others() -> None:
+    """The first device has as many commands as the host takes at once, and more whenever one of them ends."""
+    with rig({0: [0], 1: [0]}, can_queue=4, depth=4) as made:
+        greedy, other = disks(made)
+        made.driver.script = lambda c: made.driver.lose if c.cdb[0] == READ_10 else None
+        many = [read_one(greedy) for _ in range(64)]
+        few = [read_one(other) for _ in range(4)]
+        for _ in range(16):
+            with baton():
+                scsi_done([made.driver.held.pop(0)])
+        assert all(request.wait(LIMIT).good for request in few)
+        made.driver.script = lambda _c: None
+        with baton():
+            scsi_done([made.driver.held.pop(0) for _ in range(len(made.driver.held))])
+        assert all(request.wait(LIMIT).good for request in many)
 
 
 def test_commands_go_to_the_driver_in_batches(one: Rig) -> None:
@@ -215,6 +234,25 @@ def test_what_does_not_pass_is_told(one: Rig) -> None:
     always(one.driver, lambda c: one.driver.give_back(c, host=HostStatus.ERROR), READ_10)
     assert read_one(disk, retries=3).wait(LIMIT).host == HostStatus.ERROR
     assert len(one.driver.seen) == 1 + 4
+
+
+def test_blocks_that_are_missing_are_asked_for_again(one: Rig) -> None:
+    """A driver may call it good that less came than was asked for: INQUIRY is content with that, a disk is not."""
+    [disk] = disks(one)
+    disk.write(0, b"\x44" * 512)
+
+    def short(cmnd: ScsiCmnd) -> None:
+        cmnd.residual = 100
+        scsi_done([cmnd])
+
+    once(one.driver, short)
+    assert disk.read(0, 1) == b"\x44" * 512
+    assert disk.stats().retries == 1
+    always(one.driver, short, READ_10)
+    end = read_one(disk, retries=2).wait(LIMIT)
+    assert (end.host, end.residual, end.retries) == (HostStatus.SOFT_ERROR, 100, 2)
+    inquiry = disk.submit(bytes([0x12, 0, 0, 0, 96, 0]), Direction.FROM_DEVICE, 96).result(LIMIT)
+    assert inquiry.residual == 60
 
 
 def test_sense_data_that_the_driver_did_not_bring_is_fetched(one: Rig) -> None:
@@ -346,6 +384,70 @@ def test_a_device_that_never_answers_is_given_up(two: Rig, monkeypatch: pytest.M
     assert other.read(0, 1) == bytes(512)
 
 
+def test_a_driver_that_is_busy_has_not_answered(one: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each reset succeeds, but then the driver takes no TEST UNIT READY."""
+    monkeypatch.setattr(scsi_error, "EH_TIMEOUT", 0.1)
+    [disk] = disks(one)
+
+    def lose(cmnd: ScsiCmnd) -> None:
+        one.driver.lose(cmnd)
+        one.driver.room = 0
+
+    always(one.driver, lose, READ_10)
+    one.driver.says = dict.fromkeys(LADDER[1:], True)
+    assert read_one(disk, timeout=0.1).wait(LIMIT).host == HostStatus.TIME_OUT
+    assert one.driver.called == list(LADDER)
+    assert (disk.state, sorted(one.host.tags)) == ("dead", list(range(16)))
+
+
+def test_a_tag_is_not_used_again_before_the_driver_lets_go_of_it(two: Rig) -> None:
+    """Nothing helped, so the hardware may still have the command."""
+    disk, other = disks(two)
+    always(two.driver, two.driver.lose, READ_10)
+    assert read_one(disk, timeout=0.1).wait(LIMIT).host == HostStatus.TIME_OUT
+    [lost] = two.driver.held
+    assert two.host.in_flight == {lost.tag: lost}
+    assert lost.tag not in two.host.tags
+    assert (disk.in_flight, other.read(0, 1)) == (0, bytes(512))
+    with baton():
+        scsi_done([two.driver.held.pop()])
+    assert lost.tag in two.host.tags
+
+
+def test_a_host_whose_tags_are_all_lost_is_reset() -> None:
+    with rig({0: [0]}, can_queue=1) as made:
+        [disk] = disks(made)
+        once(made.driver, made.driver.lose)
+        assert read_one(disk, timeout=0.1).wait(LIMIT).host == HostStatus.TIME_OUT
+        assert made.host.tags == []
+        disk.set_online(True)
+        assert read_one(disk).wait(LIMIT).host == HostStatus.NO_CONNECT  # it cannot be reset
+        made.driver.says = {"host_reset": True}
+        assert disk.read(0, 1) == bytes(512)
+        made.driver.held.clear()
+
+
+def test_a_device_may_go_while_error_handling_has_its_command(
+    two: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Error handling begins when nothing is in flight any more; it has nothing to do then."""
+    monkeypatch.setattr(scsi_lib, "DRAIN", 0.1)
+    disk, other = disks(two)
+    first, second = two.host.devices
+    two.driver.script = lambda c: two.driver.lose if c.cdb[0] == READ_10 else None
+    failed, flies = read_one(disk, timeout=0.1), read_one(other)
+    until("its time is up", lambda: two.host.recovers, LIMIT)
+    with baton():
+        scsi_remove_device(first)
+    assert failed.wait(LIMIT).host == HostStatus.NO_CONNECT
+    two.driver.script = lambda _c: None
+    with baton():
+        scsi_done([c for c in two.driver.held if c.device is second])
+    assert flies.wait(LIMIT).good
+    assert other.read(0, 1) == bytes(512)
+    assert (two.host.failed, other.adapter.state) == ([], "online")
+
+
 def test_a_late_answer_changes_nothing(one: Rig) -> None:
     [disk] = disks(one)
     once(one.driver, one.driver.lose)
@@ -423,7 +525,7 @@ def test_a_disk_goes_and_the_others_stay(two: Rig) -> None:
 def test_a_command_that_its_device_did_not_wait_for_keeps_its_tag_until_a_reset(
     two: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(scsi_device, "DRAIN", 0.1)
+    monkeypatch.setattr(scsi_lib, "DRAIN", 0.1)
     disk, other = disks(two)
     always(two.driver, two.driver.lose, READ_10)
     request = read_one(disk)
@@ -468,6 +570,26 @@ def test_a_driver_holds_its_commands_back(one: Rig) -> None:
     with baton():
         scsi_unblock_requests(one.host)
     assert request.wait(LIMIT).good
+
+
+def test_a_host_becomes_quiet_when_all_that_was_begun_has_ended(one: Rig) -> None:
+    [disk] = disks(one)
+    once(one.driver, one.driver.lose)
+    one.driver.says = {"device_reset": True}
+    request = read_one(disk, timeout=0.1, retries=100)
+    with baton():
+        assert not scsi_quiesce(one.host, 0.01)
+        assert scsi_quiesce(one.host, LIMIT)
+        assert (one.host.busy, one.host.recovers) == (0, False)
+    with pytest.raises(UsageError, match="sleeps"):
+        disk.adapter.reset()
+    with pytest.raises(UsageError, match="sleeps"):
+        disk.adapter.rescan()
+    assert request.completion is None  # error handling has rescued it: it waits to be sent again
+    with baton():
+        scsi_unblock_requests(one.host)
+    assert request.wait(LIMIT).good
+    disk.adapter.rescan()
 
 
 def test_threads_share_a_disk(one: Rig) -> None:
