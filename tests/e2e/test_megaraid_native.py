@@ -13,14 +13,16 @@ from queue import SimpleQueue
 
 import pytest
 
+from native_drivers.scsi.megaraid_sas import driver as driver_module
 from native_drivers.scsi.megaraid_sas.driver import MegaraidSas
-from native_drivers.scsi.megaraid_sas.firmware import State
+from native_drivers.scsi.megaraid_sas.firmware import MfiError, State
 from native_drivers.scsi.megaraid_sas.frames import EventDetail
 from native_drivers.scsi.megaraid_sas.registers import IDB, OSP0
 from tests.e2e.storage import LIMIT, NAA, WWN, blank, only_disk
+from tests.vmkernel_core.hardware import until
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.bus import Space
-from vmkernel_core.errors import NotSupported, TimedOut
+from vmkernel_core.errors import NotSupported, TimedOut, VmkError
 from vmkernel_core.pci_function import COMMAND, COMMAND_MEMORY, BarKind
 from vmkernel_core.platform.qemu import QemuPlatform
 from vmkernel_core.storage.command import Command, Direction, HostStatus
@@ -145,7 +147,10 @@ def test_a_firmware_that_nobody_stopped_is_taken_over(device: str, images: list[
         assert host.storage[NAA].read(0, 8) == images[0].read_bytes()[:4096]
 
 
-def test_a_firmware_with_a_fault_is_reset(device: str, images: list[Path]) -> None:
+def test_a_firmware_with_a_fault_is_reset(
+    device: str, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(driver_module, "FAULT_LOOK", 3600.0)  # nobody else is to find it
     with boot(device, images) as host:
         state, firmware = reader(host), driver_of(host).firmware
         adapter = host.storage_adapters["vmhba0"]
@@ -161,6 +166,73 @@ def test_a_firmware_with_a_fault_is_reset(device: str, images: list[Path]) -> No
         # To mask all interrupts resets QEMU's firmware, of either generation.
         adapter.reset()
         assert (state(), adapter.state) == (State.OPERATIONAL, "online")
+        assert host.storage[NAA].read(0, 8) == images[0].read_bytes()[:4096]
+
+
+def test_a_fault_is_found_and_mended(device: str, images: list[Path]) -> None:
+    """Nobody asks for it: the driver looks at the state each second."""
+    with boot(device, images) as host:
+        state, firmware, errors = reader(host), driver_of(host).firmware, scsi_hosts.hosts[0].errors
+        with baton():
+            firmware.registers.write(IDB(STOP_ADP=1))
+            firmware.window.flush()
+        until("the controller is reset", lambda: errors.resets == 1, LIMIT)
+        assert host.storage[NAA].read(0, 8) == images[0].read_bytes()[:4096]
+        assert state() == State.OPERATIONAL
+
+
+def test_a_sleep_that_fails_leaves_it_awake(
+    device: str, images: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with boot(device, images) as host:
+        driver, disk = driver_of(host), host.storage[NAA]
+
+        def refuse() -> None:
+            raise MfiError("CTRL_CACHE_FLUSH", 0x15, where="here")
+
+        with monkeypatch.context() as patch:
+            patch.setattr(driver, "_flush", refuse)
+            with baton(), pytest.raises(MfiError):
+                driver.suspend()
+        assert disk.read(0, 8) == images[0].read_bytes()[:4096]
+        assert driver.events.slot >= 0
+        host.storage_adapters["vmhba0"].reset()
+
+
+def test_a_command_that_no_frame_carries_ends_at_once(device: str, images: list[Path]) -> None:
+    with boot(device, images) as host:
+        disk = host.storage[NAA]
+        assert disk.submit(bytes([0x7F, *bytes(31)])).wait(LIMIT).host == HostStatus.ABORT
+        assert disk.read(0, 8) == images[0].read_bytes()[:4096]
+
+
+def test_a_read_of_more_blocks_than_there_is_room_for_harms_nobody(device: str, images: list[Path]) -> None:
+    """It goes as a CDB with the length of its data, since the firmware's own read would be told of the blocks alone."""
+    with boot(device, images) as host:
+        disk = host.storage[NAA]
+        with disk.buffer(1024) as buffer:
+            buffer.view[:] = b"\xee" * 1024
+            two = bytes([0x28, *bytes(7), 2, 0])
+            [request] = disk.start([Command(two, Direction.FROM_DEVICE, buffer, 0, 512, retries=0)])
+            request.wait(LIMIT)
+            assert bytes(buffer.view[512:]) == b"\xee" * 512
+        assert disk.read(0, 8) == images[0].read_bytes()[:4096]
+
+
+def test_an_event_whose_scan_fails_stops_nobody(
+    device: str, images: list[Path], monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reset may take the commands of the scan."""
+    with boot(device, images) as host:
+        driver = driver_of(host)
+
+        def fails() -> None:
+            raise VmkError("LD_GET_LIST was forgotten in a reset")
+
+        monkeypatch.setattr(driver, "scan_start", fails)
+        with baton():
+            driver.events.look()
+        until("it was tried", lambda: "forgotten in a reset" in caplog.text, LIMIT)
         assert host.storage[NAA].read(0, 8) == images[0].read_bytes()[:4096]
 
 

@@ -30,7 +30,7 @@ class Script:
         self.states = [state for state in states for _ in range(3)]
         self.said: list[tuple[int, int]] = []
         self.gone = False
-        self.asks = False
+        self.asks = OSTS()
 
     def read(self, offset: int, size: int) -> int:
         """As a window does."""
@@ -39,7 +39,7 @@ class Script:
         if offset == OSP0.offset:
             state = self.states.pop(0) if len(self.states) > 1 else self.states[0]
             return OSP0(STATE=state, MAXSGL=80, MAXCMD=FRAMES).raw
-        return GEN2.reply.raw if offset == OSTS.offset and self.asks else 0
+        return self.asks.raw if offset == OSTS.offset else 0
 
     def write(self, offset: int, size: int, value: int) -> None:
         """As a window does."""
@@ -117,7 +117,7 @@ def test_replies_are_fetched_around_the_end_of_their_queue(device: Device) -> No
     firmware = bring_up(device, script)
     queue, indices = firmware._queue, firmware._indices
     assert firmware.replies() is None
-    script.asks = True
+    script.asks = GEN2.reply
     assert firmware.replies() == []
     queue[13], queue[14], queue[15], queue[0] = 3, 1, 4, 1
     indices[0], indices[1] = 1, 13
@@ -136,5 +136,57 @@ def test_a_reply_index_that_cannot_be_is_told(device: Device) -> None:
 
 def test_a_command_that_is_not_answered_is_given_up(device: Device) -> None:
     firmware = bring_up(device, Script(State.READY))
+    firmware._own = [firmware.commands]
     with pytest.raises(TimedOut, match="CTRL_CACHE_FLUSH"):
         firmware.dcmd(Dcmd.CTRL_CACHE_FLUSH, timeout=0.05)
+
+
+def test_a_frame_that_was_given_up_is_free_when_it_comes_back(device: Device) -> None:
+    """Not before: the firmware may still write its answer."""
+    firmware = bring_up(device, Script(State.READY))
+    firmware._own = [firmware.commands]
+    with pytest.raises(TimedOut, match="CTRL_CACHE_FLUSH"):
+        firmware.dcmd(Dcmd.CTRL_CACHE_FLUSH, timeout=0.05)
+    assert firmware._own == []
+    with pytest.raises(TimedOut, match="before CTRL_SHUTDOWN"):
+        firmware.dcmd(Dcmd.CTRL_SHUTDOWN, timeout=0.05)
+    assert firmware.answered(firmware.commands)
+    assert firmware._own == [firmware.commands]
+    assert not firmware.answered(firmware.commands)
+
+
+def test_nothing_is_sent_while_it_is_reset(device: Device) -> None:
+    script = Script(State.READY)
+    firmware = bring_up(device, script)
+    firmware._own = [firmware.commands]
+    firmware.wake()
+    script.said.clear()
+    with pytest.raises(TimedOut):
+        firmware.dcmd(Dcmd.CTRL_CACHE_FLUSH, timeout=0.05)
+    assert script.said == []
+
+
+def test_what_is_waited_for_ends_when_the_controller_goes(device: Device) -> None:
+    firmware = bring_up(device, Script(State.READY))
+    firmware._own = [firmware.commands]
+    firmware.window.gone = True  # type: ignore[misc]  # the script's
+    with pytest.raises(DeviceGone):
+        firmware.dcmd(Dcmd.CTRL_GET_INFO, 2048)
+
+
+def test_states_without_end_are_given_up(device: Device, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is in another state again and again, but never ready."""
+    monkeypatch.setattr(module, "READY_TIME", 0.05)
+    with pytest.raises(TimedOut, match="does not become ready"):
+        bring_up(device, Script(*[State.BB_INIT, State.FW_INIT] * 2000))
+
+
+def test_a_doorbell_is_answered_and_told_of(device: Device) -> None:
+    """It pulls the same pin as replies, for as long as nobody acknowledges it."""
+    script = Script(State.READY)
+    firmware = bring_up(device, script)
+    script.asks = OSTS(GEN2_DOORBELL=1)
+    script.said.clear()
+    assert firmware.replies() == []
+    assert firmware.rang
+    assert script.to(ODCR0) == [OSTS(GEN2_DOORBELL=1).raw]

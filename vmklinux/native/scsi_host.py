@@ -106,8 +106,8 @@ class ScsiHost:
     of them for a device that ``slave_configure`` says nothing of; addresses below ``max_id`` on the channels up to
     ``max_channel``, with LUNs below ``max_lun``, ``this_id`` being the host's own; ``sg_tablesize`` segments of at most
     ``max_segment_size`` bytes, none across a multiple of ``dma_boundary`` + 1, which begin and end at multiples of
-    ``dma_alignment`` + 1; ``max_sectors`` of 512 bytes in a command. ``skip_settle_delay``: devices answer at once after
-    a reset of bus or host.
+    ``dma_alignment`` + 1; ``max_sectors`` of 512 bytes in a command, ``max_cmd_len`` bytes of a CDB.
+    ``skip_settle_delay``: devices answer at once after a reset of bus or host.
     """
 
     def __init__(self, parent: Device, template: ScsiHostTemplate) -> None:
@@ -122,6 +122,7 @@ class ScsiHost:
         self.max_channel, self.max_id, self.max_lun, self.this_id = 0, 8, 8, -1
         self.sg_tablesize, self.max_segment_size, self.max_sectors = 128, 65536, 1024
         self.dma_boundary, self.dma_alignment = 0xFFFF_FFFF, 3
+        self.max_cmd_len = 32
         self.skip_settle_delay = False
 
         self.devices: list[ScsiDevice] = []

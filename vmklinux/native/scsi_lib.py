@@ -82,8 +82,18 @@ class RequestQueue:
                 raise DeviceGone("the storage device has gone", where=self.device.name)
             room = max(QUEUE_MOST - len(self.waiting), 0)
             self.waiting.extend(made[:room])
+            if too_long := [cmnd for cmnd in made[:room] if len(cmnd.cdb) > self.host.max_cmd_len]:
+                self._return(too_long)
             self.host.run()
         return min(len(made), room)
+
+    def _return(self, commands: Sequence[ScsiCmnd]) -> None:
+        """scsi_dispatch_cmd: those whose CDB the adapter has no room for end at once."""
+        for cmnd in commands:
+            self.waiting.remove(cmnd)
+            _give_up(cmnd, HostStatus.ABORT)
+            self.finish(cmnd)
+        self.wake()
 
     def execute(self, command: Command) -> Completion:
         """Send one command and wait for its end, with or without the baton. DeviceGone."""

@@ -26,6 +26,7 @@ from native_drivers.scsi.megaraid_sas.frames import (
 from native_drivers.scsi.megaraid_sas.registers import DIAG, IDB, IQP, ODCR0, OMSK, OSP0, OSTS, SEQ, SEQ_KEY
 from vmkernel_core._core import lib
 from vmkernel_core.errors import DeviceGone, NotSupported, TimedOut, VmkError
+from vmkernel_core.memory import OutOfMachineMemory
 from vmklinux.native.descriptor import Table
 from vmklinux.native.dma import dma_alloc_coherent
 from vmklinux.native.register import Registers
@@ -33,7 +34,7 @@ from vmklinux.native.timer import msleep
 from vmklinux.native.wait import WaitQueue, wait_event_timeout
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from native_drivers.scsi.megaraid_sas.frames import Dcmd
     from vmklinux.native.pci import PciDev, Window
@@ -46,8 +47,8 @@ F = TypeVar("F", bound=Header)
 OWN, OWN_DATA = 8, 8192
 #: Seconds that the firmware has for a direct command (mfi(4) gives it as long), and for INIT.
 DCMD_TIME, INIT_TIME = 180.0, 60.0
-#: Milliseconds between looks at the state of the firmware.
-_LOOK = 1.0
+#: Milliseconds between looks at the state of the firmware; seconds between looks whether the controller is there.
+_LOOK, _GONE_LOOK = 1.0, 0.5
 _ONES = (1 << 32) - 1
 
 
@@ -79,6 +80,8 @@ _ON: dict[int, tuple[IDB | None, float]] = {
     State.FLUSH_CACHE: (None, 20.0),
     State.OPERATIONAL: (IDB(ABORT=1, READY=1, MFIMODE=1), 10.0),
 }
+#: Seconds until it is READY, whatever states it goes through.
+READY_TIME = sum(seconds for _, seconds in _ON.values())
 
 
 class MfiError(VmkError):
@@ -92,31 +95,37 @@ class MfiError(VmkError):
 
 @dataclass(frozen=True, slots=True)
 class Chip:
-    """A generation of controllers: the BAR of its registers, how it tells of replies and what masks it, and whether DIAG
-    resets it."""
+    """A generation of controllers: the BAR of its registers, how it tells of replies and of another state, and what
+    masks that; whether DIAG resets it.
+    """
 
     name: str
     bar: int
     reply: OSTS
+    doorbell: OSTS
     unmasked: OMSK
     adapter_reset: bool
 
 
-SAS1078 = Chip("SAS1078", 0, OSTS(REPLY_1078=1), OMSK(_ONES).replace(REPLY_1078=0), adapter_reset=False)
-GEN2 = Chip(
-    "SAS GEN2", 1, OSTS(GEN2_REPLY=1), OMSK(_ONES).replace(GEN2_REPLY=0, GEN2_DOORBELL=0), adapter_reset=True
+SAS1078 = Chip(
+    "SAS1078", 0, OSTS(REPLY_1078=1), OSTS(), OMSK(_ONES).replace(REPLY_1078=0), adapter_reset=False
 )
+GEN2 = Chip(
+    "SAS GEN2", 1, OSTS(GEN2_REPLY=1), OSTS(GEN2_DOORBELL=1),
+    OMSK(_ONES).replace(GEN2_REPLY=0, GEN2_DOORBELL=0), adapter_reset=True,
+)  # fmt: skip
 
 
 class Firmware:
     """One controller's. ``frames`` it takes at once, of which ``commands`` are the mid-layer's (slots 0 and up), the
-    others the driver's own; ``segments`` of a frame; ``has_messages``: it can interrupt by MSI-X.
+    others the driver's own; ``segments`` of a frame; ``has_messages``: it can interrupt by MSI-X. ``rang``: it has told
+    of another state, until somebody looks.
 
     A frame lies in its slot of the table, FRAME_MOST bytes; its ``context`` is the slot's number.
     """
 
     def __init__(self, pdev: PciDev, window: Window, chip: Chip) -> None:
-        """Bring it to READY and make room for frames and replies. TimedOut, MfiError, DeviceGone."""
+        """Bring it to READY and make room for frames and replies. TimedOut, MfiError, DeviceGone, OutOfMachineMemory."""
         self.pdev, self.window, self.chip = pdev, window, chip
         self.registers = Registers(window, f"{chip.name} at {pdev.name}")
         self.to_ready()
@@ -124,8 +133,17 @@ class Firmware:
         self.frames = pad.MAXCMD
         self.commands = pad.MAXCMD - 1 - OWN  # the reply queue is never full
         self.segments = pad.MAXSGL
+        if self.commands < 1 or not self.segments:
+            raise MfiError(
+                f"{self.frames} frames of {self.segments} segments are too few",
+                Stat.PENDING, where=self.registers.name,
+            )  # fmt: skip
         self.has_messages = bool(pad.MSIX)
         self.memory = dma_alloc_coherent(pdev, self.frames * FRAME_MOST)
+        if self.memory.dma + self.memory.length > 1 << 32:  # IQP has no room for more
+            raise OutOfMachineMemory(
+                "no room for frames below 4 GiB", where=pdev.name, remedy="give the machine less memory"
+            )
         self.table = Table(Header, self.memory, self.frames, stride=FRAME_MOST)
         self.sense = dma_alloc_coherent(pdev, self.frames * SENSE)
         self._data = dma_alloc_coherent(pdev, OWN * OWN_DATA)
@@ -140,8 +158,10 @@ class Firmware:
             rq_entries=self.frames, rq_addr=entries, pi_addr=entries + self.frames * 4,
             ci_addr=entries + self.frames * 4 + 4,
         )  # fmt: skip
-        self._own = list(range(self.commands, self.commands + OWN))
+        self.rang = False
+        self._own: list[int] = []
         self._pending: set[int] = set()
+        self._given_up: set[int] = set()
         self._resets = 0
         self._changed = WaitQueue()
         pdev.devres.add(self._release)
@@ -157,8 +177,15 @@ class Firmware:
         """OSP0.STATE."""
         return self.registers.read(OSP0).STATE
 
+    @property
+    def faulty(self) -> bool:
+        """Whether it is there, and has stopped."""
+        pad = self.registers.read(OSP0)
+        return pad.raw != _ONES and pad.STATE == State.FAULT
+
     def to_ready(self) -> None:
         """Bring it to READY from wherever it is. TimedOut, MfiError (a fault), DeviceGone."""
+        limit = lib.vmk_now() + int(READY_TIME * 1e9)
         while (state := self.state) != State.READY:
             if self.window.gone:
                 raise DeviceGone("nothing answers there", where=self.registers.name)
@@ -170,19 +197,20 @@ class Firmware:
             if said is not None:
                 self.mask()
                 self.registers.write(said)
-            deadline = lib.vmk_now() + int(seconds * 1e9)
+            deadline = min(lib.vmk_now() + int(seconds * 1e9), limit)
             while self.state == state:
                 if lib.vmk_now() > deadline:
                     raise TimedOut(
                         f"the firmware stays in state {State(state).name}", where=self.registers.name
                     )
                 msleep(_LOOK)
+            if lib.vmk_now() > limit:
+                raise TimedOut("the firmware does not become ready", where=self.registers.name)
 
     def start(self) -> None:
         """From READY to OPERATIONAL: give it the reply queue and let it interrupt. TimedOut, MfiError."""
         self._indices[0] = self._indices[1] = 0
-        self._own = list(range(self.commands, self.commands + OWN))
-        slot = self._own[0]
+        slot = self.commands  # nobody has a frame of the driver's own before it works
         frame = self.frame(slot, InitFrame, Cmd.INIT, Flag.DONT_POST)
         frame.set(data_len=InitQinfo.size, qinfo=self._info.dma)
         self.post([self.handle(slot, PIECE)])
@@ -196,6 +224,8 @@ class Firmware:
         self.registers.write(ODCR0(_ONES))
         self.registers.write(self.chip.unmasked)
         self.window.flush()
+        self._own = list(range(self.commands, self.commands + OWN))
+        self._changed.wake_up()
 
     def mask(self) -> None:
         """No interrupts."""
@@ -233,12 +263,15 @@ class Firmware:
 
     def replies(self) -> Sequence[int] | None:
         """Acknowledge the interrupt and fetch the contexts that the firmware is done with; None: it did not ask."""
+        asked = self.chip.reply.raw
         if self._indices[0] == self._indices[1]:  # then only a register tells
             raw = self.window.read(OSTS.offset, 4)
-            if raw == _ONES or not raw & self.chip.reply.raw:
+            asked = raw & (self.chip.reply.raw | self.chip.doorbell.raw)
+            if raw == _ONES or not asked:
                 return None
+            self.rang = self.rang or bool(raw & self.chip.doorbell.raw)
         # What comes after this interrupts again, so it has to be there before the queue is looked at.
-        self.window.write(ODCR0.offset, 4, self.chip.reply.raw)
+        self.window.write(ODCR0.offset, 4, asked)
         self.window.flush()
         producer, consumer = self._indices
         if producer >= self.frames:  # the device writes nonsense
@@ -258,18 +291,43 @@ class Firmware:
         if slot not in self._pending:
             return False
         self._pending.discard(slot)
+        if slot in self._given_up:
+            self._given_up.discard(slot)
+            self._own.append(slot)
         self._changed.wake_up()
         return True
 
+    def give_up(self, slot: int) -> None:
+        """Nobody waits for a frame any more: its slot is free when the firmware has let go of it."""
+        self._given_up.add(slot)
+
     def wake(self) -> None:
-        """The hardware has gone, or was reset: nothing that is waited for will come."""
+        """The hardware has gone, or is reset: what is waited for will not come, and nothing is sent until it works."""
         self._resets += 1
         self._pending.clear()
+        self._given_up.clear()
+        self._own.clear()
         self._changed.wake_up()
 
-    def _take(self) -> int:
-        if not wait_event_timeout(self._changed, lambda: bool(self._own), DCMD_TIME):
-            raise TimedOut("the firmware answers none of its commands", where=self.registers.name)
+    def _until(self, condition: Callable[[], bool], what: str, seconds: float) -> None:
+        """Wait; VmkError when a reset comes between, DeviceGone, TimedOut."""
+        resets, deadline = self._resets, lib.vmk_now() + int(seconds * 1e9)
+        while True:
+            if resets != self._resets:
+                raise VmkError(f"{what} was forgotten in a reset", where=self.registers.name)
+            if condition():
+                return
+            if self.window.gone:
+                raise DeviceGone("the controller has gone", where=self.registers.name)
+            left = (deadline - lib.vmk_now()) / 1e9
+            if left <= 0 or lib.vmk_world_ending():
+                raise TimedOut(f"{what} has not ended after {seconds:g} s", where=self.registers.name)
+            wait_event_timeout(
+                self._changed, lambda: condition() or resets != self._resets, min(left, _GONE_LOOK)
+            )
+
+    def _take(self, what: str, seconds: float) -> int:
+        self._until(lambda: bool(self._own), f"what is before {what}", seconds)
         return self._own.pop()
 
     def dcmd(self, opcode: Dcmd, length: int = 0, mbox: bytes = b"", *, timeout: float = DCMD_TIME) -> bytes:
@@ -277,7 +335,7 @@ class Firmware:
 
         MfiError when the firmware says no, TimedOut, DeviceGone.
         """
-        slot = self._take()
+        slot = self._take(opcode.name, timeout)
         self._dcmd(slot, opcode, length, mbox)
         self._wait(slot, opcode.name, timeout)
         return bytes(self.data(slot)[:length])
@@ -299,7 +357,7 @@ class Firmware:
 
     def start_dcmd(self, opcode: Dcmd, length: int, mbox: bytes) -> int:
         """Have a direct command done that takes as long as it takes; its slot, for which ``answered`` will ask."""
-        slot = self._take()
+        slot = self._take(opcode.name, DCMD_TIME)
         self._dcmd(slot, opcode, length, mbox)
         return slot
 
@@ -311,7 +369,7 @@ class Firmware:
 
     def abort(self, slot: int, *, timeout: float = DCMD_TIME) -> None:
         """Have the firmware forget the frame in a slot; it may come back as failed. MfiError, TimedOut, DeviceGone."""
-        own = self._take()
+        own = self._take("ABORT", timeout)
         frame = self.frame(own, AbortFrame, Cmd.ABORT)
         frame.set(abort_context=slot, abort_addr=self.table.dma(slot))
         self._pending.add(own)
@@ -319,14 +377,11 @@ class Firmware:
         self._wait(own, "ABORT", timeout)
 
     def _wait(self, slot: int, what: str, timeout: float) -> None:
-        resets = self._resets
-        came = wait_event_timeout(self._changed, lambda: slot not in self._pending, timeout)
-        if resets != self._resets:
-            raise VmkError(f"{what} was forgotten in a reset", where=self.registers.name)
-        if self.window.gone:
-            raise DeviceGone("the controller has gone", where=self.registers.name)
-        if not came:  # its slot stays the firmware's
-            raise TimedOut(f"{what} has not ended after {timeout:.0f} s", where=self.registers.name)
+        try:
+            self._until(lambda: slot not in self._pending, what, timeout)
+        except TimedOut:
+            self.give_up(slot)
+            raise
         stat = self.finish(slot)
         if stat:
             raise MfiError(what, stat, where=self.registers.name)

@@ -38,6 +38,7 @@ class Dcmd(IntEnum):
     HIBERNATE_STANDBY = 0x01060000
     CTRL_CACHE_FLUSH = 0x01101000
     PD_LIST_QUERY = 0x02010100
+    PD_GET_INFO = 0x02020000
     LD_GET_LIST = 0x03010000
     LD_GET_INFO = 0x03020000
     CFG_READ = 0x04010000
@@ -71,8 +72,10 @@ class Stat(IntEnum):
 FLUSH_CTRL, FLUSH_DISK = 0x01, 0x02
 #: Which physical drives PD_LIST_QUERY lists: those that the host may use by themselves.
 PD_EXPOSED_TO_HOST = 5
-#: Event class "progress" and all locales: events that CTRL_EVENT_WAIT waits for.
-EVENTS = 0xFF << 24 | 0xFFFF
+#: Classes of events, EventDetail.evt_class (a signed byte); there are worse ones than critical.
+DEBUG, PROGRESS, INFO, WARNING, CRITICAL = 0xFE, 0xFF, 0, 1, 2
+#: Class "progress" and all locales: events that CTRL_EVENT_WAIT waits for.
+EVENTS = PROGRESS << 24 | 0xFFFF
 
 
 class Header(Descriptor):
@@ -83,6 +86,13 @@ class Header(Descriptor):
     target_id, lun_id, cdb_len, sge_count = u8(4), u8(5), u8(6), u8(7)
     context = u32(8)
     flags, timeout, data_len = u16(16), u16(18), u32(20)
+
+
+class Segment(Descriptor):
+    """A segment of a scatter list, with SGL64."""
+
+    size = 12
+    addr, length = u64(0), u32(8)
 
 
 class InitFrame(Header):
@@ -107,11 +117,11 @@ class IoFrame(Header):
     sense_addr, lba = u64(24), u64(32)
 
 
-class OneSegment(IoFrame):
-    """The same with a scatter list of one segment (SGL64)."""
+class IoSegment(IoFrame):
+    """The same with the first segment of its scatter list."""
 
-    size = 52
-    sg_addr, sg_len = u64(40), u32(48)
+    size = IoFrame.size + Segment.size
+    sg_addr, sg_len = u64(IoFrame.size), u32(IoFrame.size + 8)
 
 
 class PassFrame(Header):
@@ -122,12 +132,19 @@ class PassFrame(Header):
     cdb = octets(32, 16)
 
 
+class PassSegment(PassFrame):
+    """The same with the first segment of its scatter list."""
+
+    size = PassFrame.size + Segment.size
+    sg_addr, sg_len = u64(PassFrame.size), u32(PassFrame.size + 8)
+
+
 class DcmdFrame(Header):
     """DCMD: an opcode, its arguments, and at most one segment."""
 
     size = 52
     opcode, mbox = u32(24), octets(28, 12)
-    sg_addr, sg_len = u64(40), u32(48)  # with SGL64
+    sg_addr, sg_len = u64(40), u32(48)
 
 
 class AbortFrame(Header):
@@ -164,7 +181,7 @@ class EventDetail(Descriptor):
     """CTRL_EVENT_WAIT."""
 
     size = 256
-    seq, code = u32(0), u32(8)
+    seq, code, locale, evt_class = u32(0), u32(8), u16(12), u8(15)
     description = octets(128, 128)
 
 
@@ -183,17 +200,22 @@ class LdListEntry(Descriptor):
 
 
 class LdInfo(Descriptor):
-    """LD_GET_INFO."""
+    """LD_GET_INFO. What the firmware does with it meanwhile: a bit for each, and how far it is, of 0xFFFF."""
 
     size = 384
     target_id, name = u8(0), octets(4, 16)
-    primary_raid_level, secondary_raid_level, num_drives, span_depth, state = (
-        u8(32),
-        u8(34),
-        u8(36),
-        u8(37),
-        u8(38),
-    )
+    primary_raid_level, secondary_raid_level, num_drives = u8(32), u8(34), u8(36)
+    span_depth, state = u8(37), u8(38)
+    CHECK, BACKGROUND_INIT, INIT, RECONSTRUCTION = (u32(264).bit(n) for n in range(4))
+    checked, background_initialised, initialised, reconstructed = (u16(268 + 4 * n) for n in range(4))
+
+
+class PdInfo(Descriptor):
+    """PD_GET_INFO: likewise of a physical drive."""
+
+    size = 512
+    device_id, fw_state = u16(0), u16(184)
+    REBUILD, rebuilt = u32(260).bit(0), u16(264)
 
 
 class PdList(Descriptor):

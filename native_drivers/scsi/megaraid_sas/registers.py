@@ -25,6 +25,7 @@ class OSTS(Register):
 
     offset = 0x30
     GEN2_REPLY = bit(0)
+    GEN2_DOORBELL = bit(2)  # the firmware is in another state
     REPLY_1078 = bit(31)
 
 

@@ -111,7 +111,7 @@ class MptSas(PciDriver, ScsiHostTemplate):
         host.max_channel, host.max_id = max(facts.MaxBuses, 1) - 1, facts.MaxDevices or 256
         host.max_lun, host.this_id = 1 << 14, self.ioc.port.PortSCSIID
         host.sg_tablesize, host.max_segment_size = self.io.segments, SEGMENT_MOST
-        host.max_sectors = SECTORS_MOST
+        host.max_sectors, host.max_cmd_len = SECTORS_MOST, CDB_MOST
         host.skip_settle_delay = True  # a reset ends when the port is enabled again
         scsi_add_host(host)
         mod_timer(self._watch, FAULT_LOOK)
@@ -164,17 +164,10 @@ class MptSas(PciDriver, ScsiHostTemplate):
     # ---- commands ----
 
     def queuecommand(self, commands: Sequence[ScsiCmnd]) -> int:
-        """Start commands; one with a CDB that no message carries is given back at once. Busy while the IOC is reset."""
+        """Start commands. Busy while the IOC is reset."""
         if self._resetting:
             return 0
-        fit = [cmnd for cmnd in commands if len(cmnd.cdb) <= CDB_MOST]
-        if fit:
-            self.io.start(fit)
-        if len(fit) < len(commands):
-            refused = [cmnd for cmnd in commands if len(cmnd.cdb) > CDB_MOST]
-            for cmnd in refused:
-                cmnd.host = HostStatus.ABORT
-            scsi_done(refused)
+        self.io.start(commands)
         return len(commands)
 
     def _ended(self, tags: list[int], replies: list[tuple[int, bytes]]) -> None:
