@@ -12,11 +12,12 @@ from collections.abc import Iterator
 import pytest
 
 from native_drivers.scsi.mptscsi_2xx.config_pages import (
+    IOC_2,
     MANUFACTURING_0,
     SAS_DEVICE_0,
     SAS_IO_UNIT_0,
 )
-from native_drivers.scsi.mptscsi_2xx.ioc import Ioc, IocError, Use
+from native_drivers.scsi.mptscsi_2xx.ioc import FIRST_CONTEXT, Ioc, IocError, Use
 from native_drivers.scsi.mptscsi_2xx.messages import (
     CONFIG,
     CONFIG_REPLY,
@@ -29,8 +30,10 @@ from native_drivers.scsi.mptscsi_2xx.messages import (
     SCSI_TASK_MGMT,
     ConfigAction,
     Event,
+    Function,
     IocStatus,
     PortType,
+    Reply,
     TaskResponse,
     TaskType,
 )
@@ -141,6 +144,9 @@ def test_its_pages_are_read(lab: Lab) -> None:
     unit = ioc.page(SAS_IO_UNIT_0)
     assert unit is not None
     assert unit.NumPhys == 8
+    raid = ioc.page(IOC_2)
+    assert raid is not None
+    assert (raid.NumActiveVolumes, raid.NumActivePhysDisks) == (0, 0)
     first, second = sas_targets(ioc)
     assert [(one.bus, one.id, one.sas_address) for one in (first, second)] == [
         (0, 2, WWN + 2),
@@ -164,6 +170,24 @@ def test_what_it_refuses_is_an_error(lab: Lab) -> None:
     reply = ioc.manage(SCSI_TASK_MGMT(TaskType=TaskType.QUERY_TASK, TargetID=2, TaskMsgContext=17))
     assert (reply.ResponseCode, reply.TerminationCount) == (TaskResponse.COMPLETE, 0)
     assert ioc.manage(SCSI_TASK_MGMT(TaskType=77, TargetID=2)).ResponseCode == TaskResponse.NOT_SUPPORTED
+
+
+@pytest.mark.parametrize(
+    ("function", "use"),
+    [(Function.SCSI_IO_REQUEST, Use.TASK_MANAGEMENT), (Function.SCSI_TASK_MGMT, None)],
+    ids=["command", "request"],
+)
+def test_a_reply_with_a_number_of_another_kind_is_an_error(
+    lab: Lab, function: Function, use: Use | None
+) -> None:
+    ioc = lab.ioc
+    ioc.begin()
+    number = 0 if use is None else ioc.most + use
+    reply = Reply(Function=function, MsgContext=FIRST_CONTEXT + number)
+    memory, at = ioc.frames.memory, ioc.frames.replies
+    memory.view[at : at + reply.size] = bytes(reply)
+    with pytest.raises(IocError, match="a reply to nothing that was asked"):
+        ioc._fetch([memory.dma + at])
 
 
 def test_it_is_reset_by_its_message_unit(lab: Lab) -> None:

@@ -15,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from native_drivers.scsi.mptscsi_2xx import driver
-from native_drivers.scsi.mptscsi_2xx.config_pages import SAS_DEVICE_0
-from native_drivers.scsi.mptscsi_2xx.ioc import Ioc
+from native_drivers.scsi.mptscsi_2xx.config_pages import IOC_2, SAS_DEVICE_0, ConfigPage
+from native_drivers.scsi.mptscsi_2xx.ioc import Ioc, IocError
 from native_drivers.scsi.mptscsi_2xx.messages import EVENT_NOTIFY_REPLY
 from native_drivers.scsi.mptscsi_2xx.registers import (
     DOORBELL,
@@ -30,7 +30,7 @@ from native_drivers.scsi.mptscsi_2xx.registers import (
 from tests.e2e.storage import BAD, ENODATA, NAA, WWN, blank, ends, failing, load, raw_drive
 from tests.native_drivers.fusion import LIMIT, Fusion
 from tests.vmkernel_core.hardware import until
-from vmkernel_core.errors import DeviceGone, TimedOut
+from vmkernel_core.errors import DeviceGone, NotSupported, TimedOut
 from vmkernel_core.storage.command import Command, Direction, HostStatus
 from vmkernel_core.storage.errors import CommandTimedOut, MediumError, PathLost, ScsiError
 from vmklinux.native.device import baton
@@ -95,6 +95,44 @@ def test_the_adapter_is_reset_by_its_user(image: Path) -> None:
         for request in requests:
             assert request.result(LIMIT).good
         assert image.read_bytes()[: len(LOADED)] == LOADED
+
+
+def test_a_reset_that_fails_gives_no_command_up(image: Path) -> None:
+    """Nobody knows then what the IOC still has."""
+    with slow(image) as fusion:
+        requests = load(fusion.disk, COUNT)
+        with baton():
+            had = [cmnd for cmnd in fusion.driver.io.commands if cmnd]
+            with pytest.MonkeyPatch.context() as patch:
+                patch.setattr(fusion.driver.ioc, "restart", fails)
+                with pytest.raises(IocError, match="stuck"):
+                    fusion.driver.eh_host_reset()
+            assert had
+            assert set(had) <= set(fusion.driver.io.commands)
+            assert fusion.driver.eh_host_reset()
+        for request in requests:
+            assert request.result(LIMIT).good
+        assert image.read_bytes()[: len(LOADED)] == LOADED
+
+
+def fails() -> None:
+    """What an IOC does that cannot be reset."""
+    raise IocError("it is stuck")
+
+
+def test_a_controller_with_raid_volumes_is_left_alone(image: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """QEMU's has none; the page is its own but for their numbers."""
+    page = Ioc.page
+
+    def with_volumes(ioc: Ioc, kind: type[ConfigPage], address: int = 0) -> ConfigPage | None:
+        found = page(ioc, kind, address)
+        if isinstance(found, IOC_2):
+            found.set(NumActiveVolumes=1, NumActivePhysDisks=2)
+        return found
+
+    monkeypatch.setattr(Ioc, "page", with_volumes)
+    with pytest.raises(NotSupported, match="1 RAID volumes on 2 disks"), slow(image):
+        pass
 
 
 def test_two_resets_at_once_do_no_harm(image: Path) -> None:

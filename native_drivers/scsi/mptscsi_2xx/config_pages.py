@@ -52,6 +52,14 @@ class MANUFACTURING_0(ConfigPage):
     BoardAssembly, BoardTracerNumber = octets(44, 16), octets(60, 16)
 
 
+class IOC_2(ConfigPage):
+    """Integrated RAID: how many volumes there are, and disks that belong to them."""
+
+    page_type, number, size = PageType.IOC, 2, 12
+    CapabilitiesFlags, NumActiveVolumes, MaxVolumes = u32(4), u8(8), u8(9)
+    NumActivePhysDisks, MaxPhysDisks = u8(10), u8(11)
+
+
 class SAS_IO_UNIT_0(ConfigPage):
     """How many phys the controller has."""
 

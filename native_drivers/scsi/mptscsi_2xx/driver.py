@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from native_drivers.scsi.mptscsi_2xx.config_pages import MANUFACTURING_0, SAS_IO_UNIT_0
+from native_drivers.scsi.mptscsi_2xx.config_pages import IOC_2, MANUFACTURING_0, SAS_IO_UNIT_0
 from native_drivers.scsi.mptscsi_2xx.ioc import FIRST_CONTEXT, Ioc, IocError
 from native_drivers.scsi.mptscsi_2xx.messages import (
     QUEUE_FULL,
@@ -32,10 +32,11 @@ from vmklinux.native.scsi_host import (
     scsi_block_requests,
     scsi_done,
     scsi_host_alloc,
+    scsi_quiesce,
     scsi_unblock_requests,
 )
 from vmklinux.native.scsi_scan import rescan_host, scsi_scan_host
-from vmklinux.native.timer import Timer, mod_timer, msleep, timer_delete
+from vmklinux.native.timer import Timer, mod_timer, timer_delete
 from vmklinux.native.wait import WaitQueue, wait_event_timeout
 from vmklinux.native.workqueue import Workqueue
 
@@ -88,7 +89,7 @@ class MptSas(PciDriver, ScsiHostTemplate):
     # ---- life ----
 
     def probe(self) -> None:
-        """Bring the IOC up and show its devices. NotSupported when its port is not SAS."""
+        """Bring the IOC up and show its devices. NotSupported when its port is not SAS, or where it has RAID volumes."""
         pdev = self.pdev
         pci_enable_device(pdev)
         pci_set_master(pdev)
@@ -103,9 +104,9 @@ class MptSas(PciDriver, ScsiHostTemplate):
         self._watch = Timer(pdev, self._look_for_fault)
         host = self.host = scsi_host_alloc(pdev, self)
         request_irq(pdev, self.ioc.interrupt)
-        pdev.devres.add(
-            self.ioc.forget
-        )  # a scan that is under way does not wait for what nobody takes in then
+        # A scan that is under way does not wait for what nobody takes in then.
+        pdev.devres.add(self.ioc.forget)
+        self._leave_arrays_alone()
         self._model, facts = self._describe(), self.ioc.facts
         host.can_queue, host.cmd_per_lun = self.ioc.most, DEPTH
         host.max_channel, host.max_id = max(facts.MaxBuses, 1) - 1, facts.MaxDevices or 256
@@ -116,6 +117,16 @@ class MptSas(PciDriver, ScsiHostTemplate):
         scsi_add_host(host)
         mod_timer(self._watch, FAULT_LOOK)
         scsi_scan_host(host)
+
+    def _leave_arrays_alone(self) -> None:
+        """NotSupported where the IOC has RAID volumes: their disks are not to be written to one by one."""
+        raid = self.ioc.page(IOC_2)
+        if raid and (raid.NumActiveVolumes or raid.NumActivePhysDisks):
+            raise NotSupported(
+                f"{raid.NumActiveVolumes} RAID volumes on {raid.NumActivePhysDisks} disks: this driver knows none",
+                where=self.pdev.name,
+                remedy="use Linux's module, mptsas, for it",
+            )
 
     def _describe(self) -> str:
         board, unit, facts = self.ioc.page(MANUFACTURING_0), self.ioc.page(SAS_IO_UNIT_0), self.ioc.facts
@@ -148,14 +159,10 @@ class MptSas(PciDriver, ScsiHostTemplate):
         self._scans.schedule_work(self._rescan)
 
     def _ends(self, seconds: float) -> bool:
-        """Begin nothing more; whether all that was begun ends in time."""
-        scsi_block_requests(self.host)
+        """Begin nothing more; whether all that was begun ends in time, a reset included."""
         timer_delete(self._watch)
-        for _ in range(int(seconds * 100)):
-            if not any(self.io.commands):
-                break
-            msleep(10)
-        return not any(self.io.commands)
+        stands = wait_event_timeout(self._reset_ended, lambda: not self._resetting, seconds)
+        return scsi_quiesce(self.host, seconds) and stands
 
     def _go_on(self) -> None:
         scsi_unblock_requests(self.host)
@@ -244,13 +251,13 @@ class MptSas(PciDriver, ScsiHostTemplate):
         scsi_block_requests(self.host)
         try:
             self.ioc.restart()
-        finally:
+        finally:  # an IOC that was not reset may have its commands still: error handling goes on with them
             self._resetting = False
             self._reset_ended.wake_up()
-            had = self.io.forget()
-            for cmnd in had:
-                cmnd.host = HostStatus.RESET
             self._go_on()
+        had = self.io.forget()
+        for cmnd in had:
+            cmnd.host = HostStatus.RESET
         scsi_done(had)
         self._scans.schedule_work(self._rescan)
 

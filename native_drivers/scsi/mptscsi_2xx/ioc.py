@@ -414,9 +414,10 @@ class Ioc:
             message = bytes(frames.memory.view[at : at + REPLY_MOST])
             header = Reply.of(message)
             number = header.MsgContext - FIRST_CONTEXT
-            if not 0 <= number < frames.count:
+            of_command = header.Function == Function.SCSI_IO_REQUEST
+            if number not in (range(self.most) if of_command else range(self.most, frames.count)):
                 raise IocError(f"a reply to nothing that was asked: {header}", where=self.pdev.name)
-            if header.Function == Function.SCSI_IO_REQUEST:
+            if of_command:
                 commands.append((number, message))
             elif header.Function == Function.EVENT_NOTIFICATION:
                 self._event(EVENT_NOTIFY_REPLY.of(message))
