@@ -59,16 +59,15 @@ def test_every_chip(device: str) -> None:
 def test_batches_around_a_stretch(card: OneNic, nic: Uplink) -> None:
     for count in (1, STRETCH - 1, STRETCH, STRETCH + 1, 2 * STRETCH, 64, 127):
         frames = [sized(PEER, 60 + seed, seed, source=ME) for seed in range(count)]
-        arriving = card.peer.collect(count)
-        assert nic.transmit(frames) == count
-        assert arriving.result(LIMIT) == frames
+        assert card.peer.sent_by(nic, frames) == frames
 
 
 def test_a_full_ring_waits_for_room(card: OneNic, nic: Uplink) -> None:
     frames = [sized(PEER, 60 + seed % 90, seed, source=ME) for seed in range(1000)]
     arriving = card.peer.collect(len(frames))
     taken = nic.transmit(frames)
-    assert taken == nic.rings.tx - 1
+    # QEMU may have sent the last frame of before, and not yet have told.
+    assert nic.rings.tx - 2 <= taken < nic.rings.tx
     nic.transmit_all(frames[taken:], timeout=LIMIT)
     assert arriving.result(LIMIT) == frames
 

@@ -68,7 +68,8 @@ def test_a_full_ring_waits_for_room(card: OneNic, nic: Uplink) -> None:
     frames = [sized(PEER, 60 + seed % 90, seed, source=ME) for seed in range(1000)]
     arriving = card.peer.collect(len(frames))
     taken = nic.transmit(frames)
-    assert taken == nic.rings.tx
+    # QEMU may have sent the last frame of before, and not yet have told.
+    assert nic.rings.tx - 1 <= taken <= nic.rings.tx
     csr = driver_of(card).csr
     nic.transmit_all(frames[taken:], timeout=LIMIT)
     assert arriving.result(LIMIT) == frames

@@ -106,7 +106,7 @@ def test_idle_time_is_what_this_process_does_not_compute(machine: Linux) -> None
         pass
     later_idle, later_wall = look(0)
     worked = (time.process_time_ns() - busy) // 1000
-    assert 0 <= later_idle - idle <= (later_wall - wall) - 50_000
+    assert 0 <= later_idle - idle <= max(later_wall - wall - 50_000, 0)  # other threads compute, too
     assert later_idle - idle >= (later_wall - wall) - worked - 10_000
     other_idle, other_wall = look(1)
     assert other_idle == other_wall >= later_wall
