@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 SIZES = (64, 1514)
 DIRECTIONS = ("tx", "rx")
+#: How the names of those cards of QEMU's begin that tell of a frame before they have written it: Linux's drivers lose
+#: some on a core of their own.
+_EARLY = ("i82", "pcnet")
 
 
 @dataclass(frozen=True)
@@ -87,7 +90,7 @@ def _device_traffic(
         Worker(UplinkSide, native, kernel, placed) as uplink,
         Worker(UplinkSide, native, kernel, placed, "native") as python,
     ):
-        for pinned in (True, False):
+        for pinned in (True,) if device.startswith(_EARLY) else (True, False):
             for size in SIZES:
                 for direction in DIRECTIONS:
                     tell(f"{device}: {direction}, {size} bytes, {'pinned' if pinned else 'unpinned'}")

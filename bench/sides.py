@@ -6,7 +6,7 @@ import os
 import resource
 import threading
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from time import perf_counter
 from typing import TYPE_CHECKING, Any
 
@@ -208,7 +208,11 @@ class UplinkSide(_Side):
         self.host = self._stack.enter_context(
             VMkernel(self.platform, kernel=self._release, engine=self._engine)
         )
-        self.uplink = self._stack.enter_context(self.host.uplinks["vmnic0"])
+        self.uplink = self.host.uplinks["vmnic0"]
+        rings = self.uplink.rings
+        if rings.rx <= RX_WINDOW:  # more may be under way than it holds
+            self.uplink.rings = replace(rings, rx=min(2 * RX_WINDOW, rings.rx_max))
+        self._stack.enter_context(self.uplink)
         self.uplink.wait_link()
         self._address: PciAddress = next(
             a for a in self.host.adapters if a.uplink is self.uplink

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import multiprocessing
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from bench.disk_guest import DiskGuestSide
@@ -58,7 +59,8 @@ class Worker:
     ) -> None:
         """End it."""
         if self._process.is_alive():
-            self._ours.send(None)
+            with suppress(BrokenPipeError):  # it ends by itself, after the error that it sent
+                self._ours.send(None)
             self._process.join(_LIMIT)
         self._ours.close()
 
