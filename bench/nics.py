@@ -21,7 +21,7 @@ from bench.worker import Worker
 from vmkernel_core.errors import VmkError
 from vmklinux import kernels
 
-#: QEMU's devices, as tests/e2e runs them.
+#: QEMU's devices, as tests/e2e runs them, but for the i82551: its Linux driver wants a file of firmware.
 DEVICES = (
     "e1000", "e1000-82544gc", "e1000-82545em", "e1000e", "i82557b", "i82559er", "pcnet", "rtl8139",
     "virtio-net-pci", "vmxnet3",

@@ -8,8 +8,9 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from tests.e2e.cards import AnyPlatform
+from tests.e2e.cards import MAC, AnyPlatform
 from tests.e2e.conftest import LIMIT, Peer
+from tests.e2e.packets import PEER, raw_address, sized
 from vmkernel_core._core import lib
 from vmkernel_core.errors import VmkError
 from vmkernel_core.idle import IdleLoop
@@ -74,6 +75,16 @@ def one_nic(kind: type[PciDriver], platform: AnyPlatform) -> Iterator[OneNic]:
                 lib.vmk_idle_unwatch(bus.handle)
             platform.stop()
         assert len(pdev.devres) == 0
+
+
+def crosses(card: OneNic, nic: Uplink) -> bool:
+    """Whether frames go both ways."""
+    me = raw_address(MAC)
+    out = [sized(PEER, 60 + 30 * seed, seed, source=me) for seed in range(40)]
+    back = [sized(me, 60 + 30 * seed, seed) for seed in range(40)]
+    nic.wait_link(timeout=LIMIT)
+    card.peer.listens(nic)
+    return card.peer.sent_by(nic, out) == out and card.peer.received_by(nic, back) == back
 
 
 def restarted(nic: Uplink) -> None:

@@ -166,10 +166,12 @@ def test_nothing_is_sent_while_it_is_reset(device: Device) -> None:
     assert script.said == []
 
 
-def test_what_is_waited_for_ends_when_the_controller_goes(device: Device) -> None:
+def test_what_is_waited_for_ends_when_the_controller_goes(
+    device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
     firmware = bring_up(device, Script(State.READY))
     firmware._own = [firmware.commands]
-    firmware.window.gone = True  # type: ignore[misc]  # the script's
+    monkeypatch.setattr(firmware.window, "gone", True)
     with pytest.raises(DeviceGone):
         firmware.dcmd(Dcmd.CTRL_GET_INFO, 2048)
 

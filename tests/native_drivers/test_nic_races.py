@@ -20,7 +20,7 @@ from native_drivers.net.pcnet32 import Pcnet32
 from tests.e2e.cards import MAC, qemu
 from tests.e2e.conftest import LIMIT, Peer
 from tests.e2e.packets import PEER, raw_address, sized
-from tests.native_drivers.one_nic import OneNic, one_nic
+from tests.native_drivers.one_nic import OneNic, crosses, one_nic
 from vmkernel_core.boot import VMkernel
 from vmkernel_core.bus import Space
 from vmkernel_core.errors import DeviceGone, TimedOut
@@ -82,15 +82,6 @@ def driver_of(card: OneNic) -> EthernetDriver:
 def restart(card: OneNic) -> None:
     with baton():
         driver_of(card).ndo_tx_timeout()
-
-
-def crosses(card: OneNic, nic: Uplink) -> bool:
-    """Whether frames go both ways."""
-    out = [sized(PEER, 60 + 10 * seed, seed, source=ME) for seed in range(40)]
-    back = [sized(ME, 60 + 10 * seed, seed) for seed in range(40)]
-    nic.wait_link(timeout=LIMIT)
-    card.peer.listens(nic)
-    return card.peer.sent_by(nic, out) == out and card.peer.received_by(nic, back) == back
 
 
 def test_resets_while_frames_are_sent(card: OneNic, nic: Uplink) -> None:

@@ -19,7 +19,7 @@ from native_drivers.net.pcnet32.registers import CSR0, CSR3, CSR15, LADRF, PADR
 from tests.e2e.cards import MAC, qemu
 from tests.e2e.conftest import LIMIT
 from tests.e2e.packets import PEER, raw_address, sized
-from tests.native_drivers.one_nic import OneNic, one_nic
+from tests.native_drivers.one_nic import OneNic, crosses, one_nic
 from tests.native_drivers.wires import wait_until_taken
 from vmkernel_core.errors import DeviceGone, NotSupported, UsageError
 from vmkernel_core.net.uplink import Uplink
@@ -47,15 +47,6 @@ def nic(card: OneNic) -> Iterator[Uplink]:
 def driver_of(card: OneNic) -> Pcnet32:
     assert isinstance(card.driver, Pcnet32)
     return card.driver
-
-
-def crosses(card: OneNic, nic: Uplink) -> bool:
-    """Whether frames go both ways."""
-    out = [sized(PEER, 60 + 30 * seed, seed, source=ME) for seed in range(40)]
-    back = [sized(ME, 60 + 30 * seed, seed) for seed in range(40)]
-    nic.wait_link(timeout=LIMIT)
-    card.peer.listens(nic)
-    return card.peer.sent_by(nic, out) == out and card.peer.received_by(nic, back) == back
 
 
 def test_frames(card: OneNic, nic: Uplink) -> None:

@@ -10,8 +10,8 @@ import select
 import socket
 import struct
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -159,20 +159,14 @@ AT_ONCE = 0x87
 
 
 @contextmanager
-def rogue(*answers: dict[str, str]) -> Iterator[str]:
-    """The portal of somebody who answers logins with these texts, lets everybody in with the last, and says no more."""
+def portal_of(talk: Callable[[socket.socket], None]) -> Iterator[str]:
+    """The portal of somebody who talks so with the first who connects."""
 
     def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         connection.settimeout(30)
         with connection:
-            for number, answer in enumerate(answers, 1):
-                request = connection.recv(48, socket.MSG_WAITALL)
-                connection.recv(int.from_bytes(request[5:8], "big") + 3 & ~3, socket.MSG_WAITALL)
-                flags = AT_ONCE if number == len(answers) else 0
-                connection.sendall(login_response(request, flags, answer))
-            while connection.recv(4096):
-                pass
+            talk(connection)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         listener.settimeout(30)
@@ -180,6 +174,26 @@ def rogue(*answers: dict[str, str]) -> Iterator[str]:
         thread.start()
         yield f"127.0.0.1:{listener.getsockname()[1]}"
         thread.join(30)
+
+
+def hear(connection: socket.socket) -> bytes:
+    """The header of the next request (RFC 7143, 11.2), whose data are passed over; b"" at the end."""
+    request = connection.recv(48, socket.MSG_WAITALL)
+    connection.recv(int.from_bytes(request[5:8], "big") + 3 & ~3, socket.MSG_WAITALL)
+    return request
+
+
+def rogue(*answers: dict[str, str]) -> AbstractContextManager[str]:
+    """The portal of somebody who answers logins with these texts, lets everybody in with the last, and says no more."""
+
+    def talk(connection: socket.socket) -> None:
+        for number, answer in enumerate(answers, 1):
+            flags = AT_ONCE if number == len(answers) else 0
+            connection.sendall(login_response(hear(connection), flags, answer))
+        while connection.recv(4096):
+            pass
+
+    return portal_of(talk)
 
 
 def login_response(request: bytes, flags: int, answer: dict[str, str]) -> bytes:
@@ -193,43 +207,21 @@ def login_response(request: bytes, flags: int, answer: dict[str, str]) -> bytes:
     return header + text + bytes(-len(text) % 4)
 
 
-@contextmanager
-def telling(*told: tuple[str, str]) -> Iterator[str]:
+def telling(*told: tuple[str, str]) -> AbstractContextManager[str]:
     """The portal of somebody who lets everybody in and tells of these targets and portals (RFC 7143, 11.11)."""
 
-    def serve(listener: socket.socket) -> None:
-        connection, _ = listener.accept()
-        connection.settimeout(30)
-        with connection:
-            while request := connection.recv(48, socket.MSG_WAITALL):
-                connection.recv(int.from_bytes(request[5:8], "big") + 3 & ~3, socket.MSG_WAITALL)
-                if request[0] & 0x3F == 3:
-                    connection.sendall(login_response(request, AT_ONCE, {}))
-                else:
-                    text = "".join(
-                        f"TargetName={name}\0TargetAddress={portal},1\0" for name, portal in told
-                    ).encode()
-                    header = struct.pack(
-                        ">BBHI8s4sIIII12x",
-                        0x24,
-                        0x80,
-                        0,
-                        len(text),
-                        b"",
-                        request[16:20],
-                        0xFFFF_FFFF,
-                        1,
-                        1,
-                        16,
-                    )
-                    connection.sendall(header + text + bytes(-len(text) % 4))
+    def talk(connection: socket.socket) -> None:
+        text = "".join(f"TargetName={name}\0TargetAddress={portal},1\0" for name, portal in told).encode()
+        while request := hear(connection):
+            if request[0] & 0x3F == 3:
+                connection.sendall(login_response(request, AT_ONCE, {}))
+            else:
+                header = struct.pack(
+                    ">BBHI8s4sIIII12x", 0x24, 0x80, 0, len(text), b"", request[16:20], 0xFFFF_FFFF, 1, 1, 16
+                )
+                connection.sendall(header + text + bytes(-len(text) % 4))
 
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        listener.settimeout(30)
-        thread = threading.Thread(target=serve, args=(listener,))
-        thread.start()
-        yield f"127.0.0.1:{listener.getsockname()[1]}"
-        thread.join(30)
+    return portal_of(talk)
 
 
 def test_portals_that_nobody_answers_at_are_told_and_the_others_used(

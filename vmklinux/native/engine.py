@@ -213,9 +213,8 @@ class NativeEngine:
 
         def remove() -> None:
             with baton(), bound.device.inside():
-                tasks.append(
-                    lib.vmk_world_task()
-                )  # with the baton: before, Linux's engine may not know the world
+                # With the baton: before, Linux's engine may not know the world.
+                tasks.append(lib.vmk_world_task())
                 try:
                     self._let_go(bound)
                 except DriverStopped as error:
